@@ -1,0 +1,1 @@
+"""Files -> vectors: features, encoders, bundles and metrics; knows no Qdrant and no Prefect."""

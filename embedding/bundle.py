@@ -1,0 +1,365 @@
+"""A bundle: a directory with a trained encoder and everything needed to use it.
+
+```
+bundle.json           encoder, configuration, columns, dimension, content hash; how it was trained
+weights.safetensors   every array of the encoder, scaling included
+works.parquet         the works it was trained on and chosen by: work_id, side
+loss_curve.csv        epoch, train, validation; no rows where nothing was iterated
+```
+
+A new kind of encoder joins by a line in `ENCODERS`, and one in `training.FITS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import polars as pl
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from embedding.autoencoder import Autoencoder
+from embedding.means import Means
+from embedding.store import FeatureStore
+
+#: Counted up when a bundle's files change their meaning.
+FORMAT = 1
+
+#: Whose versions decide what an encoder computes.
+PACKAGES = ("covers", "torch", "lightning", "numpy", "polars", "safetensors")
+
+WORKS: dict[str, Any] = {"work_id": pl.String, "side": pl.String}
+LOSS_CURVE: dict[str, Any] = {"epoch": pl.Int64, "train": pl.Float64, "validation": pl.Float64}
+
+
+class Encoder(Protocol):
+    """What turns a store's performances into vectors; Euclidean distances compare them.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        What it reads of a store, in its order.
+    settings : type
+        The dataclass of its configuration, of JSON-able fields.
+    config : Any
+        One of those.
+    dimension : int
+        Components of a vector.
+    """
+
+    columns: ClassVar[tuple[str, ...]]
+    settings: ClassVar[type]
+
+    @property
+    def config(self) -> Any: ...  # noqa: D102
+
+    @property
+    def dimension(self) -> int: ...  # noqa: D102
+
+    def embed(self, store: FeatureStore) -> np.ndarray:
+        """Return a vector a performance, shape=(n, dimension), float32.
+
+        A performance's vector depends on its own row and sequence only.
+        """
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Every array it is made of."""
+
+    @classmethod
+    def from_tensors(cls, config: Any, tensors: dict[str, np.ndarray]) -> Self:
+        """The inverse of `tensors`; raises KeyError or ValueError if they don't fit `config`."""
+
+
+ENCODERS: dict[str, type[Encoder]] = {"autoencoder": Autoencoder, "means": Means}
+
+
+class BadBundle(ValueError):  # noqa: N818 - named for what it is, as `store.BadStore`
+    """The directory is no bundle, is damaged, or is not for this version or these columns."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Where an encoder comes from.
+
+    Attributes
+    ----------
+    data, fingerprint : str
+        Name and fingerprint of the feature store.
+    seed : int
+        Of the split, the initial weights and the batches.
+    works : pl.DataFrame
+        work_id, side ("train" or "validation"), sorted by work id.
+    loss_curve : pl.DataFrame
+        epoch (from 1), train (mean over the epoch's batches, as they were met), validation
+        (at the epoch's end).
+    figures : dict of str to float, int or str
+        What it came to; an encoder's own choice of names.
+    """
+
+    data: str
+    fingerprint: str
+    seed: int
+    works: pl.DataFrame
+    loss_curve: pl.DataFrame
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained encoder as it was saved.
+
+    Attributes
+    ----------
+    id : str
+        The encoder's name and eight hex digits of its content: equal weights, equal id.
+    name : str
+        A key of `ENCODERS`.
+    encoder : Encoder
+        Ready to embed.
+    training : Training
+        Where it comes from.
+    versions : dict of str to str
+        Of the packages it was made with.
+    """
+
+    id: str
+    name: str
+    encoder: Encoder
+    training: Training
+    versions: dict[str, str]
+
+    @property
+    def dimension(self) -> int:
+        """Components of a vector."""
+        return self.encoder.dimension
+
+    @property
+    def loss_curve(self) -> pl.DataFrame:
+        """Columns epoch, train, validation; empty if nothing was iterated."""
+        return self.training.loss_curve
+
+    @property
+    def seen_works(self) -> pl.Series:
+        """Ids of the works it was trained on or chosen by: measured on them, it would flatter."""
+        return self.training.works["work_id"]
+
+    def embed(self, store: FeatureStore) -> np.ndarray:
+        """Embed every performance of a store.
+
+        Returns
+        -------
+        np.ndarray, shape=(len(store), dimension), float32
+            Row i is the store's row i; all finite, and the same whatever the other rows are.
+
+        Raises
+        ------
+        ValueError
+            If the store lacks columns that the encoder reads, or a performance has values from
+            which no finite vector comes; it is named.
+        """
+        vectors = self.encoder.embed(store)
+        if vectors.shape != (len(store), self.dimension):
+            raise ValueError(
+                f"{self.id} made vectors of shape {vectors.shape}, "
+                f"expected {(len(store), self.dimension)}"
+            )
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            track_id = store.table["track_id"][int(np.argmin(finite))]
+            raise ValueError(
+                f"{self.id} makes no finite vector of {track_id}, whose features must be far out "
+                "of range: leave it out or aggregate it again"
+            )
+        return vectors
+
+
+def configure(encoder_name: str, settings: Mapping[str, Any]) -> Any:
+    """Make an encoder's configuration from the settings that differ from its defaults.
+
+    Raises
+    ------
+    ValueError
+        If there is no such encoder or setting, or a value is out of range.
+    """
+    if encoder_name not in ENCODERS:
+        raise ValueError(f"there is no encoder {encoder_name!r}: choose from {', '.join(ENCODERS)}")
+    kind = ENCODERS[encoder_name].settings
+    known = [field.name for field in dataclasses.fields(kind)]
+    if unknown := sorted(set(settings) - set(known)):
+        choice = f"choose from {', '.join(known)}" if known else "it has none"
+        raise ValueError(f"{encoder_name} has no setting {unknown[0]!r}: {choice}")
+    try:
+        return kind(**settings)
+    except TypeError as error:
+        raise ValueError(f"{dict(settings)} are no settings of {encoder_name}: {error}") from error
+
+
+def save(directory: Path, encoder_name: str, encoder: Encoder, training: Training) -> Bundle:
+    """Write a bundle as a whole or not at all, and load it.
+
+    It is built in a sibling directory and renamed; a bundle that is already there is replaced.
+
+    Raises
+    ------
+    ValueError
+        If the encoder is not what its name says, a weight is not finite, or `directory` holds
+        something else than a bundle.
+    """
+    directory = Path(directory)
+    kind = ENCODERS.get(encoder_name)
+    if kind is None or not isinstance(encoder, kind):
+        raise ValueError(f"{type(encoder).__name__} is not the encoder {encoder_name!r}")
+    tensors = {name: np.ascontiguousarray(each) for name, each in encoder.tensors().items()}
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"{name} of the {encoder_name} is not finite: train it again")
+    foreign = directory.exists() and not (directory / "bundle.json").exists()
+    if foreign and (not directory.is_dir() or any(directory.iterdir())):
+        raise ValueError(f"{directory} holds something else than a bundle: save elsewhere")
+
+    config = dataclasses.asdict(encoder.config)
+    content = _digest(encoder_name, config, encoder.columns, tensors)
+    facts = {
+        "format": FORMAT,
+        "id": _id(encoder_name, content),
+        "encoder": encoder_name,
+        "config": config,
+        "columns": encoder.columns,
+        "dimension": encoder.dimension,
+        "content": content,
+        "training": {
+            "data": training.data,
+            "fingerprint": training.fingerprint,
+            "seed": training.seed,
+            "figures": training.figures,
+        },
+        "versions": _versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{directory.name}."
+    scratch = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=directory.parent))
+    try:
+        scratch.chmod(0o755)  # mkdtemp's 0700 would keep the operator's other users out
+        save_file(tensors, scratch / "weights.safetensors")
+        training.works.write_parquet(scratch / "works.parquet")
+        training.loss_curve.write_csv(scratch / "loss_curve.csv")
+        text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        (scratch / "bundle.json").write_text(text, encoding="utf-8")
+        if directory.exists():
+            # A directory cannot be renamed onto a full one: the old one steps aside first.
+            aside = Path(tempfile.mkdtemp(prefix=prefix, suffix=".old", dir=directory.parent))
+            directory.rename(aside / directory.name)
+            scratch.rename(directory)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            scratch.rename(directory)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return load(directory)
+
+
+def load(directory: Path) -> Bundle:
+    """Load a bundle; needs only the directory, and runs nothing that lies in it.
+
+    Raises
+    ------
+    BadBundle
+        If it is no bundle, lacks or contradicts something, or is for another version or other
+        columns.
+    """
+    directory = Path(directory)
+    if not (directory / "bundle.json").is_file():
+        raise BadBundle(f"{directory} is no bundle: it has no bundle.json; train an encoder first")
+    try:
+        facts = json.loads((directory / "bundle.json").read_text(encoding="utf-8"))
+        if facts["format"] != FORMAT:
+            raise BadBundle(
+                f"{directory} has format {facts['format']}, this version reads {FORMAT}: "
+                "train again"
+            )
+        name, content = facts["encoder"], facts["content"]
+        if name not in ENCODERS:
+            raise BadBundle(
+                f"{directory} holds an encoder {name!r} that this version doesn't know: "
+                f"it knows {', '.join(ENCODERS)}"
+            )
+        kind = ENCODERS[name]
+        _check_columns(directory, facts["columns"], kind.columns)
+        tensors = load_file(directory / "weights.safetensors")
+        if _digest(name, facts["config"], facts["columns"], tensors) != content:
+            raise BadBundle(
+                f"{directory} is damaged: its weights and configuration are not those it was "
+                "saved with; copy it again or train again"
+            )
+        encoder = kind.from_tensors(configure(name, facts["config"]), tensors)
+        if encoder.dimension != facts["dimension"]:
+            raise BadBundle(
+                f"{directory} is damaged: its encoder makes vectors of dimension "
+                f"{encoder.dimension}, bundle.json says {facts['dimension']}; train again"
+            )
+        training = Training(
+            **facts["training"],
+            works=pl.read_parquet(directory / "works.parquet", schema=WORKS),
+            loss_curve=pl.read_csv(directory / "loss_curve.csv", schema=LOSS_CURVE),
+        )
+        return Bundle(_id(name, content), name, encoder, training, facts["versions"])
+    except BadBundle:
+        raise
+    except KeyError as error:
+        raise BadBundle(f"{directory} is damaged: it lacks {error}; train again") from error
+    except (OSError, ValueError, TypeError, SafetensorError, pl.exceptions.PolarsError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise BadBundle(f"{directory} is damaged: {reason}; train again") from error
+
+
+def _check_columns(directory: Path, stored: list[str], known: tuple[str, ...]) -> None:
+    if list(stored) == list(known):
+        return
+    differing = [(a, b) for a, b in zip(stored, known, strict=False) if a != b][:3]
+    where = "; ".join(f"{a} where a table has {b}" for a, b in differing)
+    raise BadBundle(
+        f"{directory} was trained on other columns: {len(stored)} of them where a table has "
+        f"{len(known)}{', ' if where else ''}{where}; train again"
+    )
+
+
+def _digest(
+    encoder_name: str,
+    config: Mapping[str, Any],
+    columns: list[str] | tuple[str, ...],
+    tensors: Mapping[str, np.ndarray],
+) -> str:
+    """Content hash of what decides the vectors, as hex; not of how, where or when it was made."""
+    digest = hashlib.sha256(json.dumps([encoder_name, config, columns], sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), tensor.shape]).encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
+
+
+def _id(encoder_name: str, content: str) -> str:
+    return f"{encoder_name}-{content[:8]}"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # covers itself, run from an uninstalled checkout
+            continue
+    return found

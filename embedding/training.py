@@ -1,0 +1,381 @@
+"""Fit an encoder to a feature store: split by work, train, keep the best epoch.
+
+Alone imports Lightning: a trained encoder is used without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from embedding.autoencoder import Autoencoder, AutoencoderConfig
+from embedding.bundle import LOSS_CURVE, Encoder, Training, configure
+from embedding.means import Means, MeansConfig
+from embedding.scaling import Standardizer
+from embedding.splits import split_works
+from embedding.store import FeatureStore
+
+#: Share of the works that choose the epoch. Large, for a few cliques can prefer the wrong one.
+VALIDATION_SHARE = 0.2
+
+#: Rows validated at once, so that memory stays flat however large the catalogue is.
+ROWS = 65_536
+
+
+class Diverged(ValueError):  # noqa: N818 - named for what happened
+    """The loss is no longer a number."""
+
+
+def train(
+    store: FeatureStore,
+    encoder_name: str,
+    *,
+    config: Any = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[Encoder, Training]:
+    """Train an encoder on a store; the same arguments give the same weights on the same machine.
+
+    With as many threads, that is: sums split otherwise differ in the last digit, and training
+    amplifies it.
+
+    `VALIDATION_SHARE` of the works take no part in fitting and choose the epoch that is kept.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        The training data.
+    encoder_name : str
+        A key of `bundle.ENCODERS`.
+    config : dataclass or mapping, optional
+        The encoder's configuration, or the settings that differ from its defaults.
+    seed : int
+        Of the split, the initial weights and the batches.
+    progress : bool
+        Show a bar on standard error, where that is a terminal.
+
+    Returns
+    -------
+    tuple of (Encoder, Training)
+        What `bundle.save` takes.
+
+    Raises
+    ------
+    Diverged
+        If the loss becomes infinite or not a number.
+    ValueError
+        If there is no such encoder or setting, fewer than two works, fewer than two performances
+        to fit, or features that can't be learned from.
+    """
+    if config is None or isinstance(config, Mapping):
+        config = configure(encoder_name, config or {})
+    works = store.table["work_id"]
+    if (count := works.n_unique()) < 2:
+        raise ValueError(
+            f"training needs at least 2 works, one of them to validate on, and {store.name} has "
+            f"{count}: aggregate performances of others"
+        )
+    shares = (1 - VALIDATION_SHARE, VALIDATION_SHARE)
+    side = split_works(works, shares, seed, "validation")
+    with _reproducible(seed), _quiet():
+        encoder, loss_curve, figures = FITS[encoder_name](
+            store.select(side == 0), store.select(side == 1), config, seed=seed, progress=progress
+        )
+    sides = pl.DataFrame({"work_id": works, "side": np.where(side == 0, "train", "validation")})
+    return encoder, Training(
+        data=store.name,
+        fingerprint=store.fingerprint,
+        seed=seed,
+        works=sides.unique().sort("work_id"),
+        loss_curve=loss_curve,
+        figures={
+            "train_performances": int((side == 0).sum()),
+            "validation_performances": int((side == 1).sum()),
+            **figures,
+        },
+    )
+
+
+class Fit(Protocol):
+    """Fits one kind of encoder to works and chooses it by others; both stores carry their ids."""
+
+    def __call__(
+        self,
+        train: FeatureStore,
+        validation: FeatureStore,
+        config: Any,
+        *,
+        seed: int,
+        progress: bool,
+    ) -> tuple[Encoder, pl.DataFrame, dict[str, Any]]:
+        """Return the encoder, its loss curve, and figures that say what it came to."""
+
+
+def fit_means(
+    train: FeatureStore,
+    validation: FeatureStore,
+    config: MeansConfig,
+    *,
+    seed: int,
+    progress: bool,
+) -> tuple[Means, pl.DataFrame, dict[str, Any]]:
+    """Take the training statistics; there is nothing to choose."""
+    return Means(config, Standardizer.fit(train.table)), pl.DataFrame(schema=LOSS_CURVE), {}
+
+
+def fit_autoencoder(
+    train: FeatureStore,
+    validation: FeatureStore,
+    config: AutoencoderConfig,
+    *,
+    seed: int,
+    progress: bool,
+) -> tuple[Autoencoder, pl.DataFrame, dict[str, Any]]:
+    """Learn to reconstruct the standardised features."""
+    network = Autoencoder(config, Standardizer.fit(train.table))
+    rows, unseen = (
+        torch.from_numpy(network.standardizer.transform(store.table)).float()
+        for store in (train, validation)
+    )
+    # Standardised, so that predicting the training mean everywhere is predicting zero.
+    figures = {"loss_of_the_mean": float(unseen.square().mean())}
+    with _one_thread():
+        curve, best = run(
+            _Reconstruction(network, rows, unseen, torch.Generator().manual_seed(seed)),
+            max_epochs=config.max_epochs,
+            patience=config.patience,
+            progress=progress,
+        )
+    return network, curve, figures | best
+
+
+FITS: dict[str, Fit] = {"autoencoder": fit_autoencoder, "means": fit_means}
+
+
+def run(
+    module: LightningModule, *, max_epochs: int, patience: int, progress: bool
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Train a module, and leave it with the weights of its best epoch.
+
+    Parameters
+    ----------
+    module : LightningModule
+        Brings its data, and logs "validation", a loss; changed in place.
+    max_epochs, patience : int
+        At most so many epochs, and so many without a lower validation loss.
+    progress : bool
+        Show a bar on standard error, where that is a terminal.
+
+    Returns
+    -------
+    tuple of (pl.DataFrame, dict)
+        The loss curve, and figures: the best epoch, its loss, the epochs and seconds run, and the
+        device.
+
+    Raises
+    ------
+    Diverged
+        If a loss becomes infinite or not a number.
+    """
+    best = _BestEpoch()
+    bar = Progress(
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not (progress and Console(stderr=True).is_terminal),
+    )
+    trainer = Trainer(
+        accelerator="auto",
+        devices=1,
+        max_epochs=max_epochs,
+        deterministic=True,
+        callbacks=[best, EarlyStopping("validation", patience=patience), _Bar(bar)],
+        # Nothing is written: the best weights are kept in memory, and bundles keep the rest.
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    start = time.perf_counter()
+    with bar:
+        trainer.fit(module)
+    module.load_state_dict(best.weights)
+    return pl.DataFrame(best.curve, schema=LOSS_CURVE, orient="row"), {
+        "best_epoch": best.epoch,
+        "validation_loss": best.loss,
+        "epochs": len(best.curve),
+        "seconds": round(time.perf_counter() - start, 3),
+        "device": str(trainer.strategy.root_device),
+    }
+
+
+class _Reconstruction(LightningModule):
+    """Mean squared error between standardised features and what the code keeps of them.
+
+    To Lightning an epoch is one step, cut into batches here: what it does around a step takes as
+    long as half a small batch.
+    """
+
+    automatic_optimization = False
+
+    def __init__(
+        self, network: Autoencoder, rows: Tensor, unseen: Tensor, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.rows = rows
+        self.unseen = unseen
+        self.generator = generator
+
+    def train_dataloader(self) -> _Batches:
+        return _Batches(self.rows.to(self.device), len(self.rows), self.generator)
+
+    def val_dataloader(self) -> _Batches:
+        return _Batches(self.unseen.to(self.device), ROWS)
+
+    def training_step(self, rows: Tensor) -> Tensor:
+        losses = []
+        for batch in torch.split(rows, self.network.config.batch_size):
+            loss = mse_loss(self.network(batch), batch)
+            self.adam.zero_grad()
+            torch.autograd.backward(loss)
+            self.adam.step()
+            losses.append(loss.detach())
+        return torch.stack(losses).mean()
+
+    def validation_step(self, rows: Tensor) -> None:
+        self.log("validation", mse_loss(self.network(rows), rows), batch_size=len(rows))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        rate = self.network.config.learning_rate
+        self.adam = torch.optim.Adam(self.parameters(), lr=rate, fused=True)
+        return self.adam
+
+
+class _Batches:
+    """A tensor in slices, in a new order every epoch if there is a generator.
+
+    One gather an epoch and views of it: a loader that fetches, checks and stacks row by row takes
+    about as long as the network does.
+    """
+
+    def __init__(self, rows: Tensor, size: int, generator: torch.Generator | None = None) -> None:
+        self.rows = rows
+        self.size = size
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        rows = self.rows
+        if self.generator is not None:
+            order = torch.randperm(len(rows), generator=self.generator)
+            rows = rows[order.to(rows.device)]
+        return iter(torch.split(rows, self.size))
+
+
+class _BestEpoch(Callback):
+    """Records the loss curve and keeps the weights of its lowest validation loss."""
+
+    def __init__(self) -> None:
+        self.curve: list[tuple[int, float, float]] = []
+        self.epoch = 0
+        self.loss = float("inf")
+        self.weights: dict[str, Tensor] = {}
+        self._losses: list[Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, *_: Any
+    ) -> None:
+        self._losses.append(outputs["loss"])  # read at the epoch's end: on a GPU, reading waits
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        train = float(torch.stack(self._losses).mean())
+        validation = float(trainer.callback_metrics["validation"])
+        self._losses.clear()
+        epoch = trainer.current_epoch + 1
+        if not np.isfinite([train, validation]).all():
+            raise Diverged(
+                f"the loss became {train} in training and {validation} in validation in epoch "
+                f"{epoch}: try a smaller learning rate"
+            )
+        self.curve.append((epoch, train, validation))
+        if validation < self.loss:
+            self.epoch, self.loss = epoch, validation
+            self.weights = {name: each.clone() for name, each in module.state_dict().items()}
+
+
+class _Bar(Callback):
+    """Moves a progress bar on, an epoch a step."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar = bar
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.task = self.bar.add_task("", total=trainer.max_epochs)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        loss = float(trainer.callback_metrics["validation"])
+        self.bar.update(self.task, advance=1, description=f"validation loss {loss:.4g}")
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.bar.update(self.task, total=trainer.current_epoch)  # often stopped early
+
+
+@contextlib.contextmanager
+def _reproducible(seed: int) -> Iterator[None]:
+    """Draw everything from the seed, and leave the caller's generators and flags as they were."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(deterministic)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep small matrices on one core: several gain nothing, and wait for each other on a busy machine.
+
+    It also makes the weights the same on machines with different numbers of cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's advice to its users from ours; its errors are raised, not logged."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        logger.setLevel(level)

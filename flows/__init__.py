@@ -1,0 +1,12 @@
+"""The edge: Prefect flows over `embedding` and `search`, and the command line `covers`.
+
+Importing this package imports no Prefect, so that `covers similar` answers at once.
+"""
+
+import os
+
+# Read by Prefect when it is first imported. A temporary server can need more than Prefect's own
+# 20 seconds to start on a busy machine, and a catalogue's runs are nobody else's business.
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")

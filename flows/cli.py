@@ -1,0 +1,446 @@
+"""`covers`: a thin command line over the flows and `search`."""
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from search import Searcher
+
+# Flows bring Prefect and torch, which take seconds to import: each command imports what it runs.
+
+SAMPLE = Path(__file__).resolve().parent.parent / "sample"
+
+#: Columns of running text.
+WORDY = {"title", "artist"}
+
+app = typer.Typer(
+    name="covers",
+    help=__doc__,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Home = Annotated[
+    Path | None, typer.Option(help="Workspace; by default $COVERS_HOME.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Rate = Annotated[
+    str | None,
+    typer.Option(
+        help="Frames a second, as a number or a fraction like 44100/512, where the data "
+        "doesn't say it itself.",
+        show_default=False,
+    ),
+]
+Encoder = Annotated[str, typer.Option(help="autoencoder, or means (the baseline).")]
+Settings = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="JSON file of encoder settings that differ from the defaults.",
+        exists=True,
+        dir_okay=False,
+        show_default=False,
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Of the split, the initial weights and the batches.")]
+Limit = Annotated[int, typer.Option(help="How many to list.", min=1)]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Keep what matches: key=value, key=a,b (either) or key=1960..1990 (a range). "
+        "Repeat for several conditions.",
+        show_default=False,
+    ),
+]
+
+
+@app.command()
+def pipeline(
+    data: Annotated[Path, typer.Option(help="Features to publish: a directory, or a CSV table.")],
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            help="Features to train on. Without it, a share of the data's works is trained on "
+            "and only the others are measured.",
+            show_default=False,
+        ),
+    ] = None,
+    encoder: Encoder = "autoencoder",
+    config: Settings = None,
+    frame_rate: Rate = None,
+    seed: Seed = 0,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Aggregate, train, embed, publish and evaluate, skipping what hasn't changed.
+
+    Example: covers pipeline --data da-tacos/benchmark --train da-tacos/coveranalysis
+    """
+    run = _flow("pipeline")
+
+    result = run(data, train, encoder, _config(config), _rate(frame_rate), seed, home)
+    _show_result(result, as_json)
+
+
+@app.command()
+def aggregate(
+    data: Annotated[Path, typer.Argument(help="A directory of features, or a CSV table.")],
+    frame_rate: Rate = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read features into one row and one chroma sequence a performance."""
+    run = _flow("aggregate")
+
+    _show_path("features", run(data, frame_rate=_rate(frame_rate), home=home), as_json)
+
+
+@app.command()
+def train(
+    features: Annotated[
+        Path | None, typer.Argument(help="What `covers aggregate` made; by default the latest.")
+    ] = None,
+    encoder: Encoder = "autoencoder",
+    config: Settings = None,
+    hold_out: Annotated[
+        float, typer.Option(help="Share of the works to keep from training.", min=0, max=0.9)
+    ] = 0.0,
+    seed: Seed = 0,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train an encoder on aggregated features: the result is a bundle."""
+    run = _flow("train")
+
+    _show_path("bundle", run(features, encoder, _config(config), hold_out, seed, home), as_json)
+
+
+@app.command()
+def embed(
+    features: Annotated[
+        Path | None, typer.Argument(help="What `covers aggregate` made; by default the latest.")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Argument(help="What `covers train` made; by default the latest.")
+    ] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Embed every performance with a bundle and publish the collection."""
+    run = _flow("embed")
+
+    _show_path("vectors", run(features, bundle, home), as_json)
+
+
+@app.command()
+def evaluate(
+    vectors: Annotated[
+        Path | None, typer.Argument(help="A vectors.parquet; by default the latest.")
+    ] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure retrieval and clique separation on the works the encoder hasn't seen."""
+    run = _flow("evaluate")
+
+    _show_result(run(vectors, home), as_json)
+
+
+@app.command()
+def cluster(
+    features: Annotated[
+        Path | None, typer.Argument(help="What `covers aggregate` made; by default the latest.")
+    ] = None,
+    smallest: Annotated[int, typer.Option(help="Smallest number of clusters.", min=2)] = 2,
+    largest: Annotated[int, typer.Option(help="Largest number of clusters.", min=2)] = 12,
+    seed: Seed = 0,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run K-Means over a range of k, and see how little clusters say of cliques."""
+    run = _flow("cluster")
+
+    result = run(features, smallest, largest, seed, home)
+    if as_json:
+        _print_json(result)
+        return
+    _table(
+        ["k", "inertia", "silhouette"],
+        ([row["k"], row["inertia"], row["silhouette"]] for row in result["curve"]),
+    )
+    _table(["measure", "value"], result["metrics"].items())
+    _say_paths(result["paths"])
+
+
+@app.command()
+def similar(
+    track_id: Annotated[str, typer.Argument(help="A performance in the collection.")],
+    limit: Limit = 10,
+    other_works: Annotated[
+        bool, typer.Option("--other-works", help="Leave out performances of the same work.")
+    ] = False,
+    where: Where = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the performances nearest to one.
+
+    Example: covers similar P_135582 --where instrumental=yes --where year=1950..1980
+    """
+    found = _searcher(home).similar(
+        track_id, limit, leave_out_same_work=other_works, where=_where(where)
+    )
+    _show_matches(track_id, found, as_json)
+
+
+@app.command()
+def works(
+    track_id: Annotated[str, typer.Argument(help="A performance in the collection.")],
+    limit: Limit = 10,
+    other_works: Annotated[
+        bool, typer.Option("--other-works", help="Leave out the performance's own work.")
+    ] = False,
+    where: Where = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the works nearest to a performance, by the best performance of each."""
+    found = _searcher(home).works(
+        track_id, limit, leave_out_same_work=other_works, where=_where(where)
+    )
+    _show_matches(track_id, found, as_json)
+
+
+@app.command()
+def distance(
+    a: Annotated[str, typer.Argument(help="A performance in the collection.")],
+    b: Annotated[str, typer.Argument(help="Another one.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the distance between two performances."""
+    value = _searcher(home).distance(a, b)
+    if as_json:
+        _print_json({"a": a, "b": b, "distance": value})
+    else:
+        Console().print(f"{value:.4f}")
+
+
+@app.command()
+def status(home: Home = None, as_json: AsJson = False) -> None:
+    """Show which collection is served, what it was made from and what it can go back to."""
+    facts = _searcher(home).status()
+    if as_json:
+        _print_json(dataclasses.asdict(facts))
+        return
+    for role, one in zip(
+        ("current", *("previous" for _ in facts.previous)),
+        (facts.current, *facts.previous),
+        strict=True,
+    ):
+        _table(["", role], dataclasses.asdict(one).items() if one else [("nothing", "")])
+    _show_path("kept in", facts.location, as_json)
+
+
+@app.command()
+def rollback(home: Home = None, as_json: AsJson = False) -> None:
+    """Serve the previous collection again."""
+    import search
+
+    _show_path("collection", search.rollback(search.connect(home)).name, as_json)
+
+
+@app.command()
+def serve(
+    data: Annotated[Path, typer.Option(help="Features to publish, as for `covers pipeline`.")],
+    train: Annotated[
+        Path | None, typer.Option(help="Features to train on.", show_default=False)
+    ] = None,
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='A flow and its cron expression: pipeline="0 2 * * *" (the default). '
+            "Repeat for several flows.",
+            show_default=False,
+        ),
+    ] = None,
+    home: Home = None,
+) -> None:
+    """Serve every flow to a Prefect server, which starts them on schedule or by hand.
+
+    Needs PREFECT_API_URL, or a server that `prefect server start` runs here.
+    """
+    from flows.serve import NIGHTLY, deployments, run
+
+    schedules = dict(_pairs(schedule, "--schedule")) if schedule else NIGHTLY
+    run(deployments(data, train, home, schedules))
+
+
+@app.command(hidden=True)
+def demo() -> None:
+    """Run the pipeline on the sample, then ask it something."""
+    import search
+
+    run_cluster = _flow("cluster")
+    run = _flow("pipeline")
+
+    console = Console()
+    result = run(SAMPLE)
+    run_cluster(Path(result["paths"]["features"]))
+    console.rule("covers similar P_135582")
+    _show_matches("P_135582", search.similar("P_135582"), as_json=False)
+    console.rule("how good is it")
+    _show_result(result, as_json=False)
+
+
+def _flow(name: str) -> Callable[..., Any]:
+    """Import a stage's flow; what fails in it is told in a sentence."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS", "flows.console.ConsoleHandler")
+    flow: Callable[..., Any] = getattr(import_module(f"flows.{name}"), name)
+    return flow
+
+
+def _searcher(home: Path | None) -> "Searcher":
+    import search
+
+    return search.Searcher(search.connect(home))
+
+
+def _config(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}.") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} must hold a JSON object of encoder settings.")
+    return settings
+
+
+def _rate(text: str | None) -> float | None:
+    if text is None:
+        return None
+    from embedding.da_tacos import parse_frame_rate
+
+    return parse_frame_rate(text)
+
+
+def _pairs(texts: Iterable[str], option: str) -> Iterable[tuple[str, str]]:
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (equals and key.strip() and value.strip()):
+            raise ValueError(f"{option} {text!r} is not of the form key=value.")
+        yield key.strip(), value.strip()
+
+
+def _where(texts: Sequence[str] | None) -> dict[str, Any] | None:
+    if not texts:
+        return None
+    return {key: _condition(value) for key, value in _pairs(texts, "--where")}
+
+
+def _condition(text: str) -> Any:
+    low, dots, high = text.partition("..")
+    if dots:
+        return tuple(_value(end) if end else None for end in (low, high))
+    values = [_value(part.strip()) for part in text.split(",")]
+    return values if len(values) > 1 else values[0]
+
+
+def _value(text: str) -> str | int | bool:
+    if text.lower() in ("yes", "true"):
+        return True
+    if text.lower() in ("no", "false"):
+        return False
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_text, value))
+    return shorten(str(value), 60, placeholder="…")
+
+
+def _table(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    table = Table()
+    for column in columns:
+        # Ids and figures stay whole; where a terminal is narrow, words make room for them.
+        table.add_column(column, no_wrap=column not in WORDY)
+    for row in rows:
+        table.add_row(*map(_text, row))
+    Console().print(table)
+
+
+def _show_path(what: str, value: object, as_json: bool) -> None:
+    if as_json:
+        _print_json({what: str(value)})
+    else:
+        Console(soft_wrap=True).print(f"{what}: {value}", highlight=False)
+
+
+def _say_paths(paths: dict[str, Any]) -> None:
+    for name, value in paths.items():
+        for one in value if isinstance(value, list) else [value]:
+            _show_path(name, one, as_json=False)
+
+
+def _show_result(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(result)
+        return
+    _table(["measure", "value"], result["metrics"].items())
+    Console().print(result["measured_on"]["summary"])
+    _say_paths(result["paths"])
+
+
+def _show_matches(track_id: str, matches: Sequence[Any], as_json: bool) -> None:
+    if as_json:
+        found = [dataclasses.asdict(match) for match in matches]
+        _print_json({"query": track_id, "matches": found})
+        return
+    _table(
+        ["", "track", "work", "title", "artist", "distance", "same work"],
+        (
+            [
+                rank,
+                match.track_id,
+                match.work_id,
+                match.title or match.work_title,
+                match.artist or match.work_artist,
+                match.distance,
+                "yes" if match.same_work else "",
+            ]
+            for rank, match in enumerate(matches, 1)
+        ),
+    )
+
+
+def main() -> None:
+    """Run the command line: a known failure is one sentence on stderr and exit code 1."""
+    try:
+        app()
+    except (ValueError, LookupError, OSError, RuntimeError) as error:
+        sys.stderr.write(f"covers: {error}\n")
+        sys.exit(1)

@@ -1,0 +1,87 @@
+"""Features -> K-Means over a range of k: the prototype's other route, and why it isn't ours."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from embedding import clusters
+from embedding.scaling import Standardizer
+from embedding.store import FeatureStore
+from flows import plots
+from flows.show import show_figures
+from flows.workspace import Workspace, key, make_once
+
+#: Counted up when what is computed or drawn changes.
+VERSION = 1
+
+
+@flow(name="cluster")
+def cluster(
+    features: Path | None = None,
+    smallest: int = 2,
+    largest: int = 12,
+    seed: int = 0,
+    home: Path | None = None,
+) -> dict[str, Any]:
+    """Cluster the standardised 52 features and compare the clusters with the cliques.
+
+    Parameters
+    ----------
+    features : Path, optional
+        What `aggregate` made; by default the latest.
+    smallest, largest : int
+        The range of k, both included.
+    seed : int
+        Of the initial centres.
+    home : Path, optional
+        The workspace; by default `$COVERS_HOME`.
+
+    Returns
+    -------
+    dict
+        `curve` (k, inertia, silhouette), `metrics` at the best k and `paths`.
+    """
+    workspace = Workspace.at(home)
+    features = features or workspace.latest("features", "store.json")
+    place = find_clusters(features, smallest, largest, seed, workspace.root)
+    result: dict[str, Any] = json.loads((place / "clusters.json").read_text(encoding="utf-8"))
+    figures = sorted(place.glob("*.png"))
+    create_table_artifact(result["curve"], key="clusters", description="K-Means over k")
+    show_figures(figures)
+    result["paths"] = {
+        "clusters": str(place / "clusters.json"),
+        "cooccurrence": str(place / "cooccurrence.parquet"),
+        "plots": [str(figure) for figure in figures],
+    }
+    return result
+
+
+@task(cache_policy=NO_CACHE)
+def find_clusters(features: Path, smallest: int, largest: int, seed: int, home: Path) -> Path:
+    """Run K-Means for every k, unless it stands for the same features."""
+    store = FeatureStore.open(features)
+    name = f"{store.name}-{key(VERSION, store.fingerprint, smallest, largest, seed)}"
+    place = Workspace(home).path("clusters", name)
+
+    def make(directory: Path) -> None:
+        rows = Standardizer.fit(store.table).transform(store.table)
+        found = clusters.cluster(rows, store.table["work_id"], range(smallest, largest + 1), seed)
+        curve = [
+            {"k": k, "inertia": inertia, "silhouette": silhouette}
+            for k, inertia, silhouette in zip(
+                found.ks, found.inertia, found.silhouette, strict=True
+            )
+        ]
+        found.cooccurrence.write_parquet(directory / "cooccurrence.parquet")
+        text = json.dumps({"curve": curve, "metrics": found.summary()}, indent=1) + "\n"
+        (directory / "clusters.json").write_text(text, encoding="utf-8")
+        plots.save(plots.elbow(found), directory / "elbow.png")
+        plots.save(plots.silhouette(found), directory / "silhouette.png")
+
+    made = make_once(place, make)
+    get_run_logger().info("%s %s", "clustered" if made else "unchanged: had clustered", store.name)
+    return place

@@ -1,0 +1,91 @@
+"""Features and a bundle -> vectors.parquet -> the published collection."""
+
+from pathlib import Path
+
+import polars as pl
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+import search
+from embedding import bundle as bundles
+from embedding.store import METADATA, FeatureStore
+from flows.workspace import Workspace, key, make_once
+
+VECTORS = "vectors.parquet"
+
+
+@flow(name="embed")
+def embed(
+    features: Path | None = None, bundle: Path | None = None, home: Path | None = None
+) -> Path:
+    """Embed every performance and publish the vectors as the current collection.
+
+    Parameters
+    ----------
+    features : Path, optional
+        What `aggregate` made; by default the latest.
+    bundle : Path, optional
+        What `train` made; by default the latest.
+    home : Path, optional
+        The workspace; by default `$COVERS_HOME`.
+
+    Returns
+    -------
+    Path
+        vectors.parquet: track_id, work_id, vector; its metadata name the bundle and the features.
+    """
+    workspace = Workspace.at(home)
+    features = features or workspace.latest("features", "store.json")
+    bundle = bundle or workspace.latest("bundles", "bundle.json")
+    vectors = embed_features(features, bundle, workspace.root)
+    publish_vectors(vectors, features, workspace.root)
+    return vectors
+
+
+@task(cache_policy=NO_CACHE, retries=1)
+def embed_features(features: Path, bundle: Path, home: Path) -> Path:
+    """Embed a feature store, unless the same bundle has embedded the same features before."""
+    logger = get_run_logger()
+    store, encoder = FeatureStore.open(features), bundles.load(bundle)
+    place = Workspace(home).path("vectors", f"{encoder.id}-{key(store.fingerprint)}")
+
+    def make(directory: Path) -> None:
+        vectors = encoder.embed(store)
+        store.table.select(
+            "track_id",
+            "work_id",
+            vector=pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1])),
+        ).write_parquet(
+            directory / VECTORS,
+            metadata={"bundle": bundle.name, "bundle_id": encoder.id, "data": store.name},
+        )
+
+    made = make_once(place, make)
+    logger.info(
+        "%s %d performances with %s",
+        "embedded" if made else "unchanged: had embedded",
+        len(store),
+        encoder.id,
+    )
+    return place / VECTORS
+
+
+@task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[1, 5, 20])
+def publish_vectors(vectors: Path, features: Path, home: Path) -> search.Description:
+    """Publish vectors with what the features know of each performance.
+
+    Publishing the same content again changes nothing, so a retry is harmless.
+    """
+    logger = get_run_logger()
+    made_with = pl.read_parquet_metadata(vectors)["bundle_id"]
+    known = FeatureStore.open(features).table.select("track_id", *METADATA, "subset")
+    # The vectors' own order and works; titles are looked up so that a corrected one arrives.
+    table = pl.read_parquet(vectors).join(known, on="track_id", how="left", maintain_order="left")
+    points = search.Points(
+        track_ids=table["track_id"].to_list(),
+        vectors=table["vector"].to_numpy(),
+        payloads=table.drop("track_id", "vector").to_dicts(),
+    )
+    published = search.publish(points, made_with, search.connect(home))
+    logger.info("serving %s: %d performances", published.name, published.points)
+    return published

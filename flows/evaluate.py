@@ -1,0 +1,118 @@
+"""vectors.parquet -> metrics.json and plots, on works the encoder has not seen."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from embedding import bundle as bundles
+from embedding.distances import Euclidean
+from embedding.retrieval import bootstrap_interval, retrieval
+from embedding.separation import separation
+from flows import plots
+from flows.embed import VECTORS
+from flows.show import show_figures
+from flows.workspace import Workspace, key, make_once
+
+#: Counted up when a metric's definition or a plot changes, so that it is computed anew.
+VERSION = 1
+
+
+@flow(name="evaluate")
+def evaluate(vectors: Path | None = None, home: Path | None = None) -> dict[str, Any]:
+    """Measure how well distances between vectors find versions and separate cliques.
+
+    Works that the bundle was trained or chosen on take no part, neither as queries nor as
+    candidates: what remains is as unknown to the encoder as a user's next performance.
+
+    Parameters
+    ----------
+    vectors : Path, optional
+        What `embed` made; by default the latest.
+    home : Path, optional
+        The workspace; by default `$COVERS_HOME`.
+
+    Returns
+    -------
+    dict
+        `metrics` by name, `intervals` (95 %, by resampling cliques), `measured_on` and `paths`.
+    """
+    workspace = Workspace.at(home)
+    vectors = vectors or workspace.latest("vectors", VECTORS) / VECTORS
+    place = measure(vectors, workspace.root)
+    result: dict[str, Any] = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+    figures = sorted(place.glob("*.png"))
+    rows = [{"measure": name, "value": value} for name, value in result["metrics"].items()]
+    create_table_artifact(rows, key="metrics", description=result["measured_on"]["summary"])
+    show_figures(figures)
+    result["paths"] = {
+        "metrics": str(place / "metrics.json"),
+        "plots": [str(figure) for figure in figures],
+    }
+    return result
+
+
+@task(cache_policy=NO_CACHE)
+def measure(vectors: Path, home: Path) -> Path:
+    """Compute the metrics and draw the plots, unless they stand for the same vectors."""
+    logger = get_run_logger()
+    workspace = Workspace(home)
+    made_with = pl.read_parquet_metadata(vectors)
+    bundle = bundles.load(workspace.path("bundles", made_with["bundle"]))
+    place = workspace.path("evaluations", f"{vectors.parent.name}-{key(VERSION, bundle.id)}")
+
+    def make(directory: Path) -> None:
+        everything = pl.read_parquet(vectors)
+        seen = everything["work_id"].is_in(bundle.seen_works.implode())
+        if seen.all():
+            raise ValueError(
+                f"Every work of {vectors} was used to train {bundle.id}, so nothing can be "
+                "measured honestly: train on other works, or keep some back with --hold-out."
+            )
+        table = everything.filter(~seen)
+        works, tracks = table["work_id"].to_list(), table["track_id"].to_list()
+        distances = Euclidean(table["vector"].to_numpy())
+        found = retrieval(distances, works, tracks)
+        apart = separation(distances, works, tracks)
+        queries = found.per_query
+        found.per_query.write_parquet(directory / "queries.parquet")
+        apart.per_clique.write_parquet(directory / "cliques.parquet")
+        result = {
+            "metrics": found.summary() | apart.summary(),
+            "intervals": {
+                name: bootstrap_interval(values, queries["work_id"], seed=0)
+                for name, values in {"map": queries["ap"], "mr1": queries["first"]}.items()
+            }
+            if queries["work_id"].n_unique() > 1
+            else {},
+            "measured_on": {
+                "data": made_with["data"],
+                "bundle": bundle.id,
+                "performances": len(table),
+                "left_out": int(seen.sum()),
+                "summary": _summary(made_with["data"], len(table), int(seen.sum())),
+            },
+        }
+        text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+        (directory / "metrics.json").write_text(text, encoding="utf-8")
+        plots.save(plots.separation(apart), directory / "separation.png")
+        plots.save(plots.collection_map(table["vector"].to_numpy(), works), directory / "map.png")
+        if len(bundle.loss_curve):
+            plots.save(plots.loss_curve(bundle.loss_curve), directory / "loss.png")
+
+    made = make_once(place, make)
+    logger.info("%s %s", "measured" if made else "unchanged: had measured", vectors)
+    return place
+
+
+def _summary(data: str, measured: int, left_out: int) -> str:
+    if not left_out:
+        return f"Measured on all {measured} performances of {data}; none was trained on."
+    return (
+        f"Measured on the {measured} performances of {data} whose works were held out; "
+        f"the {left_out} of works that training has seen took no part."
+    )

@@ -1,0 +1,66 @@
+"""The way of the data, from raw features to answers and metrics."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.aggregate import aggregate
+from flows.embed import embed
+from flows.evaluate import evaluate
+from flows.train import train
+
+#: Without training data of its own, this share of the works is kept from training to be measured.
+HELD_OUT = 0.2
+
+
+@flow(name="pipeline", flow_run_name="pipeline {data}")
+def pipeline(
+    data: Path,
+    training_data: Path | None = None,
+    encoder: str = "autoencoder",
+    config: dict[str, Any] | None = None,
+    frame_rate: float | None = None,
+    seed: int = 0,
+    home: Path | None = None,
+) -> dict[str, Any]:
+    """Aggregate, train, embed, publish and evaluate; what hasn't changed is not done again.
+
+    Parameters
+    ----------
+    data : Path
+        A directory of features as `embedding.da_tacos.open_dataset` reads it, or the prototype's
+        CSV. All of it is published.
+    training_data : Path, optional
+        What to train on. Without it a share of `data`'s works, and only the others are measured.
+    encoder : str
+        A name in `embedding.bundle.ENCODERS`.
+    config : dict, optional
+        Settings of the encoder that differ from its defaults.
+    frame_rate : float, optional
+        Frames a second, where `data` (and `training_data`) doesn't say it.
+    seed : int
+        Of the split, the initial weights and the batches.
+    home : Path, optional
+        The workspace; by default `$COVERS_HOME`.
+
+    Returns
+    -------
+    dict
+        `metrics` and what they were measured on, as in metrics.json, and `paths`.
+    """
+    features = aggregate(data, frame_rate=frame_rate, home=home)
+    if training_data is None:
+        bundle = train(features, encoder, config, hold_out=HELD_OUT, seed=seed, home=home)
+    else:
+        learned = aggregate(training_data, frame_rate=frame_rate, home=home)
+        bundle = train(learned, encoder, config, seed=seed, home=home)
+    vectors = embed(features, bundle, home=home)
+    result = evaluate(vectors, home=home)
+    result["paths"] = {
+        "features": str(features),
+        "bundle": str(bundle),
+        "vectors": str(vectors),
+        **result["paths"],
+    }
+    return result

@@ -1,0 +1,79 @@
+"""Features -> a bundle: a trained encoder and all it needs to be used."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from embedding import bundle as bundles
+from embedding.splits import split_works
+from embedding.store import FeatureStore
+from embedding.training import train as train_on
+from flows.workspace import Workspace, claimed, key
+
+
+@flow(name="train", flow_run_name="train {encoder}")
+def train(
+    features: Path | None = None,
+    encoder: str = "autoencoder",
+    config: dict[str, Any] | None = None,
+    hold_out: float = 0.0,
+    seed: int = 0,
+    home: Path | None = None,
+) -> Path:
+    """Train an encoder, unless the same one has been trained on the same features.
+
+    Parameters
+    ----------
+    features : Path, optional
+        What `aggregate` made; by default the latest.
+    encoder : str
+        A name in `embedding.bundle.ENCODERS`.
+    config : dict, optional
+        Settings of the encoder that differ from its defaults.
+    hold_out : float in [0, 1)
+        Share of the works that training never sees, so that they can be measured.
+    seed : int
+        Of the split, the initial weights and the batches.
+    home : Path, optional
+        The workspace; by default `$COVERS_HOME`.
+
+    Returns
+    -------
+    Path
+        The bundle.
+    """
+    workspace = Workspace.at(home)
+    features = features or workspace.latest("features", "store.json")
+    return train_encoder(features, encoder, config, hold_out, seed, workspace.root)
+
+
+@task(cache_policy=NO_CACHE)
+def train_encoder(
+    features: Path,
+    encoder: str,
+    config: dict[str, Any] | None,
+    hold_out: float,
+    seed: int,
+    home: Path,
+) -> Path:
+    """Train and save the bundle; a run that is killed starts over and ends the same."""
+    logger = get_run_logger()
+    store = FeatureStore.open(features)
+    settings = bundles.configure(encoder, config or {})
+    made_from = key(store.fingerprint, asdict(settings), hold_out, seed)
+    place = Workspace(home).path("bundles", f"{encoder}-{made_from}")
+    with claimed(place) as missing:
+        if missing:
+            if hold_out:
+                works = store.table["work_id"]
+                held = split_works(works, (1 - hold_out, hold_out), seed, "hold-out") == 1
+                store = store.select(~held)
+            logger.info("training %s on %d performances of %s", encoder, len(store), store.name)
+            trained, training = train_on(store, encoder, config=settings, seed=seed)
+            bundles.save(place, encoder, trained, training)
+    made = bundles.load(place)
+    logger.info("%s %s: %s", "trained" if missing else "unchanged:", made.id, made.training.figures)
+    return place

@@ -1,0 +1,99 @@
+"""The workspace: one directory a result, named by what it was made from.
+
+```
+features/<data set>/<key>/   aggregated features and chroma sequences
+bundles/<encoder>-<key>/     a trained encoder
+vectors/<bundle>-<key>/      vectors.parquet, a vector a performance
+evaluations/<key>/           metrics.json and plots
+clusters/<key>/              K-Means over k, and plots
+qdrant/                      the collections of the embedded engine (search owns them)
+```
+
+A result is built beside its place and renamed when it is whole, so whatever stands is complete,
+and a stage whose inputs haven't changed finds its result standing and does nothing.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from search import settings
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where results are kept: `$COVERS_HOME`, or a directory named by the caller."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, home: Path | None) -> "Workspace":
+        """The workspace at `home`, or the environment's where it is None."""
+        return cls((home or settings.home()).expanduser().resolve())
+
+    def path(self, kind: str, name: str) -> Path:
+        """The place of one result: `kind` is features, bundles, vectors, evaluations, clusters."""
+        return self.root / kind / name
+
+    def latest(self, kind: str, manifest: str) -> Path:
+        """The result of this kind that was made last, told by its file `manifest`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none yet.
+        """
+        found = sorted(
+            (path.stat().st_mtime_ns, path.parent)
+            for path in (self.root / kind).glob(f"**/{manifest}")
+            if not any(part.startswith(".") for part in path.relative_to(self.root).parts)
+        )
+        if not found:
+            raise FileNotFoundError(
+                f"There are no {kind} in the workspace {self.root} yet: "
+                "make them with `covers pipeline --data DIR`, or name another workspace by --home."
+            )
+        return found[-1][1]
+
+
+def key(*made_from: object) -> str:
+    """Twelve hex digits that change when anything a result is made from changes."""
+    text = json.dumps(made_from, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+@contextmanager
+def claimed(place: Path) -> Iterator[bool]:
+    """Hold a result's place, and say whether it has to be made.
+
+    A second process that wants the same result waits for the first one, then finds it.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(place.parent / f".{place.name}.lock"):
+        yield not place.exists()
+
+
+def make_once(place: Path, make: Callable[[Path], None]) -> bool:
+    """Fill `place` by calling `make` on a scratch directory, unless it stands already.
+
+    What a killed process left half-made is cleared away by the next one.
+
+    Returns
+    -------
+    bool
+        Whether it had to be made.
+    """
+    with claimed(place) as missing:
+        if missing:
+            scratch = place.parent / f".{place.name}.building"
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            make(scratch)
+            scratch.replace(place)
+    return missing

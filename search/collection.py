@@ -1,0 +1,284 @@
+"""What a collection is: one point a performance, with its vector and a payload to read and filter.
+
+Distances are Euclidean. A point's id follows from its track id, so a performance is found without
+searching for it, and writing it twice gives one point. What is published is never changed: another
+version is another collection, and what is current moves to it.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+from uuid import UUID, uuid5
+
+import numpy as np
+import numpy.typing as npt
+
+from search.errors import InvalidPoints
+from search.fields import FIELDS, KIND, Condition, fits
+
+Vectors: TypeAlias = npt.NDArray[np.float32]
+Payload: TypeAlias = dict[str, Any]
+
+#: The namespace of point ids, uuid5(NAMESPACE_DNS, "track.covers"). It must never change.
+NAMESPACE = UUID("cee07c72-9fbf-5ce6-bb0e-2826bdd8ca19")
+
+#: Goes into a collection's name, so that a change of what a point looks like builds a new one.
+LAYOUT = 1
+
+#: Vectors of up to so many bytes are compared one by one as they are, which is exact and takes 1 ms
+#: a query at 25,000 x 128. How an engine does with more is its own.
+EXACT_BYTES = 32 * 2**20
+
+
+def point_id(track_id: str) -> UUID:
+    """Return the id of a performance's point: the uuid5 of its track id in `NAMESPACE`."""
+    return uuid5(NAMESPACE, track_id.encode("utf-8", "backslashreplace").decode())
+
+
+def is_exact(points: int, dimension: int) -> bool:
+    """Whether a collection of this size is searched exactly."""
+    return points * dimension * np.float32().nbytes <= EXACT_BYTES
+
+
+@dataclass
+class Points:
+    """The performances to publish: checked, and sorted by track id.
+
+    Attributes
+    ----------
+    track_ids : sequence of str
+        One a performance, none of them twice.
+    vectors : np.ndarray, shape=(n, d), float32
+        Row i is of performance i; finite.
+    payloads : sequence of dict
+        What is known of performance i, by the names in `search.fields.FIELDS`; None is left out.
+        `work_id` is needed. `track_id` is filled in, and `clique_size`, where it isn't given, with
+        the number of the work's performances among these.
+
+    Raises
+    ------
+    InvalidPoints
+        Naming the first performance that is wrong.
+    """
+
+    track_ids: Sequence[str]
+    vectors: Vectors
+    payloads: Sequence[Mapping[str, object]]
+
+    def __post_init__(self) -> None:
+        counts = len(self.track_ids), len(self.vectors), len(self.payloads)
+        if len(set(counts)) > 1:
+            raise InvalidPoints(
+                "Each performance needs a track id, a vector and a payload: there are {} ids, {} "
+                "vectors and {} payloads.".format(*counts)
+            )
+        if not counts[0]:
+            raise InvalidPoints("There is no performance to publish.")
+        for track_id in self.track_ids:
+            if not (track_id and fits("track_id", track_id)):
+                raise InvalidPoints(f"{track_id!r} is no track id: it must be a non-empty text.")
+        if counts[0] > len(set(self.track_ids)):
+            twice = Counter(self.track_ids).most_common(1)[0][0]
+            raise InvalidPoints(f"Performance {twice} is there twice: leave one of them out.")
+        vectors = _matrix(self.track_ids, self.vectors)
+        order = sorted(range(counts[0]), key=self.track_ids.__getitem__)
+        payloads = [_payload(self.track_ids[i], self.payloads[i]) for i in order]
+        cliques = Counter(payload["work_id"] for payload in payloads)
+        for payload in payloads:
+            payload.setdefault("clique_size", cliques[payload["work_id"]])
+        self.track_ids = [self.track_ids[i] for i in order]
+        self.vectors = vectors[order]
+        self.payloads = payloads
+
+    def __len__(self) -> int:
+        return len(self.track_ids)
+
+    @property
+    def dimension(self) -> int:
+        """Number of components of a vector."""
+        return int(self.vectors.shape[1])
+
+    def payload(self, i: int, bundle: str) -> Payload:
+        """Return what is stored beside vector `i` when it comes from `bundle`."""
+        return {**self.payloads[i], "bundle": bundle}
+
+    def describe(self, bundle: str) -> "Description":
+        """Name the collection these points make: by its bundle, and by what is in it.
+
+        Raises
+        ------
+        InvalidPoints
+            If the bundle's id can't be part of a name.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", bundle):
+            raise InvalidPoints(
+                f"{bundle!r} can't name a bundle: use up to 100 letters, digits, - and _."
+            )
+        content = hashlib.sha256(f"{LAYOUT} {self.vectors.shape}".encode())
+        content.update(self.vectors.tobytes())
+        for payload in self.payloads:
+            content.update(json.dumps(payload, sort_keys=True).encode())
+        return Description(
+            name=f"covers-{bundle}-{content.hexdigest()[:8]}",
+            bundle=bundle,
+            points=len(self),
+            dimension=self.dimension,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+
+def _matrix(track_ids: Sequence[str], vectors: Any) -> Vectors:
+    """Make one float32 array of the vectors, which may come as a list of rows."""
+    lengths = {} if isinstance(vectors, np.ndarray) else {len(row): None for row in vectors}
+    if len(lengths) > 1:
+        wanted = len(vectors[0])
+        odd = next(i for i, row in enumerate(vectors) if len(row) != wanted)
+        raise InvalidPoints(
+            f"The vector of performance {track_ids[odd]} has {len(vectors[odd])} components where "
+            f"the others have {wanted}: embed them with one bundle."
+        )
+    with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is found
+        matrix = np.ascontiguousarray(vectors, dtype=np.float32)
+    if matrix.ndim != 2 or not matrix.shape[1]:
+        raise InvalidPoints(
+            f"Vectors must be an array of shape (performances, dimension), not {matrix.shape}."
+        )
+    finite = np.isfinite(matrix).all(axis=1)
+    if not finite.all():
+        i = int(np.argmin(finite))
+        at = int(np.argmin(np.isfinite(matrix[i])))
+        raise InvalidPoints(
+            f"The vector of performance {track_ids[i]} is not finite ({matrix[i, at]} at component "
+            f"{at}): leave the performance out, or embed it again."
+        )
+    return matrix
+
+
+def _payload(track_id: str, given: Mapping[str, object]) -> Payload:
+    """Check one payload, leave out what is unknown in it, and fill in the track id."""
+    payload = {name: value for name, value in given.items() if value is not None}
+    for name, value in payload.items():
+        if name not in FIELDS:
+            raise InvalidPoints(
+                f"The payload of performance {track_id} has a field {name!r} that a point hasn't: "
+                f"the fields are {', '.join(FIELDS)}."
+            )
+        if not fits(name, value):
+            raise InvalidPoints(
+                f"{name} of performance {track_id} can't be {value!r}: it is {KIND[FIELDS[name]]}."
+            )
+    if not payload.get("work_id"):
+        raise InvalidPoints(f"Performance {track_id} has no work_id: give it its work.")
+    if payload.setdefault("track_id", track_id) != track_id:
+        raise InvalidPoints(
+            f"The payload of performance {track_id} says it were {payload['track_id']}."
+        )
+    return payload
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a collection says of itself.
+
+    Attributes
+    ----------
+    name : str
+        covers-<bundle>-<eight digits of the content's hash>.
+    bundle : str
+        Id of the bundle that made the vectors.
+    points : int
+        Number of performances.
+    dimension : int
+        Of their vectors.
+    created : str
+        When it was built, ISO 8601 in UTC.
+    """
+
+    name: str
+    bundle: str
+    points: int
+    dimension: int
+    created: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One performance as the collection holds it: vector of shape (d,), and payload."""
+
+    vector: Vectors
+    payload: Payload
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A performance near to a query, at this Euclidean distance."""
+
+    distance: float
+    payload: Payload
+
+
+class Collection(Protocol):
+    """One published collection, open for searching; it never changes.
+
+    Every method may raise `CollectionGone` where the collection can be pruned while it is open.
+    """
+
+    @property
+    def description(self) -> Description:
+        """What it says of itself."""
+
+    def count(self) -> int:
+        """Count its performances, exactly."""
+
+    def performances(self, track_ids: Sequence[str]) -> list[Stored | None]:
+        """Look performances up; None where there is none of that id."""
+
+    def nearest(
+        self, vectors: Vectors, limit: int, conditions: Sequence[Condition]
+    ) -> list[list[Candidate]]:
+        """Find, for each row of `vectors`, the `limit` nearest that meet all conditions.
+
+        Nearest first; which of several equally near ones are cut off is left open.
+        """
+
+    def some_track_ids(self, limit: int) -> list[str]:
+        """Return up to `limit` track ids, always the same ones."""
+
+
+class Engine(Protocol):
+    """Where collections are kept, with a pointer to the current one and to those before it."""
+
+    @property
+    def location(self) -> str:
+        """Where that is, in words for a person."""
+
+    @property
+    def lock(self) -> Path:
+        """A file that is locked by whoever publishes here."""
+
+    def names(self) -> list[str]:
+        """Names of all that was ever begun here and not dropped."""
+
+    def history(self) -> list[str]:
+        """Names of the collections that were current: the current one first."""
+
+    def describe(self, name: str) -> Description:
+        """What a whole collection says of itself."""
+
+    def build(self, description: Description, points: Points) -> None:
+        """Write a collection, unseen by searchers, in place of what has its name."""
+
+    def serve(self, history: Sequence[str]) -> None:
+        """Make the first name current, at once for every searcher, and remember the others."""
+
+    def drop(self, name: str) -> None:
+        """Remove a collection, whole or not."""
+
+    def open(self, name: str | None = None) -> Collection:
+        """Open a collection, by default the current one; raises `NoCollection` without one."""

@@ -1,0 +1,432 @@
+"""The embedded engine: Qdrant's own, in this process, with collections as directories.
+
+```
+CURRENT                       names of the collections that were current, the current one first
+covers-<bundle>-<hash>/       a published collection, never written to again
+  shard/                      the engine's files
+  collection.json             what it is, and its files with their sizes; written last
+covers-….building/            begun and not finished: cleared away by the next publisher
+publish.lock                  held by the one publisher
+```
+
+The engine wants a directory to itself even for reading, and while it writes nothing that differs,
+it opens most files for writing. So each searching process loads a copy: the large files, which the
+engine only ever reads, are symbolic links to the published ones, and the few megabytes left are
+copied, in memory where there is room, since the engine waits for the disk at each of them. Once it
+is loaded everything is mapped and the copy is deleted at once, so a process leaves nothing behind,
+pruning doesn't disturb it, and a searcher needs no right to write in the workspace.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qdrant_edge as edge
+
+from search.collection import (
+    Candidate,
+    Description,
+    Points,
+    Stored,
+    Vectors,
+    is_exact,
+    point_id,
+)
+from search.errors import DamagedCollection, NoCollection, PublishError, SearchError
+from search.fields import FIELDS, AnyOf, Condition
+
+# Files that qdrant-edge 0.9 opens for reading alone, and that grow with the collection.
+READ_ONLY = {
+    "id_tracker.mappings",
+    "links_compressed.bin",
+    "matrix.dat",
+    "point_to_values.bin",
+    "quantized.data",
+    "values_to_points.bin",
+}
+
+# Each index takes the engine 10 to 50 ms to open, so only what one filters by has one. Without, a
+# filter is the payload of each performance in turn, 0.1 s at 25,000.
+INDEXED = ("work_id", "work_artist", "artist", "year", "instrumental", "subset")
+
+INDEX = {
+    str: edge.PayloadSchemaType.Keyword,
+    int: edge.PayloadSchemaType.Integer,
+    bool: edge.PayloadSchemaType.Bool,
+}
+
+COPY_PREFIX = "covers-reader-"
+
+#: Where copies of up to so many bytes go, if it is there and TMPDIR names no other place.
+MEMORY, MEMORY_BYTES = Path("/dev/shm"), 64 * 2**20  # noqa: S108
+
+#: Past `EXACT_BYTES` vectors are first compared by a byte a component, and so many times the wanted
+#: number then exactly. At 100,000 x 128 that found all of the nearest ten and took 2 ms where a
+#: graph took longer, found 98.5 % of them, and had taken minutes to build instead of seconds.
+OVERSAMPLING = 4.0
+
+#: Only after so many failures in a row is a collection called damaged, and not just replaced.
+ATTEMPTS = 4
+
+
+class Embedded:
+    """Collections in a directory, for any number of processes of this machine.
+
+    Safe to share between threads, and after a fork the child opens its own copy.
+
+    Parameters
+    ----------
+    directory : Path
+        Made by the first publication.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.absolute()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._opened: EmbeddedCollection | None = None
+
+    def __repr__(self) -> str:
+        return f"Embedded({str(self.directory)!r})"
+
+    @property
+    def location(self) -> str:
+        """The directory."""
+        return str(self.directory)
+
+    @property
+    def lock(self) -> Path:
+        """See `Engine`."""
+        return self.directory / "publish.lock"
+
+    def names(self) -> list[str]:
+        """Names of whole, half-built and half-removed collections."""
+        return sorted(path.name for path in self.directory.glob("covers-*") if path.is_dir())
+
+    def history(self) -> list[str]:
+        """Names in CURRENT whose collections stand; the first, the current one, in any case."""
+        try:
+            lines = self._current_file.read_text(encoding="utf-8").split()
+        except FileNotFoundError:
+            return []
+        return lines[:1] + [name for name in lines[1:] if (self.directory / name).is_dir()]
+
+    def serve(self, history: Sequence[str]) -> None:
+        """Replace CURRENT, in one step."""
+        scratch = self._current_file.with_name("CURRENT.new")
+        scratch.write_text("".join(f"{name}\n" for name in history), encoding="utf-8")
+        _sync(scratch)
+        scratch.replace(self._current_file)
+        _sync(self.directory)
+
+    @property
+    def _current_file(self) -> Path:
+        return self.directory / "CURRENT"
+
+    def describe(self, name: str) -> Description:
+        """Read what a collection's collection.json says of it."""
+        return self._manifest(name)[0]
+
+    def _manifest(self, name: str) -> tuple[Description, dict[str, int], int]:
+        path = self.directory / name / "collection.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return Description(**content["description"]), content["files"], content["to_copy"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(name, f"{path.name} is missing or no longer JSON") from error
+
+    def _damaged(self, name: str, reason: str) -> DamagedCollection:
+        return DamagedCollection(
+            f"The collection {name} in {self.directory} is damaged ({reason}): make it anew with "
+            "`covers pipeline --data DIR`, or go back with `covers rollback`."
+        )
+
+    def drop(self, name: str) -> None:
+        """Remove a collection, its name first: by that whoever is copying it notices."""
+        path = self.directory / name
+        removed = path.with_suffix(".removed")
+        if path != removed and path.exists():
+            shutil.rmtree(removed, ignore_errors=True)
+            path.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
+
+    def build(self, description: Description, points: Points) -> None:
+        """Write a collection beside its place, flush it to the disk, and rename it."""
+        self._make_sure_of_room(points)
+        place = self.directory / description.name
+        scratch = self.directory / f"{description.name}.building"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        with _engine_errors(lambda reason: PublishError(f"{scratch} can't be written: {reason}.")):
+            _write(scratch / "shard", description, points)
+        files = {
+            str(path.relative_to(scratch)): path.stat()
+            for path in sorted(scratch.rglob("*"))
+            if path.is_file()
+        }
+        manifest = {
+            "description": asdict(description),
+            "files": {file: stat.st_size for file, stat in files.items()},
+            # Most files are mostly holes, so what they take is another matter than their size.
+            "to_copy": sum(
+                512 * stat.st_blocks
+                for file, stat in files.items()
+                if Path(file).name not in READ_ONLY
+            ),
+        }
+        (scratch / "collection.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        for path in (*scratch.rglob("*"), scratch):
+            _sync(path)
+        self.drop(description.name)
+        scratch.rename(place)
+        _sync(self.directory)
+
+    def _make_sure_of_room(self, points: Points) -> None:
+        # The engine maps sparse files: on a full disk it would be killed in the middle of a write.
+        needed = 64 * 2**20 + 4096 * len(points) + 4 * points.vectors.nbytes
+        free = shutil.disk_usage(self.directory).free
+        if free < needed:
+            raise PublishError(
+                f"{self.directory} has room for {free // 2**20} MB where the new collection may "
+                f"take {needed // 2**20} MB: make room and publish again."
+            )
+
+    def open(self, name: str | None = None) -> "EmbeddedCollection":
+        """Open a collection, by default the current one, which stays open for the next query."""
+        if name is not None:
+            return self._load(name)
+        if self._process != os.getpid():
+            self._forget()  # the engine's threads did not come along into this forked child
+        with self._lock:
+            failed: list[str] = []
+            while True:
+                if not (history := self.history()):
+                    raise NoCollection(
+                        f"There is no collection in {self.directory} yet: make one with "
+                        "`covers pipeline --data DIR`."
+                    )
+                current = history[0]
+                if self._opened is not None and self._opened.description.name == current:
+                    return self._opened
+                try:
+                    self._opened = self._load(current)
+                except DamagedCollection:
+                    # Another one may be current by now, and this one pruned on the way.
+                    failed.append(current)
+                    if failed[-ATTEMPTS:] == [current] * ATTEMPTS:
+                        raise
+                    time.sleep(0.02)
+
+    def _load(self, name: str) -> "EmbeddedCollection":
+        published = self.directory / name
+        description, files, to_copy = self._manifest(name)
+        parent = _room_for_copy(to_copy)
+        _sweep_copies(parent)
+        try:
+            place = published.stat().st_ino
+            with tempfile.TemporaryDirectory(prefix=COPY_PREFIX, dir=parent) as scratch:
+                for file, size in files.items():
+                    _bring(published / file, Path(scratch) / file, size)
+                with _engine_errors(lambda reason: self._damaged(name, reason)):
+                    shard = edge.EdgeShard.load(str(Path(scratch) / "shard"))
+                    count = shard.info().points_count
+            # The engine is silent about files that are missing. Before a file is removed, the
+            # collection loses its name: if it has it still, nothing was missing.
+            if published.stat().st_ino != place:
+                raise self._damaged(name, "it was replaced while it was opened")
+        except OSError as error:
+            if str(error.filename).startswith(str(published)) and error.errno == errno.ENOENT:
+                raise self._damaged(name, f"{error.filename} is missing or cut short") from error
+            raise SearchError(
+                f"The collection {name} can't be opened by way of {parent} ({error}): make room "
+                "there, or name another directory in TMPDIR."
+            ) from error
+        if count != description.points:
+            raise self._damaged(name, f"{count} of its {description.points} performances are left")
+        return EmbeddedCollection(description, shard)
+
+
+class EmbeddedCollection:
+    """A collection loaded into this process; see `search.collection.Collection`."""
+
+    def __init__(self, description: Description, shard: edge.EdgeShard) -> None:
+        self.description = description
+        self._shard = shard
+        rescore = edge.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+        exact = is_exact(description.points, description.dimension)
+        self._params = edge.SearchParams(exact=exact, quantization=None if exact else rescore)
+
+    def _damaged(self, reason: str) -> DamagedCollection:
+        return DamagedCollection(
+            f"The collection {self.description.name} can't be searched ({reason}): make it anew "
+            "with `covers pipeline --data DIR`, or go back with `covers rollback`."
+        )
+
+    def count(self) -> int:
+        """Count the points."""
+        return self._shard.count(edge.CountRequest(exact=True))
+
+    def performances(self, track_ids: Sequence[str]) -> list[Stored | None]:
+        """Look points up by their ids."""
+        ids = [point_id(track_id) for track_id in track_ids]
+        with _engine_errors(self._damaged):
+            records = self._shard.retrieve(list(set(ids)), True, True)
+        found = {
+            record.id: Stored(np.array(record.vector, dtype=np.float32), record.payload or {})
+            for record in records
+        }
+        return [found.get(id_) for id_ in ids]
+
+    def nearest(
+        self, vectors: Vectors, limit: int, conditions: Sequence[Condition]
+    ) -> list[list[Candidate]]:
+        """Ask in one batch, which shares the pass over the vectors."""
+        met = edge.Filter(must=[_condition(condition) for condition in conditions])
+        requests = [
+            edge.QueryRequest(
+                limit=limit,
+                query=edge.Query.Nearest(vector),
+                filter=met if conditions else None,
+                params=self._params,
+                with_payload=True,
+            )
+            for vector in vectors.tolist()
+        ]
+        with _engine_errors(self._damaged):
+            answers = self._shard.query_batch(edge.QueryBatchRequest(requests))
+        return [
+            [Candidate(point.score, point.payload or {}) for point in found] for found in answers
+        ]
+
+    def some_track_ids(self, limit: int) -> list[str]:
+        """Return the first track ids by point id, which is no order of theirs."""
+        records, _ = self._shard.scroll(edge.ScrollRequest(limit=limit, with_payload=["track_id"]))
+        return [record.payload["track_id"] for record in records if record.payload]
+
+
+def _write(shard_directory: Path, description: Description, points: Points) -> None:
+    exact = is_exact(description.points, description.dimension)
+    bytes_ = edge.ScalarQuantizationConfig(
+        edge.ScalarType.Int8, quantile=0.99, memory=edge.Memory.Cached
+    )
+    shard = edge.EdgeShard.create(
+        str(shard_directory),
+        edge.EdgeConfig(
+            vectors=edge.EdgeVectorParams(size=points.dimension, distance=edge.Distance.Euclid),
+            # A graph without links is none: its segment holds the vectors in one plain file.
+            hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000),
+            quantization_config=None if exact else bytes_,
+            optimizers=edge.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=1),
+            # Without a log of writes the files are complete after flush, and a log would only
+            # be copied by every reader: a build that is interrupted is not resumed.
+            wal_enabled=False,
+        ),
+    )
+    for start in range(0, len(points), 1000):
+        stop = min(start + 1000, len(points))
+        batch = [
+            edge.Point(
+                id=point_id(points.track_ids[i]),
+                vector=points.vectors[i].tolist(),
+                payload=points.payload(i, description.bundle),
+            )
+            for i in range(start, stop)
+        ]
+        shard.update(edge.UpdateOperation.upsert_points(batch))
+    shard.optimize()
+    # Only now, or each index would be built twice.
+    for field in INDEXED:
+        shard.update(edge.UpdateOperation.create_field_index(field, INDEX[FIELDS[field]]))
+    shard.flush()
+    shard.close()
+
+
+def _condition(condition: Condition) -> Any:
+    if not isinstance(condition, AnyOf):
+        span = edge.RangeFloat(gte=condition.low, lte=condition.high)
+        return edge.FieldCondition(condition.field, range=span)
+    values: Any = condition.values
+    if FIELDS[condition.field] is not bool:
+        return edge.FieldCondition(condition.field, match=edge.MatchAny(list(values)))
+    # qdrant-edge 0.9 takes Python's True for the integer 1, which matches no bool; not numpy's.
+    either: list[Any] = [
+        edge.FieldCondition(condition.field, match=edge.MatchValue(value))  # type: ignore[arg-type]
+        for value in map(np.bool_, values)
+    ]
+    return edge.Filter(should=either)
+
+
+@contextlib.contextmanager
+def _engine_errors(sentence: Callable[[str], SearchError]) -> Iterator[None]:
+    """Put the engine's failures, bare Exceptions and Rust panics, into a sentence of ours."""
+    try:
+        yield
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"  # a BaseException, and not importable
+        if type(error) is Exception or panic:
+            raise sentence(str(error).splitlines()[0].rstrip(".")) from error
+        raise
+
+
+def _bring(source: Path, target: Path, size: int) -> None:
+    """Copy one published file into a reader's own directory, or link it if it is only ever read."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.stat().st_size != size:
+        raise FileNotFoundError(errno.ENOENT, "cut short", str(source))
+    if source.name in READ_ONLY:
+        target.symlink_to(source)
+        return
+    # Holes are skipped: of 120 MB, 8 are data.
+    with source.open("rb") as read, target.open("wb") as written:
+        written.truncate(size)
+        end = 0
+        while end < size:
+            try:
+                start = os.lseek(read.fileno(), end, os.SEEK_DATA)
+            except OSError:  # nothing but a hole is left
+                break
+            end = os.lseek(read.fileno(), start, os.SEEK_HOLE)
+            read.seek(start)
+            written.seek(start)
+            while start < end:
+                data = read.read(min(end - start, 2**20))
+                if not data:
+                    raise FileNotFoundError(errno.ENOENT, "cut short", str(source))
+                start += written.write(data)
+
+
+def _room_for_copy(size: int) -> Path:
+    """Choose where a reader's copy is made."""
+    allowed = size <= MEMORY_BYTES and "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK)
+    if allowed and shutil.disk_usage(MEMORY).free > 2 * size:
+        return MEMORY
+    return Path(tempfile.gettempdir())
+
+
+def _sweep_copies(parent: Path) -> None:
+    """Remove what readers left that were killed while they opened a collection, long ago."""
+    for path in parent.glob(f"{COPY_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < time.time() - 3600:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,182 @@
+"""Publishing: build a collection out of sight, check it, then let the searchers have it."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.collection import Description, Engine, Points
+from search.errors import CollectionGone, DamagedCollection, PublishError, SearchError
+
+logger = logging.getLogger(__name__)
+
+#: So many performances, evenly spread over the track ids, are read back before a collection is
+#: published.
+SAMPLE = 64
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is published.
+
+    Attributes
+    ----------
+    location : str
+        Where the collections are: a directory, or a server's URL.
+    current : Description or None
+        What searchers see.
+    previous : tuple of Description
+        What was current before, latest first; `rollback` goes to the first of them.
+    """
+
+    location: str
+    current: Description | None
+    previous: tuple[Description, ...]
+
+
+def publish(
+    points: Points, bundle: str, engine: Engine, keep: int = 2, timeout: float = 600.0
+) -> Description:
+    """Make points the current collection, once they are all there and read back as they are.
+
+    Searchers go on with the old collection until the new one is complete, and a publication that
+    is killed leaves it current; what it left behind is cleared away by the next one. Where the
+    same content is current and whole already, nothing is done.
+
+    Parameters
+    ----------
+    points : Points
+        All performances of the collection.
+    bundle : str
+        Id of the bundle that embedded them.
+    engine : Engine
+        Where to publish, from `search.connect()`.
+    keep : int, at least 1
+        How many collections stay, the current one included. The default keeps one for `rollback`.
+    timeout : float
+        Seconds to wait for another publisher to finish.
+
+    Returns
+    -------
+    Description
+        Of the collection that is current now.
+
+    Raises
+    ------
+    PublishError
+        If another publisher doesn't finish, or the new collection doesn't hold what was written.
+    """
+    if keep < 1:
+        raise ValueError(f"keep={keep} would leave nothing to search: keep at least 1 collection.")
+    new = points.describe(bundle)
+    with _publishing(engine, timeout):
+        history = engine.history()
+        # A name tells the content, so what was current once need not be built again.
+        fault = _fault(points, new, engine) if new.name in history else "not built yet"
+        if fault is not None:
+            logger.info("building %s: %s", new.name, fault)
+            _clear(engine, keep=history)
+            engine.build(new, points)
+            fault = _fault(points, new, engine)
+            if fault is not None:
+                engine.drop(new.name)
+                raise PublishError(
+                    f"{new.name} was not published, because {fault}: nothing has changed for "
+                    "searchers, so look after the storage and publish again."
+                )
+        standing = [new.name, *(name for name in history if name != new.name)][:keep]
+        if standing != history:
+            engine.serve(standing)
+            logger.info("%s is current: %d performances", new.name, new.points)
+        _clear(engine, keep=standing)
+        return engine.describe(new.name)
+
+
+def rollback(engine: Engine, timeout: float = 600.0) -> Description:
+    """Make the previous collection current again.
+
+    Raises
+    ------
+    PublishError
+        If there is none, or another publisher doesn't finish in `timeout` seconds.
+    """
+    with _publishing(engine, timeout):
+        history = engine.history()
+        if len(history) < 2:
+            raise PublishError(
+                f"There is no earlier collection in {engine.location} to go back to: "
+                f"{history[0] if history else 'nothing'} is all that was published."
+            )
+        description = engine.open(history[1]).description
+        engine.serve(history[1:])
+        logger.info("%s is current again", description.name)
+        return description
+
+
+def status(engine: Engine) -> Status:
+    """Say what is published."""
+    while True:
+        history = engine.history()
+        try:
+            described = [engine.describe(name) for name in history]
+        except (CollectionGone, DamagedCollection):
+            if engine.history() == history:
+                raise
+            continue  # a publisher pruned one of them meanwhile
+        return Status(engine.location, described[0] if described else None, tuple(described[1:]))
+
+
+@contextlib.contextmanager
+def _publishing(engine: Engine, timeout: float) -> Iterator[None]:
+    """Be the only publisher; what the file system refuses becomes a sentence.
+
+    The lock of a process that dies is free again.
+    """
+    from filelock import FileLock, Timeout  # takes longer to import than a search to answer
+
+    try:
+        engine.lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(engine.lock, timeout=timeout):
+            yield
+    except Timeout as error:
+        raise PublishError(
+            f"Another process has been publishing for {timeout:g} s (it holds {engine.lock}): wait "
+            "for it to finish, or end it, and publish again."
+        ) from error
+    except SearchError:
+        raise  # some are OSErrors too, and have their sentence
+    except OSError as error:
+        raise PublishError(
+            f"{engine.location} can't be written ({error}): searchers keep what they had, so put "
+            "that right and publish again."
+        ) from error
+
+
+def _clear(engine: Engine, keep: Sequence[str]) -> None:
+    """Drop what isn't kept: pruned collections, and what killed publishers left."""
+    for name in engine.names():
+        if name not in keep:
+            engine.drop(name)
+
+
+def _fault(points: Points, new: Description, engine: Engine) -> str | None:
+    """Read a built collection back and say how it differs from its points, None if it doesn't."""
+    try:
+        collection = engine.open(new.name)
+        count = collection.count()
+        if count != len(points):
+            return f"it holds {count} performances and not {len(points)}"
+        sample = np.unique(np.linspace(0, len(points) - 1, SAMPLE).astype(int)).tolist()
+        stored = collection.performances([points.track_ids[i] for i in sample])
+        for i, found in zip(sample, stored, strict=True):
+            if (
+                found is None
+                or found.payload != points.payload(i, new.bundle)
+                or not np.array_equal(found.vector, points.vectors[i])
+            ):
+                return f"performance {points.track_ids[i]} doesn't read back as it was written"
+    except SearchError as error:
+        return f"it can't be read back ({error})"
+    return None

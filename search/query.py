@@ -1,0 +1,459 @@
+"""Asking a collection: which performances are nearest, and are they versions of the same work?"""
+
+import string
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from search import settings
+from search.collection import Candidate, Collection, Engine, Vectors
+from search.errors import CollectionGone, InvalidQuery, SearchError, TrackNotFound
+from search.fields import Condition, conditions
+from search.publishing import Status
+from search.publishing import status as published
+
+Answer = TypeVar("Answer")
+Where = Mapping[str, object]
+
+#: The most matches of one query.
+MAX_LIMIT = 10_000
+
+#: So many queries go to the engine together.
+BATCH = 1000
+
+#: An unknown id of up to so many characters is tried with every single mistake put right ...
+MAX_ID = 32
+#: ... and otherwise compared with so many ids of the collection.
+SCANNED = 10_000
+
+
+@dataclass(frozen=True)
+class Match:
+    """A performance near to the query.
+
+    Attributes
+    ----------
+    track_id, work_id : str
+        The performance, and the work it is a version of.
+    title, work_title, artist, work_artist : str or None
+        Of the performance and of the work, where known.
+    year : int or None
+        When the performance was released, where known.
+    distance : float, at least 0
+        Euclidean, between the query's vector and this one's.
+    same_work : bool or None
+        Whether it is of the query's work; None for a query that is only a vector.
+    """
+
+    track_id: str
+    work_id: str
+    title: str | None
+    work_title: str | None
+    artist: str | None
+    work_artist: str | None
+    year: int | None
+    distance: float
+    same_work: bool | None
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to look for, and whose it is, if it is a performance of the collection."""
+
+    vector: Vectors
+    track_id: str | None = None
+    work_id: str | None = None
+    clique_size: int = 0
+
+
+def connect(home: Path | None = None) -> Engine:
+    """Return the engine that the environment selects: QDRANT_URL's, else the embedded one.
+
+    Parameters
+    ----------
+    home : Path, optional
+        Another workspace than the environment's.
+    """
+    environment = settings.read()
+    home = environment.home if home is None else home
+    if environment.qdrant_url is None:
+        from search.embedded import Embedded
+
+        return Embedded(home / "qdrant")
+    from search.server import Server
+
+    lock = home / "qdrant" / "publish.lock"
+    return Server(environment.qdrant_url, environment.qdrant_api_key, lock)
+
+
+class Searcher:
+    """Searches the current collection of an engine, whichever that is at each call.
+
+    Matches are ordered by distance and then by track id, and never hold the query itself. One
+    answer, and all answers of one `similar_many`, come from one collection. Threads may share it.
+
+    Parameters
+    ----------
+    engine : Engine, optional
+        From `connect`; by default the environment's.
+    """
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        self.engine = connect() if engine is None else engine
+
+    def similar(
+        self,
+        track_id: str,
+        limit: int = 10,
+        *,
+        leave_out_same_work: bool = False,
+        where: Where | None = None,
+    ) -> list[Match]:
+        """Find the performances nearest to one of the collection.
+
+        Parameters
+        ----------
+        track_id : str
+            The query.
+        limit : int in [1, 10000]
+            The most matches to return.
+        leave_out_same_work : bool
+            Whether to leave out the query's own work, to see what else is near.
+        where : mapping, optional
+            What matches must meet; its form is in `search.fields`.
+
+        Returns
+        -------
+        list of Match
+            Nearest first.
+
+        Raises
+        ------
+        TrackNotFound
+            If the collection has no such performance; the message offers close ids.
+        NoCollection
+            If nothing is published.
+        InvalidQuery
+            If the limit or the filter is impossible.
+        """
+        return self.similar_many(
+            [track_id], limit, leave_out_same_work=leave_out_same_work, where=where
+        )[0]
+
+    def similar_many(
+        self,
+        track_ids: Sequence[str],
+        limit: int = 10,
+        *,
+        leave_out_same_work: bool = False,
+        where: Where | None = None,
+    ) -> list[list[Match]]:
+        """Do what `similar` does for many queries, several times faster; answer i is of query i."""
+        if isinstance(track_ids, str):
+            raise InvalidQuery(f"similar_many takes a list of track ids, not {track_ids!r}.")
+        _check_limit(limit)
+        met = conditions(where)
+        wanted = list(track_ids)
+
+        def answer(collection: Collection) -> list[list[Match]]:
+            queries = _look_up(collection, wanted)
+            return _matches(
+                collection, queries, limit, met, leave_out_same_work=leave_out_same_work
+            )
+
+        return self._ask(answer)
+
+    def works(
+        self,
+        track_id: str,
+        limit: int = 10,
+        *,
+        leave_out_same_work: bool = False,
+        where: Where | None = None,
+    ) -> list[Match]:
+        """Find the works nearest to a performance, each by the nearest of its performances.
+
+        Parameters, order and errors are those of `similar`; `limit` counts works.
+        """
+        _check_limit(limit)
+        met = conditions(where)
+
+        def answer(collection: Collection) -> list[Match]:
+            queries = _look_up(collection, [track_id])
+            return _matches(
+                collection,
+                queries,
+                limit,
+                met,
+                leave_out_same_work=leave_out_same_work,
+                one_a_work=True,
+            )[0]
+
+        return self._ask(answer)
+
+    def similar_to(
+        self, vector: npt.ArrayLike, limit: int = 10, *, where: Where | None = None
+    ) -> list[Match]:
+        """Find the performances nearest to a vector that the collection's bundle made.
+
+        Parameters
+        ----------
+        vector : array_like, shape=(d,)
+            Finite, and of the collection's dimension.
+        limit, where
+            As for `similar`, whose errors these are too.
+
+        Raises
+        ------
+        InvalidQuery
+            If the vector is something else.
+        """
+        _check_limit(limit)
+        met = conditions(where)
+
+        def answer(collection: Collection) -> list[Match]:
+            query = Query(_as_vector(vector, collection))
+            return _matches(collection, [query], limit, met)[0]
+
+        return self._ask(answer)
+
+    def distance(self, a: str, b: str) -> float:
+        """Return the Euclidean distance between two performances of the collection.
+
+        Raises
+        ------
+        TrackNotFound
+            If either isn't in the collection.
+        """
+
+        def answer(collection: Collection) -> float:
+            one, other = _look_up(collection, [a, b])
+            return float(np.linalg.norm(one.vector - other.vector))
+
+        return self._ask(answer)
+
+    def status(self) -> Status:
+        """Say what is published, and what was before."""
+        return published(self.engine)
+
+    def _ask(self, answer: Callable[[Collection], Answer]) -> Answer:
+        for _ in range(5):
+            try:
+                return answer(self.engine.open())
+            except CollectionGone as error:
+                gone = error  # pruned on the way: whatever is current now has the answer
+        raise SearchError(
+            f"The collections in {self.engine.location} are replaced faster than they can be "
+            "searched: ask again when publishing is over."
+        ) from gone
+
+
+def _check_limit(limit: object) -> None:
+    if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
+        raise InvalidQuery(f"limit={limit!r} is out of range: ask for 1 to {MAX_LIMIT} matches.")
+
+
+def _as_vector(vector: npt.ArrayLike, collection: Collection) -> Vectors:
+    try:
+        with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is found
+            array = np.asarray(vector, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidQuery(f"A vector is a list of numbers, which this isn't: {error}.") from error
+    name, dimension = collection.description.name, collection.description.dimension
+    if array.shape != (dimension,):
+        raise InvalidQuery(
+            f"A vector of shape {array.shape} can't be compared with {name}, whose vectors have "
+            f"{dimension} components: embed it with the bundle {collection.description.bundle}."
+        )
+    if not np.isfinite(array).all():
+        at = int(np.argmin(np.isfinite(array)))
+        raise InvalidQuery(f"The vector isn't finite: its component {at} is {array[at]}.")
+    return array
+
+
+def _look_up(collection: Collection, track_ids: Sequence[str]) -> list[Query]:
+    for track_id in track_ids:
+        if not isinstance(track_id, str):
+            raise InvalidQuery(f"A track id is a text, which {track_id!r} isn't.")
+    queries = []
+    for track_id, found in zip(track_ids, collection.performances(track_ids), strict=True):
+        if found is None:
+            raise _not_found(collection, track_id)
+        known = found.payload
+        queries.append(Query(found.vector, track_id, known["work_id"], known["clique_size"]))
+    return queries
+
+
+def _matches(
+    collection: Collection,
+    queries: Sequence[Query],
+    limit: int,
+    met: tuple[Condition, ...],
+    *,
+    leave_out_same_work: bool = False,
+    one_a_work: bool = False,
+) -> list[list[Match]]:
+    """Ask for a few candidates more than are wanted, and for more as long as the cut is in doubt.
+
+    It is in doubt when too few are left once the query itself is taken out (and its work, and
+    further performances of the same works), or when the last candidate is as far away as the last
+    match: then the engine has cut a tie at will, and ties are for the track id to break.
+    """
+    chosen: list[list[Candidate]] = [[] for _ in queries]
+    pending: Sequence[int] = range(len(queries))
+    everything = collection.description.points
+    fetch = (4 * limit if one_a_work else limit) + 2
+    if leave_out_same_work:
+        fetch += max((query.clique_size for query in queries), default=0)
+    while pending:
+        fetch = min(fetch, everything)
+        in_doubt = []
+        for start in range(0, len(pending), BATCH):
+            batch = pending[start : start + BATCH]
+            vectors = np.stack([queries[i].vector for i in batch])
+            answers = collection.nearest(vectors, fetch, met)
+            for i, candidates in zip(batch, answers, strict=True):
+                best = _choose(candidates, queries[i], leave_out_same_work, one_a_work)[:limit]
+                chosen[i] = best
+                all_seen = len(candidates) < fetch or fetch == everything
+                clear_cut = len(best) == limit and best[-1].distance < candidates[-1].distance
+                if not (all_seen or clear_cut):
+                    in_doubt.append(i)
+        pending = in_doubt
+        fetch *= 4
+    return [
+        [_match(candidate, query) for candidate in best]
+        for best, query in zip(chosen, queries, strict=True)
+    ]
+
+
+def _choose(
+    candidates: Sequence[Candidate], query: Query, leave_out_same_work: bool, one_a_work: bool
+) -> list[Candidate]:
+    """Put candidates into the order of matches, without those that are none."""
+    best = []
+    seen = {query.work_id} if leave_out_same_work else set()
+    for candidate in sorted(candidates, key=lambda c: (c.distance, c.payload["track_id"])):
+        work_id = candidate.payload["work_id"]
+        if candidate.payload["track_id"] == query.track_id or work_id in seen:
+            continue
+        if one_a_work:
+            seen.add(work_id)
+        best.append(candidate)
+    return best
+
+
+def _match(candidate: Candidate, query: Query) -> Match:
+    payload = candidate.payload
+    return Match(
+        track_id=payload["track_id"],
+        work_id=payload["work_id"],
+        title=payload.get("title"),
+        work_title=payload.get("work_title"),
+        artist=payload.get("artist"),
+        work_artist=payload.get("work_artist"),
+        year=payload.get("year"),
+        distance=candidate.distance,
+        same_work=None if query.work_id is None else payload["work_id"] == query.work_id,
+    )
+
+
+def _not_found(collection: Collection, track_id: str) -> TrackNotFound:
+    """Say so, and what may have been meant."""
+    tries = list(dict.fromkeys(_slips(track_id))) if len(track_id) <= MAX_ID else []
+    close = [
+        meant
+        for meant, found in zip(tries, collection.performances(tries), strict=True)
+        if found is not None
+    ][:3]
+    if not close:
+        close = get_close_matches(track_id, collection.some_track_ids(SCANNED), n=3)
+    hint = (
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else f"its ids look like {', '.join(collection.some_track_ids(2))}."
+    )
+    where = collection.description.name
+    return TrackNotFound(f"There is no performance {track_id!r} in {where}: {hint}")
+
+
+def _slips(track_id: str) -> Iterator[str]:
+    """Ids that `track_id` may be a slip for: another case, no prefix, one character wrong.
+
+    Each is looked up by the point id it would have, which costs the same in any collection.
+    """
+    bare = track_id.strip()
+    for form in (bare, bare.upper(), bare.lower()):
+        yield from (form, f"P_{form}", form.replace("-", "_"))
+    alphabet = string.digits + string.ascii_letters + "_-"
+    for i in range(len(bare) + 1):
+        head, tail = bare[:i], bare[i:]
+        if len(tail) > 1:
+            yield head + tail[1] + tail[0] + tail[2:]
+        if tail:
+            yield head + tail[1:]
+            yield from (head + character + tail[1:] for character in alphabet)
+        yield from (head + character + tail for character in alphabet)
+
+
+_cached: tuple[settings.Settings, Searcher] | None = None
+
+
+def _searcher() -> Searcher:
+    """Return the environment's searcher: one a process, unless the environment changes."""
+    global _cached
+    environment = settings.read()
+    if _cached is None or _cached[0] != environment:
+        _cached = environment, Searcher()
+    return _cached[1]
+
+
+def similar(
+    track_id: str, limit: int = 10, *, leave_out_same_work: bool = False, where: Where | None = None
+) -> list[Match]:
+    """Find the performances nearest to one of the collection; see `Searcher.similar`."""
+    return _searcher().similar(
+        track_id, limit, leave_out_same_work=leave_out_same_work, where=where
+    )
+
+
+def similar_many(
+    track_ids: Sequence[str],
+    limit: int = 10,
+    *,
+    leave_out_same_work: bool = False,
+    where: Where | None = None,
+) -> list[list[Match]]:
+    """Answer many queries at once; see `Searcher.similar_many`."""
+    return _searcher().similar_many(
+        track_ids, limit, leave_out_same_work=leave_out_same_work, where=where
+    )
+
+
+def works(
+    track_id: str, limit: int = 10, *, leave_out_same_work: bool = False, where: Where | None = None
+) -> list[Match]:
+    """Find the works nearest to a performance; see `Searcher.works`."""
+    return _searcher().works(track_id, limit, leave_out_same_work=leave_out_same_work, where=where)
+
+
+def similar_to(
+    vector: npt.ArrayLike, limit: int = 10, *, where: Where | None = None
+) -> list[Match]:
+    """Find the performances nearest to a vector; see `Searcher.similar_to`."""
+    return _searcher().similar_to(vector, limit, where=where)
+
+
+def distance(a: str, b: str) -> float:
+    """Return the Euclidean distance between two performances; see `Searcher.distance`."""
+    return _searcher().distance(a, b)
+
+
+def status() -> Status:
+    """Say what is published; see `Searcher.status`."""
+    return _searcher().status()

@@ -1,0 +1,105 @@
+"""Small catalogues to publish and search, and the plain statement of what a search must answer."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search import Points
+from search.collection import Engine
+from search.embedded import Embedded
+
+#: Kept from before any test changes the environment.
+QDRANT_URL = os.environ.get("QDRANT_URL")
+QDRANT_API_KEY = os.environ.get("QDRANT_API_KEY")
+
+#: Where the same tests run: in process, through the real client, and on a real server.
+ENGINES = ["embedded", "stub", pytest.param("server", marks=pytest.mark.server)]
+
+
+@contextlib.contextmanager
+def in_memory():
+    """A directory in memory where there is such a thing.
+
+    The embedded engine waits for the disk at every file, which is most of what a test would take.
+    """
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as path:
+        yield Path(path)
+
+
+def make_points(
+    count: int = 60, dimension: int = 4, seed: int = 0, clique: int = 4, step: int = 1
+) -> Points:
+    """Performances with small whole components: distances are exact, and ties are many."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.integers(-3, 4, (count, dimension)).astype(np.float32)
+    return Points(
+        track_ids=[f"P_{i * step}" for i in range(count)],
+        vectors=vectors,
+        payloads=[
+            {
+                "work_id": f"W_{i // clique}",
+                "work_title": f"Work {i // clique}",
+                "work_artist": f"Writer {i // clique % 5}",
+                "title": f"Title {i}" if i % 3 else None,
+                "artist": f"Artist {i % 7}",
+                "year": 1950 + i % 40 if i % 4 else None,
+                "instrumental": bool(i % 2) if i % 5 else None,
+                "subset": "benchmark" if i % 2 else "coveranalysis",
+            }
+            for i in range(count)
+        ],
+    )
+
+
+def ranking(points: Points, vector, keep=lambda payload: True) -> list[tuple[float, str]]:
+    """All performances that are kept, by distance and then by track id."""
+    distances = np.linalg.norm(points.vectors - np.asarray(vector, dtype=np.float64), axis=1)
+    return sorted(
+        (float(distance), track_id)
+        for distance, track_id, payload in zip(
+            distances, points.track_ids, points.payloads, strict=True
+        )
+        if keep(payload)
+    )
+
+
+def vector_of(points: Points, track_id: str) -> np.ndarray:
+    return points.vectors[list(points.track_ids).index(track_id)]
+
+
+def payload_of(points: Points, track_id: str) -> dict:
+    return points.payloads[list(points.track_ids).index(track_id)]
+
+
+@contextlib.contextmanager
+def engine_of_kind(kind: str, directory: Path):
+    """An empty engine: 'embedded', 'stub' or 'server'."""
+    if kind == "embedded":
+        yield Embedded(directory / "qdrant")
+        return
+    from search.server import Server
+
+    lock = directory / "publish.lock"
+    if kind == "stub":
+        from contract_stub import ContractStub
+
+        stub = ContractStub()
+        engine: Engine = Server(stub.url, None, lock)
+        yield engine
+        engine.client.close()
+        stub.close()
+        return
+    if QDRANT_URL is None:
+        pytest.skip("NOT TESTED against a Qdrant server: set QDRANT_URL to an empty one")
+    engine = Server(QDRANT_URL, QDRANT_API_KEY, lock)
+    if engine.names():
+        pytest.fail(f"{engine.location} holds collections, and these tests would drop them")
+    yield engine
+    for name in engine.names():
+        engine.drop(name)
+    engine.client.close()

@@ -1,0 +1,232 @@
+"""A bundle brings back the encoder that was saved, or says in a sentence why it can't."""
+
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+from feature_stores import make_store
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from embedding import bundle
+from embedding.bundle import ENCODERS, BadBundle, load, save
+from embedding.training import train
+
+CONFIGS = {"autoencoder": {"sizes": (52, 16, 4), "max_epochs": 3}}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("bundle") / "features")
+
+
+@pytest.fixture(scope="module")
+def trained(store):
+    return {name: train(store, name, config=CONFIGS.get(name)) for name in ENCODERS}
+
+
+@pytest.fixture
+def saved(trained, tmp_path):
+    save(tmp_path / "saved", "autoencoder", *trained["autoencoder"])
+    return tmp_path / "saved"
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+def test_what_is_saved_is_loaded_from_the_directory_alone(name, trained, store, tmp_path):
+    encoder, training = trained[name]
+    made = save(tmp_path / "here" / "saved", name, encoder, training)
+    shutil.move(tmp_path / "here" / "saved", tmp_path / "there")
+    again = load(tmp_path / "there")
+    assert (again.id, again.name, again.dimension) == (made.id, name, encoder.dimension)
+    assert again.encoder.config == encoder.config
+    np.testing.assert_array_equal(again.embed(store), encoder.embed(store))
+    assert again.training.figures == training.figures
+    assert again.loss_curve.equals(training.loss_curve)
+    assert again.training.works.equals(training.works)
+    assert again.seen_works.to_list() == sorted(store.table["work_id"].unique())
+    assert {"python", "torch", "lightning", "safetensors"} <= set(again.versions)
+
+
+def test_a_bundle_is_plain_files_that_say_what_they_are(saved):
+    assert sorted(path.name for path in saved.iterdir()) == [
+        "bundle.json",
+        "loss_curve.csv",
+        "weights.safetensors",
+        "works.parquet",
+    ]
+    facts = json.loads((saved / "bundle.json").read_text())
+    assert facts["columns"][0] == "chroma_cens_0"
+    assert len(facts["columns"]) == 52
+    assert facts["training"]["data"] == "songs"
+    assert facts["config"]["sizes"] == [52, 16, 4]
+
+
+def test_equal_weights_have_equal_ids_and_others_another(trained, tmp_path):
+    encoder, training = trained["means"]
+    first = save(tmp_path / "a", "means", encoder, training)
+    assert first.id == save(tmp_path / "b", "means", encoder, training).id
+    assert first.id.startswith("means-")
+    tensors = encoder.tensors()
+    tensors["scaling.mean"] = tensors["scaling.mean"] + 1e-12
+    other = type(encoder).from_tensors(encoder.config, tensors)
+    assert save(tmp_path / "c", "means", other, training).id != first.id
+
+
+def test_a_bundle_is_replaced_by_the_next_one_and_nothing_is_left_over(trained, saved):
+    assert save(saved, "means", *trained["means"]).name == load(saved).name == "means"
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
+def test_an_empty_directory_is_filled_and_a_foreign_one_is_not_touched(trained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    save(tmp_path / "empty", "means", *trained["means"])
+    foreign = tmp_path / "music"
+    foreign.mkdir()
+    (foreign / "song.wav").touch()
+    with pytest.raises(ValueError, match="music holds something else than a bundle"):
+        save(foreign, "means", *trained["means"])
+    assert [path.name for path in foreign.iterdir()] == ["song.wav"]
+
+
+def test_a_save_that_fails_leaves_what_was_there(trained, saved, monkeypatch):
+    before = load(saved)
+    monkeypatch.setattr(
+        pl.DataFrame, "write_csv", lambda *_: (_ for _ in ()).throw(OSError("full"))
+    )
+    with pytest.raises(OSError, match="full"):
+        save(saved, "means", *trained["means"])
+    assert load(saved).id == before.id
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
+def test_an_encoder_is_saved_under_its_own_name_only(trained, tmp_path):
+    with pytest.raises(ValueError, match="Means is not the encoder 'autoencoder'"):
+        save(tmp_path / "saved", "autoencoder", *trained["means"])
+
+
+def test_weights_that_are_not_finite_are_not_saved(trained, tmp_path):
+    encoder, training = trained["means"]
+    tensors = encoder.tensors()
+    tensors["scaling.mean"] = np.full(52, np.nan)
+    broken = type(encoder).from_tensors(encoder.config, tensors)
+    with pytest.raises(ValueError, match=r"scaling\.mean of the means is not finite"):
+        save(tmp_path / "saved", "means", broken, training)
+    assert list(tmp_path.iterdir()) == []
+
+
+def edit(directory, **changes):
+    path = directory / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def facts_of(directory):
+    return json.loads((directory / "bundle.json").read_text())
+
+
+def renamed(columns):
+    return [*columns[:3], "loudness", *columns[4:]]
+
+
+DAMAGES = {
+    "no manifest": (lambda d: (d / "bundle.json").unlink(), "is no bundle: it has no bundle.json"),
+    "no directory": (shutil.rmtree, "is no bundle"),
+    "manifest cut": (lambda d: (d / "bundle.json").write_text('{"format": 1, '), "is damaged: "),
+    "manifest of a list": (lambda d: (d / "bundle.json").write_text("[]"), "is damaged: "),
+    "key missing": (
+        lambda d: (d / "bundle.json").write_text('{"format": 1}'),
+        "is damaged: it lacks 'encoder'",
+    ),
+    "later format": (lambda d: edit(d, format=2), "has format 2, this version reads 1"),
+    "unknown encoder": (
+        lambda d: edit(d, encoder="oracle"),
+        "an encoder 'oracle' that this version doesn't know: it knows autoencoder, means",
+    ),
+    "other dimension": (
+        lambda d: edit(d, dimension=7),
+        "makes vectors of dimension 4, bundle.json says 7",
+    ),
+    "other columns": (
+        lambda d: edit(d, columns=renamed(facts_of(d)["columns"])),
+        "other columns: 52 of them where a table has 52, loudness where a table has chroma_cens_3;",
+    ),
+    "fewer columns": (
+        lambda d: edit(d, columns=facts_of(d)["columns"][:51]),
+        "other columns: 51 of them where a table has 52;",
+    ),
+    "other configuration": (
+        lambda d: edit(d, config={"sizes": [52, 16, 5]}),
+        "weights and configuration are not those it was saved with",
+    ),
+    "weights missing": (lambda d: (d / "weights.safetensors").unlink(), "is damaged: .*weights"),
+    "weights empty": (lambda d: (d / "weights.safetensors").write_bytes(b""), "is damaged: "),
+    "weights of another": (
+        lambda d: save_file(
+            {n: t + 1 for n, t in load_file(d / "weights.safetensors").items()},
+            d / "weights.safetensors",
+        ),
+        "weights and configuration are not those it was saved with",
+    ),
+    "works missing": (lambda d: (d / "works.parquet").unlink(), "is damaged: .*works"),
+    "curve missing": (lambda d: (d / "loss_curve.csv").unlink(), "is damaged: .*loss_curve"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_bundle_is_refused_in_one_sentence(damage, saved):
+    inflict, message = DAMAGES[damage]
+    inflict(saved)
+    with pytest.raises(BadBundle, match=message) as caught:
+        load(saved)
+    assert str(saved) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_weights_cut_or_changed_anywhere_are_refused(data, trained, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("cut") / "saved"
+    save(directory, "autoencoder", *trained["autoencoder"])
+    weights = directory / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        weights.write_bytes(content[:place])
+    else:
+        content[place] ^= 1 << data.draw(st.integers(0, 7))
+        weights.write_bytes(content)
+    try:
+        loaded = load(directory)
+    except BadBundle:
+        return
+    # What a flipped bit in the header's padding leaves unchanged may pass; nothing else.
+    for name, tensor in trained["autoencoder"][0].tensors().items():
+        np.testing.assert_array_equal(loaded.encoder.tensors()[name], tensor)
+
+
+def test_a_tensor_that_is_missing_is_named_even_if_the_hash_agrees(saved):
+    tensors = load_file(saved / "weights.safetensors")
+    del tensors["decoder.0.bias"]
+    save_file(tensors, saved / "weights.safetensors")
+    facts = facts_of(saved)
+    content = bundle._digest("autoencoder", facts["config"], facts["columns"], tensors)
+    edit(saved, content=content)
+    with pytest.raises(BadBundle, match=r"it lacks 'decoder\.0\.bias'"):
+        load(saved)
+
+
+def test_a_performance_far_out_of_range_is_named(trained, store, tmp_path):
+    made = save(tmp_path / "saved", "means", *trained["means"])
+    huge = store.table.with_columns(tempo=pl.when(track_id="P_013").then(1e300).otherwise("tempo"))
+    with pytest.raises(ValueError, match=f"{made.id} makes no finite vector of P_013"):
+        made.embed(make_store(tmp_path / "huge", huge))
+
+
+def test_a_store_without_the_columns_is_refused_by_their_names(trained, store, tmp_path):
+    made = save(tmp_path / "saved", "autoencoder", *trained["autoencoder"])
+    other = store.select([0, 1])
+    other.table = other.table.rename({"tempo": "bpm"})
+    with pytest.raises(ValueError, match=r"lacks 1 of the 52 feature columns \(tempo\)"):
+        made.embed(other)

@@ -1,0 +1,146 @@
+"""What a person or a script meets at the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import search
+from flows import cli
+
+
+@pytest.fixture
+def covers(monkeypatch, capsys):
+    """Run the command line in this process: its exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["covers", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    """A workspace with five performances of two works on a line, at 0, 1, 3, 7 and 15."""
+    points = search.Points(
+        track_ids=[f"P_{i}" for i in range(5)],
+        vectors=np.array([[0.0], [1], [3], [7], [15]], np.float32),
+        payloads=[
+            {"work_id": f"W_{i % 2}", "title": f"Tune {i}", "year": 1900 + i, "instrumental": i > 2}
+            for i in range(5)
+        ],
+    )
+    search.publish(points, "line", search.connect(tmp_path))
+    return tmp_path
+
+
+def test_help_says_what_each_command_does(covers):
+    code, out, _ = covers("--help")
+    assert code == 0
+    for command in ("pipeline", "aggregate", "train", "embed", "evaluate", "cluster", "similar",
+                    "works", "distance", "status", "rollback", "serve"):  # fmt: skip
+        assert command in out
+
+
+def test_similar_lists_the_nearest_for_people_and_for_machines(covers, home):
+    code, out, _ = covers("similar", "P_0", "--limit", 2, "--home", home)
+    assert code == 0
+    assert out.index("Tune 1") < out.index("Tune 2")
+    assert "Tune 3" not in out
+    code, out, _ = covers("similar", "P_0", "--limit", 2, "--home", home, "--json")
+    answer = json.loads(out)
+    assert answer["query"] == "P_0"
+    found = [(m["track_id"], m["distance"], m["same_work"]) for m in answer["matches"]]
+    assert found == [("P_1", 1.0, False), ("P_2", 3.0, True)]
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("year=1902..1903", ["P_2", "P_3"]),
+        ("year=1903..", ["P_3", "P_4"]),
+        ("year=1901,1904", ["P_1", "P_4"]),
+        ("instrumental=no", ["P_1", "P_2"]),
+        ("work_id=W_1", ["P_1", "P_3"]),
+        ("title=Tune 3", ["P_3"]),
+    ],
+)
+def test_conditions_narrow_the_answer(covers, home, condition, expected):
+    _, out, _ = covers("similar", "P_0", "--where", condition, "--home", home, "--json")
+    assert [match["track_id"] for match in json.loads(out)["matches"]] == expected
+
+
+def test_works_and_distance_and_status(covers, home):
+    _, out, _ = covers("works", "P_0", "--home", home, "--json")
+    assert [match["track_id"] for match in json.loads(out)["matches"]] == ["P_1", "P_2"]
+    _, out, _ = covers("distance", "P_1", "P_4", "--home", home)
+    assert float(out) == 14
+    _, out, _ = covers("status", "--home", home, "--json")
+    assert json.loads(out)["current"]["points"] == 5
+
+
+def test_rollback_serves_the_previous_collection_again(covers, home):
+    code, _, err = covers("rollback", "--home", home)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "no earlier collection" in err
+    shifted = search.Points(["P_0"], np.zeros((1, 1), np.float32), [{"work_id": "W_0"}])
+    search.publish(shifted, "dot", search.connect(home))
+    assert covers("rollback", "--home", home)[0] == 0
+    assert json.loads(covers("status", "--home", home, "--json")[1])["current"]["bundle"] == "line"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["similar", "P_77"], "no performance 'P_77'"),
+        (["similar", "P_0", "--where", "genre=folk"], "no field 'genre'"),
+        (["similar", "P_0", "--where", "year"], "not of the form key=value"),
+        (["aggregate", ".", "--frame-rate", "fast"], "fast"),
+    ],
+)
+def test_a_failure_is_one_sentence_on_stderr(covers, home, arguments, sentence):
+    code, out, err = covers(*arguments, "--home", home)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("covers: ")
+    assert sentence in err
+
+
+def test_a_flow_that_fails_ends_with_its_sentence_and_shows_no_traceback(home, prefect_server):
+    run = subprocess.run(
+        [Path(sys.executable).with_name("covers"), "aggregate", "/nowhere", "--home", home],
+        env=os.environ | {"PREFECT_API_URL": prefect_server},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout) == (1, "")
+    said = [line for line in run.stderr.splitlines() if line.startswith("covers: ")]
+    assert said[0].startswith("covers: there is no data set at /nowhere")
+    assert "Traceback" not in run.stderr
+
+
+def test_without_a_collection_the_command_that_makes_one_is_named(covers, tmp_path):
+    code, _, err = covers("similar", "P_1", "--home", tmp_path)
+    assert code == 1
+    assert "covers pipeline --data DIR" in err
+
+
+def test_asking_loads_neither_prefect_nor_torch(home):
+    code = (
+        "import sys; from flows import cli\n"
+        f"sys.argv = ['covers', 'similar', 'P_0', '--home', {str(home)!r}]\n"
+        "cli.app(standalone_mode=False)\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert "Tune 1" in out
+    for library in ("prefect", "torch", "lightning", "polars", "qdrant_client", "h5py"):
+        assert f"'{library}'" not in out

@@ -1,0 +1,333 @@
+"""The embedded engine: many processes at once, and whatever kills one of them."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from catalogue import in_memory, make_points, ranking, vector_of
+
+import search
+from search import (
+    DamagedCollection,
+    PublishError,
+    Searcher,
+    SearchError,
+    collection,
+    embedded,
+    publish,
+)
+from search.embedded import Embedded
+
+ROOT = Path(search.__file__).parent.parent
+VERSIONS = 3
+
+
+@pytest.fixture
+def engine():
+    with in_memory() as directory:
+        yield Embedded(directory / "qdrant")
+
+
+def contents(directory: Path) -> dict[str, tuple[str, int]]:
+    """Each file's contents and when they were last written."""
+    return {
+        str(path.relative_to(directory)): (
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+            path.stat().st_mtime_ns,
+        )
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def version(number: int) -> search.Points:
+    """Each version has its own number of performances, all of them in its own neighbourhood."""
+    points = make_points(40 + number, seed=number)
+    points.vectors += 100 * number
+    return points
+
+
+def search_until(stop, home: Path, answers) -> None:
+    """Search in a loop, in a process of its own; tell which version answered, or what was wrong."""
+    searcher = Searcher(Embedded(home))
+    expected = []
+    for number in range(VERSIONS):
+        points = version(number)
+        nearest = [name for _, name in ranking(points, vector_of(points, "P_7"))]
+        expected.append([name for name in nearest if name != "P_7"])
+    while not stop.is_set():
+        try:
+            one = [match.track_id for match in searcher.similar("P_7", 1000)]
+            batch = searcher.similar_many(["P_7", "P_7"], 1000)
+        except Exception as error:
+            answers.put(repr(error))
+        else:
+            whole = one in expected and batch[0] == batch[1]
+            answers.put(expected.index(one) if whole else f"half a collection: {one}")
+
+
+def test_processes_search_while_another_publishes_and_see_no_fault_and_no_half_collection(engine):
+    processes = multiprocessing.get_context("spawn")
+    stop, answers = processes.Event(), processes.Queue()
+    publish(version(0), "b", engine)
+    readers = [
+        processes.Process(target=search_until, args=(stop, engine.directory, answers), daemon=True)
+        for _ in range(3)
+    ]
+    for reader in readers:
+        reader.start()
+    number, end = 0, time.monotonic() + 5
+    while time.monotonic() < end or number < VERSIONS:
+        while (
+            answer := answers.get(timeout=60)
+        ) != number % VERSIONS:  # until a reader sees the new one
+            assert answer in range(VERSIONS)
+        number += 1
+        publish(version(number % VERSIONS), "b", engine, keep=1)
+    stop.set()
+    while any(reader.is_alive() for reader in readers) or not answers.empty():
+        if answers.empty():
+            time.sleep(0.01)
+        else:
+            assert answers.get() in range(VERSIONS)
+    assert [reader.exitcode for reader in readers] == [0, 0, 0]
+
+
+def test_a_reader_changes_nothing_that_is_published_and_leaves_nothing_behind(
+    engine, tmp_path, monkeypatch
+):
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    monkeypatch.setenv("TMPDIR", str(copies))
+    monkeypatch.setattr(tempfile, "tempdir", str(copies))
+    name = publish(make_points(300, 8), "b", engine).name
+    before = contents(engine.directory / name)
+    opened = engine.open()
+    assert list(copies.iterdir()) == []
+    opened.nearest(np.zeros((1, 8), np.float32), 300, ())
+    opened.performances(["P_1"])
+    opened._shard.optimize()
+    opened._shard.close()
+    assert contents(engine.directory / name) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+@pytest.mark.skipif(os.getuid() != 0, reason="NOT TESTED: only root can become another user")
+def test_a_searcher_needs_no_right_to_write_in_the_workspace(tmp_path):
+    home = Path(tempfile.mkdtemp())  # pytest's own directories are closed to others
+    try:
+        publish(make_points(20), "b", Embedded(home / "qdrant"))
+        home.chmod(0o755)
+        child = os.fork()
+        if child == 0:
+            os.setuid(65534)
+            try:
+                found = Searcher(Embedded(home / "qdrant")).similar("P_1")
+            except BaseException:
+                os._exit(1)
+            os._exit(0 if len(found) == 10 else 2)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        shutil.rmtree(home)
+
+
+def test_a_collection_that_is_open_can_be_pruned(engine):
+    publish(version(0), "b", engine)
+    opened = engine.open()
+    publish(version(1), "b", engine, keep=1)
+    assert opened.description.name not in engine.names()
+    assert opened.count() == 40
+    assert opened.performances(["P_4"])[0].payload["title"] == "Title 4"
+    assert len(opened.nearest(np.zeros((1, 4), np.float32), 100, ())[0]) == 40
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+def test_a_forked_child_searches_on_its_own(engine):
+    publish(make_points(20), "b", engine)
+    searcher = Searcher(engine)
+    answer = searcher.similar("P_1")
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if searcher.similar("P_1") == answer else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert searcher.similar("P_1") == answer
+
+
+def test_threads_share_a_searcher(engine):
+    points = make_points(40)
+    publish(points, "b", engine)
+    searcher = Searcher(engine)
+    expected = Searcher(Embedded(engine.directory)).similar_many(points.track_ids)
+    answers = {}
+
+    def ask(track_id: str) -> None:
+        answers[track_id] = searcher.similar(track_id)
+
+    threads = [threading.Thread(target=ask, args=(track_id,)) for track_id in points.track_ids]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answers[track_id] for track_id in points.track_ids] == expected
+
+
+PUBLISH = """
+import sys
+sys.path[:0] = {paths!r}
+from pathlib import Path
+from catalogue import make_points
+from search import embedded, publish
+from search.embedded import Embedded
+engine = Embedded(Path({home!r}))
+def halt(*args):
+    print("here", flush=True)
+    input()
+{patch}
+publish(make_points(12, seed=2), "new", engine, keep=1)
+"""
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "embedded._write = halt",
+        "embedded.os.fsync = halt",
+        "embedded.Embedded._load = halt",
+        "embedded.Embedded.serve = halt",
+        "embedded.Path.replace = halt",
+        "serve = embedded.Embedded.serve; "
+        "embedded.Embedded.serve = lambda *args: (serve(*args), halt())",
+    ],
+)
+def test_a_publisher_killed_at_any_stage_leaves_a_collection_serving(engine, stage):
+    old = publish(make_points(12, seed=1), "old", engine)
+    code = PUBLISH.format(
+        paths=[str(ROOT), str(ROOT / "tests")], home=str(engine.directory), patch=stage
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as publisher:
+        assert publisher.stdout.readline() == "here\n"
+        publisher.kill()
+    killed_late = "serve(*args)" in stage  # pruning the old one was next
+    assert (engine.history()[0] == old.name) != killed_late
+    assert len(Searcher(Embedded(engine.directory)).similar("P_1", 100)) == 11
+    new = publish(make_points(12, seed=2), "new", engine, keep=1)
+    assert engine.history() == engine.names() == [new.name]
+    left = {path.name for path in engine.directory.iterdir()}
+    assert left - {"CURRENT.new"} == {"CURRENT", "publish.lock", new.name}
+
+
+def largest(directory: Path, name: str) -> Path:
+    return max(directory.rglob(name), key=lambda path: path.stat().st_size)
+
+
+DAMAGES = {
+    "cut short": lambda path: os.truncate(largest(path, "matrix.dat"), 100),
+    "a file gone": lambda path: largest(path, "page_0.dat").unlink(),
+    "no longer JSON": lambda path: largest(path, "segment.json").write_text("{" * 322),
+    "nothing said": lambda path: (path / "collection.json").write_text(""),
+    "all gone": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_collection_says_so_and_publishing_the_same_again_heals_it(engine, damage):
+    points = make_points(300, 8)
+    earlier = publish(make_points(30), "earlier", engine)
+    name = publish(points, "b", engine).name
+    DAMAGES[damage](engine.directory / name)
+    searcher = Searcher(Embedded(engine.directory))
+    with pytest.raises(
+        DamagedCollection, match=f"The collection {name} .* is damaged .*covers pipeline --data DIR"
+    ):
+        searcher.similar("P_1")
+    assert publish(points, "b", engine).name == name
+    assert len(searcher.similar("P_1", 1000)) == 299
+    assert engine.history() == [name, earlier.name]
+
+
+def test_a_damaged_collection_can_be_rolled_back(engine):
+    earlier = publish(make_points(30), "earlier", engine)
+    name = publish(make_points(300, 8), "b", engine).name
+    shutil.rmtree(engine.directory / name / "shard")
+    assert search.rollback(engine) == earlier
+    assert len(Searcher(engine).similar("P_1", 100)) == 29
+
+
+def test_a_large_collection_is_compared_by_bytes_first_and_then_exactly(engine, monkeypatch):
+    monkeypatch.setattr(collection, "EXACT_BYTES", 1000)
+    rng = np.random.default_rng(0)
+    works = rng.normal(size=(400, 32)).repeat(5, axis=0)
+    points = search.Points(
+        [f"P_{i}" for i in range(2000)],
+        works + 0.7 * rng.normal(size=works.shape),
+        [{"work_id": f"W_{i // 5}", "year": 1950 + i % 50} for i in range(2000)],
+    )
+    name = publish(points, "b", engine).name
+    assert list((engine.directory / name).rglob("quantized.data"))
+    queries = points.track_ids[::20]
+    found = Searcher(engine).similar_many(queries, 10)
+    distances = np.linalg.norm(points.vectors[::20, None] - points.vectors, axis=2)
+    hits = 0
+    for query, matches, row in zip(queries, found, distances, strict=True):
+        nearest = [points.track_ids[i] for i in np.argsort(row)[:11]]
+        hits += len({match.track_id for match in matches} & (set(nearest) - {query}))
+        true = [row[points.track_ids.index(match.track_id)] for match in matches]
+        assert [match.distance for match in matches] == pytest.approx(true, 1e-5)
+    assert hits >= 0.99 * 10 * len(queries)
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(engine, monkeypatch):
+    old = publish(make_points(12), "b", engine)
+    full = shutil.disk_usage(engine.directory)._replace(free=10 * 2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(PublishError, match=r"has room for 10 MB .* make room and publish again"):
+        publish(make_points(13), "b", engine)
+    assert engine.names() == [old.name]
+
+
+def test_no_room_for_a_readers_copy_is_said_with_the_place(engine, monkeypatch):
+    publish(make_points(12), "b", engine)
+    monkeypatch.setattr(embedded, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/nowhere")
+    with pytest.raises(SearchError, match=r"by way of /proc/nowhere .* directory in TMPDIR"):
+        Searcher(engine).similar("P_1")
+
+
+def test_a_workspace_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PublishError, match=r"file/qdrant can't be written .* publish again"):
+        publish(make_points(12), "b", Embedded(tmp_path / "file" / "qdrant"))
+
+
+def test_the_copy_of_a_reader_killed_long_ago_is_swept(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedded, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, young = tmp_path / f"{embedded.COPY_PREFIX}old", tmp_path / f"{embedded.COPY_PREFIX}young"
+    for left in (old, young):
+        left.mkdir()
+        (left / "file").write_text("")
+    os.utime(old, (0, 0))
+    publish(make_points(12), "b", engine)
+    assert not old.exists()
+    assert young.exists()
+
+
+def test_the_manifest_lists_every_file(engine):
+    place = engine.directory / publish(make_points(12), "b", engine).name
+    listed = json.loads((place / "collection.json").read_text())["files"]
+    there = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
+    assert set(listed) == there - {"collection.json"}

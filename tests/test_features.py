@@ -1,0 +1,162 @@
+"""What a row is: 52 means over what is finite."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from embedding.da_tacos import Frames, open_dataset, read
+from embedding.features import ARRAYS, FEATURE_NAMES, means, nonfinite_share, read_csv
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def frames_of(length=20, **changes):
+    rng = np.random.default_rng(length)
+    made = Frames(
+        hpcp=rng.random((length, 12)),
+        crema=rng.random((length, 12)),
+        chroma_cens=rng.random((length, 12)),
+        mfcc_htk=rng.normal(size=(length, 13)),
+        novfn=rng.random(length),
+        snovfn=rng.random(length),
+        tempo=120.0,
+        fingerprint="",
+        size=0,
+        mtime_ns=0,
+    )
+    return replace(made, **changes)
+
+
+def test_the_real_performance_has_the_golden_row():
+    golden = SHARED / "golden" / "P_547131_mean52.json"
+    if not golden.is_file():
+        pytest.skip(f"NOT CHECKED against real Da-TACOS: there is no {golden}")
+    expected = json.loads(golden.read_text())["features"]
+    dataset = open_dataset(SHARED / "data" / "da-tacos-real", 44100 / 512)
+    (performance,) = dataset.performances
+    row = means(read(performance))
+    np.testing.assert_allclose(row, [expected[name] for name in FEATURE_NAMES], rtol=1e-6, atol=0)
+
+
+def test_the_52_names_are_the_prototypes_in_its_order():
+    assert len(FEATURE_NAMES) == len(set(FEATURE_NAMES)) == 52
+    assert FEATURE_NAMES[:2] == ("chroma_cens_0", "chroma_cens_1")
+    assert FEATURE_NAMES[12] == "crema_0"
+    assert FEATURE_NAMES[24] == "hpcp_0"
+    assert FEATURE_NAMES[36:49] == tuple(f"mfcc_htk_{i}" for i in range(13))
+    assert FEATURE_NAMES[49:] == ("novfn", "snovfn", "tempo")
+
+
+def test_each_name_stands_at_the_mean_of_its_coefficient():
+    frames = frames_of()
+    row = dict(zip(FEATURE_NAMES, means(frames), strict=True))
+    assert row["crema_7"] == pytest.approx(frames.crema[:, 7].mean(), rel=1e-12)
+    assert row["mfcc_htk_12"] == pytest.approx(frames.mfcc_htk[:, 12].mean(), rel=1e-12)
+    assert row["snovfn"] == pytest.approx(frames.snovfn.mean(), rel=1e-12)
+    assert row["tempo"] == 120.0
+
+
+def test_sums_are_taken_in_double_precision():
+    # 20,000 float32 terms of 0.1: a float32 sum is off in the fourth digit.
+    hpcp = np.full((20_000, 12), 0.1, dtype=np.float32)
+    assert means(frames_of(hpcp=hpcp))[24] == pytest.approx(float(np.float32(0.1)), rel=1e-12)
+
+
+@given(
+    arrays.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 30), st.just(13)),
+        elements=st.one_of(
+            st.floats(-1e3, 1e3, width=32), st.sampled_from([np.nan, np.inf, -np.inf])
+        ),
+    )
+)
+def test_a_mean_is_over_the_finite_values_of_its_coefficient(mfcc):
+    frames = frames_of(mfcc_htk=mfcc)
+    finite = np.isfinite(mfcc)
+    everything = sum(getattr(frames, name).size for name in ARRAYS)
+    assert nonfinite_share(frames) == pytest.approx((~finite).sum() / everything)
+    if not finite.any(axis=0).all():
+        with pytest.raises(ValueError, match="mfcc_htk has no finite value"):
+            means(frames)
+        return
+    expected = [
+        column[ok].mean() for column, ok in zip(mfcc.T.astype(float), finite.T, strict=True)
+    ]
+    np.testing.assert_allclose(means(frames)[36:49], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_infinities_of_both_signs_do_not_cancel_out():
+    novfn = np.array([np.inf, -np.inf, 1.0, 3.0])
+    assert means(frames_of(novfn=novfn))[49] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"hpcp": np.full((9, 12), np.nan)}, "^hpcp has no finite value in 9 frames"),
+        ({"novfn": np.full(9, np.inf)}, "^novfn has no finite value in 9 frames"),
+        ({"crema": np.full((9, 12), 1e308)}, "crema has values too large to average"),
+        ({"tempo": np.nan}, "tempo is nan"),
+    ],
+)
+def test_a_feature_without_a_mean_is_named(changes, reason):
+    with pytest.raises(ValueError, match=reason):
+        means(frames_of(**changes))
+
+
+def table(**columns):
+    values = {name: [float(i), i + 0.25] for i, name in enumerate(FEATURE_NAMES)}
+    return pl.DataFrame(
+        {"work": ["W_2", "W_1"], "performance": ["P_2", "P_1"], **values, **columns}
+    )
+
+
+def test_the_prototypes_table_is_read_whatever_its_column_order(tmp_path):
+    written = table(performance=["P_2.h5", "P_1.h5"], notes=["a", "b"])
+    path = tmp_path / "benchmark.csv"
+    written.select(reversed(written.columns)).write_csv(path)
+    content = read_csv(path)
+    assert content["track_id"].to_list() == ["P_1", "P_2"]
+    assert content["work_id"].to_list() == ["W_1", "W_2"]
+    np.testing.assert_array_equal(content.select(FEATURE_NAMES).row(1), np.arange(52.0))
+    assert content["fingerprint"].n_unique() == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"performance": ["P_1", "P_1"]}, "row 3 repeats performance P_1"),
+        ({"performance": ["P_1.h5", "P_1"]}, "row 3 repeats performance P_1"),
+        ({"work": ["W_1", ""]}, "row 3 has no work"),
+        ({"crema_3": ["0.5", "much"]}, "row 3 has 'much' in column crema_3"),
+        ({"tempo": [None, 120.0]}, "row 2 has None in column tempo"),
+        ({"novfn": [0.1, np.inf]}, "row 3 has 'inf' in column novfn"),
+        ({"novfn": [np.nan, 0.1]}, "row 2 has 'NaN' in column novfn"),
+    ],
+)
+def test_a_bad_table_is_refused_with_its_row(tmp_path, columns, reason):
+    table(**columns).write_csv(tmp_path / "table.csv")
+    with pytest.raises(ValueError, match=reason):
+        read_csv(tmp_path / "table.csv")
+
+
+def test_a_table_of_something_else_is_refused(tmp_path):
+    table().drop("crema_0", "tempo").write_csv(tmp_path / "short.csv")
+    with pytest.raises(ValueError, match=r"no column crema_0, tempo \(2 of 54 missing\)"):
+        read_csv(tmp_path / "short.csv")
+    table().head(0).write_csv(tmp_path / "header.csv")
+    with pytest.raises(ValueError, match="no rows"):
+        read_csv(tmp_path / "header.csv")
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(ValueError, match=r"empty\.csv could not be read as a CSV table"):
+        read_csv(tmp_path / "empty.csv")
+    with pytest.raises(ValueError, match=r"absent\.csv could not be read"):
+        read_csv(tmp_path / "absent.csv")

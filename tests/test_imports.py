@@ -1,0 +1,78 @@
+"""The import arrows: flows -> embedding, flows -> search, and nothing the other way."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = {"embedding", "search", "flows"}
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names of everything a file imports, wherever in the file it does so."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def modules(package: str) -> list[Path]:
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("embedding", {"search", "flows", "prefect", "qdrant_client", "qdrant_edge", "matplotlib"}),
+        ("search", {"embedding", "flows", "prefect", "torch", "lightning", "h5py", "polars"}),
+        ("flows", {"torch", "h5py", "qdrant_client", "qdrant_edge"}),
+    ],
+)
+def test_a_package_imports_nothing_that_is_not_its_business(package, forbidden):
+    for path in modules(package):
+        assert not imports(path) & forbidden, path
+
+
+@pytest.mark.parametrize(
+    ("library", "home"),
+    [
+        ("h5py", "embedding/da_tacos.py"),
+        ("lightning", "embedding/training.py"),
+        ("matplotlib", "flows/plots.py"),
+        ("qdrant_edge", "search/embedded.py"),
+        ("qdrant_client", "search/server.py"),
+        ("typer", "flows/cli.py"),
+    ],
+)
+def test_a_heavy_library_is_imported_in_one_module_only(library, home):
+    users = [
+        str(path.relative_to(ROOT))
+        for package in sorted(OURS)
+        for path in modules(package)
+        if library in imports(path)
+    ]
+    assert users == [home]
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import search", {"torch", "lightning", "prefect", "qdrant_client", "polars", "h5py"}),
+        ("import embedding.bundle", {"lightning", "prefect", "search"}),
+        ("import flows.cli", {"torch", "lightning", "prefect", "polars", "matplotlib"}),
+    ],
+)
+def test_importing_loads_nothing_slow_that_is_not_needed(statement, absent):
+    code = f"{statement}, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/"
+    ).stdout.split()
+    assert not absent & {name.split(".")[0] for name in loaded}

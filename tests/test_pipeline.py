@@ -1,0 +1,233 @@
+"""The whole way of the data, on real music, with real Prefect and the real engine."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import search
+from flows.aggregate import aggregate
+from flows.cluster import cluster
+from flows.evaluate import evaluate
+from flows.pipeline import pipeline
+from flows.train import train
+
+SAMPLE = Path(__file__).resolve().parent.parent / "sample"
+SMALL = {"max_epochs": 5}  # enough to go through everything
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A third of the sample: every third work, with whatever performances it has."""
+    root = tmp_path_factory.mktemp("data") / "third"
+    singles = "da-tacos_benchmark_subset_single_files"
+    for work in sorted((SAMPLE / singles).iterdir())[::3]:
+        shutil.copytree(work, root / singles / work.name)
+    for name in ("dataset.json", "da-tacos_benchmark_subset_metadata.json"):
+        shutil.copy(SAMPLE / name, root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def result(data, prefect_server, tmp_path_factory):
+    home = tmp_path_factory.mktemp("undisturbed")
+    return pipeline(data, config=SMALL, home=home) | {"home": home}
+
+
+def collection(home: Path) -> search.Searcher:
+    return search.Searcher(search.connect(home))
+
+
+def test_every_performance_is_published_with_its_titles(result, data):
+    stored = pl.read_parquet(result["paths"]["vectors"])
+    files = sorted(path.stem for path in data.rglob("P_*.h5"))
+    assert stored["track_id"].to_list() == files
+    assert stored.columns == ["track_id", "work_id", "vector"]
+    matches = collection(result["home"]).similar(files[0], limit=len(files))
+    assert sorted([files[0], *(match.track_id for match in matches)]) == files
+    assert all(match.title and match.work_title for match in matches)
+
+
+def test_answers_are_the_nearest_vectors(result):
+    stored = pl.read_parquet(result["paths"]["vectors"])
+    vectors, tracks = stored["vector"].to_numpy(), stored["track_id"].to_list()
+    distances = np.linalg.norm(vectors - vectors[7], axis=1)
+    nearest = [tracks[i] for i in np.argsort(distances) if i != 7][:5]
+    assert [m.track_id for m in collection(result["home"]).similar(tracks[7], 5)] == nearest
+
+
+def test_metrics_cover_only_works_that_training_has_not_seen(result):
+    from embedding import bundle as bundles
+
+    seen = set(bundles.load(Path(result["paths"]["bundle"])).seen_works)
+    stored = pl.read_parquet(result["paths"]["vectors"])
+    unseen = stored.filter(~pl.col("work_id").is_in(seen))
+    assert seen
+    assert result["measured_on"]["performances"] == len(unseen) == result["metrics"]["performances"]
+    assert result["measured_on"]["left_out"] == len(stored) - len(unseen) > 0
+    assert "held out" in result["measured_on"]["summary"]
+
+
+def test_the_result_names_the_metrics_and_files_that_scripts_rely_on(result):
+    names = {"map", "mr1", "mrr", "hits@1", "hits@10", "p@10", "nar", "auc", "overlap"}
+    assert names <= set(result["metrics"])
+    assert all(np.isfinite(value) for value in result["metrics"].values())
+    for path in ("features", "bundle", "vectors", "metrics"):
+        assert Path(result["paths"][path]).exists()
+    plots = {Path(path).name for path in result["paths"]["plots"]}
+    assert plots == {"separation.png", "map.png", "loss.png"}
+
+
+def test_a_second_run_does_nothing_again_and_says_the_same(result, data):
+    home = result["home"]
+    before = {path: path.stat().st_mtime_ns for path in home.rglob("*.parquet")}
+    again = pipeline(data, config=SMALL, home=home)
+    assert again == {key: value for key, value in result.items() if key != "home"}
+    assert {path: path.stat().st_mtime_ns for path in home.rglob("*.parquet")} == before
+
+
+def test_a_touched_file_is_read_again_and_nothing_after_it_is_done_again(result, data):
+    home = result["home"]
+    os.utime(next(data.rglob("P_*.h5")))
+    again = pipeline(data, config=SMALL, home=home)
+    assert again["paths"]["features"] != result["paths"]["features"]
+    assert again["paths"]["bundle"] == result["paths"]["bundle"]
+    assert again["paths"]["vectors"] == result["paths"]["vectors"]
+
+
+def test_with_training_data_of_its_own_everything_is_measured(result, data, tmp_path):
+    singles = "da-tacos_benchmark_subset_single_files"
+    other = tmp_path / "other"
+    for work in sorted((SAMPLE / singles).iterdir())[1::3]:
+        shutil.copytree(work, other / singles / work.name)
+    shutil.copy(SAMPLE / "dataset.json", other)
+    home = result["home"]
+    measured = pipeline(data, other, config=SMALL, home=home)["measured_on"]
+    assert measured["left_out"] == 0
+    assert "none was trained on" in measured["summary"]
+
+
+def test_a_bundle_trained_on_every_work_can_not_be_measured(result, data, prefect_server):
+    from flows.embed import embed
+
+    home = result["home"]
+    features = aggregate(data, home=home)
+    vectors = embed(features, train(features, "means", home=home), home=home)
+    with pytest.raises(ValueError, match="nothing can be measured honestly"):
+        evaluate(vectors, home=home)
+
+
+def test_clusters_come_with_their_curve_counts_and_plots(result, prefect_server):
+    found = cluster(Path(result["paths"]["features"]), 2, 5, home=result["home"])
+    assert [row["k"] for row in found["curve"]] == [2, 3, 4, 5]
+    counts = pl.read_parquet(found["paths"]["cooccurrence"])
+    assert counts["performances"].sum() == len(pl.read_parquet(result["paths"]["vectors"]))
+    assert {Path(path).name for path in found["paths"]["plots"]} == {"elbow.png", "silhouette.png"}
+
+
+def test_the_prototype_s_table_goes_the_same_way(result, prefect_server, tmp_path):
+    from embedding.features import FEATURE_NAMES
+
+    store = pl.read_parquet(Path(result["paths"]["features"]) / "features.parquet")
+    table = tmp_path / "table.csv"
+    store.select(
+        pl.col("work_id").alias("work"), pl.col("track_id").alias("performance"), *FEATURE_NAMES
+    ).write_csv(table)
+    home = tmp_path / "home"
+    from_table = pipeline(table, config=SMALL, home=home)
+    expected = pl.read_parquet(result["paths"]["vectors"])["vector"].to_numpy()
+    got = pl.read_parquet(from_table["paths"]["vectors"])["vector"].to_numpy()
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+# Runs the command line, and is killed when it moves its n-th result from a scratch place into its
+# own: what it moved before stands, and that one lies finished beside its place.
+KILLED_AT_A_RENAME = """
+    import os, pathlib, signal, sys
+    from flows.cli import main
+
+    left = int(os.environ["KILLED_AT"])
+    def killing(original):
+        def step(path, target):
+            global left
+            left -= not (".building" in str(target) or ".removed" in str(target))
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(path, target)
+        return step
+
+    if __name__ == "__main__":
+        for name in ("rename", "replace"):
+            setattr(pathlib.Path, name, killing(getattr(pathlib.Path, name)))
+        main()
+"""
+
+# Each attempt finds what those before it made: killed at the features, bundle, vectors, collection,
+# at the pointer to the collection (which is then built again), and at the metrics.
+ATTEMPTS = (1, 2, 2, 2, 2, 3)
+
+SEARCHES_UNTIL_TOLD = """
+    import sys, time
+    from pathlib import Path
+    import search
+
+    searcher, asked = search.Searcher(search.connect(Path(sys.argv[1]))), 0
+    while not Path(sys.argv[2]).exists():
+        assert len(searcher.similar(sys.argv[3], 5)) == 5
+        asked += 1
+        time.sleep(0.01)
+    print(asked)
+"""
+
+
+def test_killed_between_any_two_steps_it_ends_the_same_and_search_always_answers(
+    result, data, prefect_server, tmp_path
+):
+    home, script, done = tmp_path / "home", tmp_path / "killed.py", tmp_path / "done"
+    script.write_text(textwrap.dedent(KILLED_AT_A_RENAME))
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(SMALL))
+    environment = os.environ | {"PREFECT_API_URL": prefect_server}
+    track = pl.read_parquet(result["paths"]["vectors"])["track_id"][0]
+
+    # Another collection is served before, and searched all the while.
+    pipeline(data, encoder="means", home=home)
+    searching = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SEARCHES_UNTIL_TOLD), str(home), str(done), track],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    shutil.rmtree(home / "features")
+    command = [
+        sys.executable, script, "pipeline", "--data", data, "--config", config, "--home", home,
+        "--json",
+    ]  # fmt: skip
+    for at in (*ATTEMPTS, 0):
+        run = subprocess.run(
+            command,
+            env=environment | {"KILLED_AT": str(at)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == (-signal.SIGKILL if at else 0), run.stderr
+    done.touch()
+    asked, _ = searching.communicate(timeout=60)
+    assert searching.returncode == 0
+    assert int(asked) > 100
+    resumed = json.loads(run.stdout)
+    assert resumed["metrics"] == result["metrics"]
+    for name in ("vectors", "features"):
+        paths = [Path(each["paths"][name]) for each in (resumed, result)]
+        if name == "features":
+            paths = [path / "features.parquet" for path in paths]
+        assert pl.read_parquet(paths[0]).equals(pl.read_parquet(paths[1]))
+    assert not list(home.rglob("*.building"))

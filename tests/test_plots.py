@@ -1,0 +1,154 @@
+"""The pictures show the numbers they are given."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from vectors import many
+
+from embedding.clusters import cluster
+from embedding.distances import Euclidean
+from embedding.separation import separation
+from flows import plots
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def collection():
+    return many(n_cliques=12, noise_works=20)
+
+
+@pytest.fixture(scope="module")
+def clusters(collection):
+    rows, works, _ = collection
+    return cluster(rows, works, range(2, 7))
+
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_the_histogram_shows_both_distributions_as_shares_of_their_pairs(collection):
+    apart = separation(Euclidean(collection[0]), *collection[1:])
+    ax = plots.separation(apart)
+    inside, outside = (ax.patches[index].get_data() for index in (0, 2))
+    np.testing.assert_allclose(inside.values, apart.in_counts / apart.in_counts.sum())
+    np.testing.assert_allclose(outside.values, apart.out_counts / apart.out_counts.sum())
+    np.testing.assert_array_equal(inside.edges, apart.edges)
+    assert legend(ax) == [
+        f"252 in-clique pairs, mean {apart.in_clique:.3g}",
+        f"5,104 out-of-clique pairs, mean {apart.out_of_clique:.3g}",
+    ]
+    assert ax.get_title("left") == f"Distances: AUC {apart.auc:.3f}, overlap {apart.overlap:.3f}"
+
+
+def test_the_loss_curve_marks_the_epoch_of_least_validation_loss():
+    curve = pl.DataFrame(
+        {"epoch": [1, 2, 3, 4], "train": [4.0, 3, 2, 1], "validation": [4.0, 2.5, 2.25, 3]}
+    )
+    ax = plots.loss_curve(curve)
+    train, validation, _, mark = ax.lines
+    assert train.get_xydata().tolist() == [[1, 4], [2, 3], [3, 2], [4, 1]]
+    assert validation.get_ydata().tolist() == [4.0, 2.5, 2.25, 3]
+    assert mark.get_xydata().tolist() == [[3, 2.25]]
+    assert legend(ax) == ["training", "validation", "kept: epoch 3, validation 2.25"]
+
+
+@pytest.mark.parametrize("name", ["elbow", "silhouette"])
+def test_figures_over_k_mark_the_chosen_k(clusters, name):
+    values = clusters.inertia if name == "elbow" else clusters.silhouette
+    ax = getattr(plots, name)(clusters)
+    every, chosen = ax.lines
+    assert every.get_xdata().tolist() == list(clusters.ks)
+    assert every.get_ydata().tolist() == list(values)
+    index = clusters.ks.index(clusters.k)
+    assert chosen.get_xydata().tolist() == [[clusters.k, values[index]]]
+
+
+def test_the_map_colours_the_largest_cliques_and_shows_everything_once():
+    works = ["W_b"] * 3 + ["W_a"] * 3 + ["W_c"] * 2 + ["W_n", "W_o"]
+    rows = np.random.default_rng(0).normal(size=(10, 4))
+    ax = plots.collection_map(rows, works)
+    assert legend(ax) == ["W_a (3)", "W_b (3)", "W_c (2)", "all others (2)"]
+    others, first, *_ = ax.collections
+    assert [len(each.get_offsets()) for each in ax.collections] == [2, 3, 3, 2]
+    drawn = np.concatenate([first.get_offsets(), others.get_offsets()])
+    rows = rows - rows.mean(axis=0)
+    # The plane of the first two right singular vectors, each of which may point either way.
+    plane = rows @ np.linalg.svd(rows)[2][:2].T
+    np.testing.assert_allclose(np.abs(drawn), np.abs(plane[[3, 4, 5, 8, 9]]), atol=1e-12)
+
+
+def test_the_map_always_comes_out_the_same(collection):
+    first, again = (plots.collection_map(*collection[:2]) for _ in range(2))
+    for one, other in zip(first.collections, again.collections, strict=True):
+        np.testing.assert_array_equal(one.get_offsets(), other.get_offsets())
+
+
+@pytest.mark.parametrize("rows", [np.zeros((4, 3)), np.arange(4.0)[:, None]])
+def test_the_map_of_vectors_without_a_plane_is_drawn_all_the_same(rows, tmp_path):
+    plots.save(plots.collection_map(rows, ["W_a", "W_a", "W_b", "W_c"]), tmp_path / "map.png")
+
+
+def test_work_ids_are_shown_as_they_are_whatever_is_in_them(tmp_path):
+    works = (
+        ["_hidden"] * 3 + ["$x$ and $y"] * 2 + ["讃美歌"] * 2 + ["a name that goes on and on"] * 2
+    )
+    ax = plots.collection_map(np.random.default_rng(0).normal(size=(9, 2)), works)
+    assert legend(ax) == [
+        "_hidden (3)",
+        "$x$ and $y (2)",
+        "a name that goes on… (2)",
+        "讃美歌 (2)",
+        "all others (0)",
+    ]
+    plots.save(ax, tmp_path / "map.png")
+
+
+def test_a_saved_picture_is_whole_and_replaces_the_one_before(clusters, tmp_path):
+    path = tmp_path / "elbow.png"
+    path.write_text("the one before")
+    plots.save(plots.elbow(clusters), path)
+    assert imread(path).shape == (660, 1080, 4)
+    assert list(tmp_path.iterdir()) == [path]
+    first = path.read_bytes()
+    plots.save(plots.elbow(clusters), path)
+    assert path.read_bytes() == first
+
+
+def test_a_picture_is_drawn_on_the_axes_it_is_given(clusters):
+    left, right = Figure().subplots(1, 2)
+    assert plots.elbow(clusters, left) is left
+    assert plots.silhouette(clusters, right) is right
+
+
+def test_no_legend_covers_the_data(collection, clusters):
+    curve = pl.DataFrame({"epoch": [0, 1], "train": [2.0, 1], "validation": [2.0, 1.5]})
+    for ax in (
+        plots.separation(separation(Euclidean(collection[0]), *collection[1:])),
+        plots.loss_curve(curve),
+        plots.elbow(clusters),
+        plots.silhouette(clusters),
+        plots.collection_map(*collection[:2]),
+    ):
+        figure = ax.get_figure()
+        figure.draw_without_rendering()
+        assert not ax.get_legend().get_window_extent().overlaps(ax.get_window_extent())
+        assert figure.bbox.containsx(ax.get_legend().get_window_extent().x1)
+
+
+def test_drawing_does_without_pyplot_and_its_global_state(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from flows import plots;"
+        "plots.save(plots.collection_map([[0.0, 1.0], [1.0, 0.0]], 'ab'), Path(sys.argv[1]));"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    picture = tmp_path / "map.png"
+    subprocess.run([sys.executable, "-W", "error", "-c", code, picture], check=True, cwd=ROOT)
+    assert picture.exists()

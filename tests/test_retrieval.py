@@ -1,0 +1,258 @@
+"""Retrieval metrics: by hand, against torchmetrics, and against the plain way of ranking."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given
+from torchmetrics.functional.retrieval import (
+    retrieval_average_precision,
+    retrieval_hit_rate,
+    retrieval_precision,
+    retrieval_reciprocal_rank,
+)
+from vectors import collections, many
+
+from embedding import distances as blocks
+from embedding.distances import DistanceMatrix, Euclidean
+from embedding.retrieval import bootstrap_interval, retrieval
+
+
+def plain_rankings(rows, works, tracks):
+    """For each query, whether each candidate is relevant, nearest first."""
+    rows = np.asarray(rows, dtype=np.float64)
+    rankings = {}
+    for query in range(len(rows)):
+        distances = np.sqrt(((rows - rows[query]) ** 2).sum(axis=1))
+        others = [other for other in range(len(rows)) if other != query]
+        others.sort(key=lambda other: (distances[other], tracks[other]))
+        relevant = [works[other] == works[query] for other in others]
+        if any(relevant):
+            rankings[tracks[query]] = np.array(relevant)
+    return rankings
+
+
+# Six performances on a line; P_6 is the only one of its work.
+#
+#   P_1 a   P_4 b       P_2 a   P_6 n               P_3 a   P_5 b
+#    0       1           3       4                   10      11
+LINE = [[0], [3], [10], [1], [11], [4]]
+LINE_WORKS = ["W_a", "W_a", "W_a", "W_b", "W_b", "W_n"]
+LINE_TRACKS = ["P_1", "P_2", "P_3", "P_4", "P_5", "P_6"]
+
+
+def test_six_performances_on_a_line_give_what_a_hand_computes():
+    # query  candidates by distance                      relevant at   AP
+    # P_1    P_4 1, P_2 3*, P_6 4, P_3 10*, P_5 11       2, 4          (1/2 + 2/4) / 2 = 1/2
+    # P_2    P_6 1, P_4 2, P_1 3*, P_3 7*, P_5 8         3, 4          (1/3 + 2/4) / 2 = 5/12
+    # P_3    P_5 1, P_6 6, P_2 7*, P_4 9, P_1 10*        3, 5          (1/3 + 2/5) / 2 = 11/30
+    # P_4    P_1 1, P_2 2, P_6 3, P_3 9, P_5 10*         5             1/5
+    # P_5    P_3 1, P_6 7, P_2 8, P_4 10*, P_1 11        4             1/4
+    #
+    # Non-relevant above each relevant, over all non-relevant: P_1 1/3, 2/3; P_2 2/3, 2/3;
+    # P_3 2/3, 3/3; P_4 4/4; P_5 3/4. Their means in per cent: 50, 200/3, 250/3, 100, 75.
+    found = retrieval(Euclidean(LINE), LINE_WORKS, LINE_TRACKS)
+    assert found.summary() == pytest.approx(
+        {
+            "map": (1 / 2 + 5 / 12 + 11 / 30 + 1 / 5 + 1 / 4) / 5,
+            "mr1": (2 + 3 + 3 + 5 + 4) / 5,
+            "mrr": (1 / 2 + 1 / 3 + 1 / 3 + 1 / 5 + 1 / 4) / 5,
+            "hits@1": 0.0,
+            "hits@10": 1.0,
+            "p@10": (2 + 2 + 2 + 1 + 1) / 10 / 5,
+            "nar": (50 + 200 / 3 + 250 / 3 + 100 + 75) / 5,
+            "performances": 6,
+            "works": 3,
+            "cliques": 2,
+            "noise_works": 1,
+            "queries": 5,
+        },
+        rel=1e-12,
+    )
+    queries = found.per_query
+    assert queries["track_id"].to_list() == ["P_1", "P_2", "P_3", "P_4", "P_5"]
+    assert queries["work_id"].to_list() == ["W_a", "W_a", "W_a", "W_b", "W_b"]
+    assert queries["relevant"].to_list() == [2, 2, 2, 1, 1]
+    assert queries["first"].to_list() == [2, 3, 3, 5, 4]
+    assert queries["ap"].to_list() == pytest.approx([1 / 2, 5 / 12, 11 / 30, 1 / 5, 1 / 4])
+    assert queries["p_at_10"].to_list() == [0.2, 0.2, 0.2, 0.1, 0.1]
+    assert queries["nar"].to_list() == pytest.approx([50, 200 / 3, 250 / 3, 100, 75])
+
+
+@pytest.mark.parametrize(("version", "other", "rank"), [("P_2", "P_3", 1), ("P_3", "P_2", 2)])
+def test_of_two_equally_near_the_smaller_track_id_ranks_first(version, other, rank):
+    found = retrieval(Euclidean([[0], [1], [-1]]), ["W_a", "W_a", "W_b"], ["P_1", version, other])
+    assert found.per_query["first"][0] == rank
+
+
+def test_what_a_block_is_too_coarse_to_tell_apart_is_still_ranked_by_distance():
+    # Beside a point this far off, products of coordinates are good to about 0.01.
+    rows, works = [[0], [1.001], [-1], [1e6]], ["W_a", "W_a", "W_b", "W_c"]
+    distances = Euclidean(rows)
+    low, high = distances.bounds(np.array([1.0, 1.001]))
+    assert low[1] < high[0]
+    assert retrieval(distances, works, ["P_1", "P_2", "P_3", "P_4"]).per_query["first"][0] == 2
+
+
+def test_track_ids_are_compared_as_text():
+    found = retrieval(Euclidean([[0], [1], [-1]]), ["W_a", "W_a", "W_b"], ["P_1", "P_9", "P_10"])
+    assert found.per_query["first"][0] == 2
+
+
+def test_vectors_all_alike_rank_by_track_id_alone():
+    # From P_1 the order is P_2, P_3, P_4; from P_4 it is P_1, P_2, P_3.
+    works = ["W_a", "W_b", "W_b", "W_a"]
+    found = retrieval(Euclidean(np.full((4, 3), 0.1)), works, ["P_1", "P_2", "P_3", "P_4"])
+    assert found.per_query["first"].to_list() == [3, 2, 2, 1]
+
+
+def test_a_single_work_is_found_at_once_with_nothing_to_rank_above_it():
+    found = retrieval(Euclidean([[0], [1], [5]]), ["W_a"] * 3, ["P_1", "P_2", "P_3"])
+    assert (found.map, found.mr1, found.nar) == (1.0, 1.0, 0.0)
+
+
+@given(collections())
+def test_metrics_agree_with_torchmetrics(collection):
+    rows, works, tracks = collection
+    found = retrieval(Euclidean(rows), works, tracks)
+    rankings = plain_rankings(rows, works, tracks)
+    assert found.per_query["track_id"].to_list() == sorted(rankings)
+
+    def mean(metric, **options):
+        # Scores that fall with the rank, so that torchmetrics has no tie to break its own way.
+        return np.mean(
+            [
+                float(metric(torch.arange(len(ranked), 0.0, -1), torch.tensor(ranked), **options))
+                for ranked in rankings.values()
+            ]
+        )
+
+    assert found.map == pytest.approx(mean(retrieval_average_precision), rel=1e-5)
+    assert found.mrr == pytest.approx(mean(retrieval_reciprocal_rank), rel=1e-5)
+    assert found.hits_at_1 == pytest.approx(mean(retrieval_hit_rate, top_k=1), rel=1e-5)
+    assert found.hits_at_10 == pytest.approx(mean(retrieval_hit_rate, top_k=10), rel=1e-5)
+    assert found.p_at_10 == pytest.approx(mean(retrieval_precision, top_k=10), rel=1e-5)
+
+
+@given(collections())
+def test_every_query_is_as_its_plain_ranking_says(collection):
+    rows, works, tracks = collection
+    found = retrieval(Euclidean(rows), works, tracks)
+    rankings = plain_rankings(rows, works, tracks)
+    for query in found.per_query.iter_rows(named=True):
+        ranked = rankings[query["track_id"]]
+        above = np.cumsum(~ranked)[ranked]
+        assert query["relevant"] == ranked.sum()
+        assert query["first"] == ranked.argmax() + 1
+        assert query["nar"] == pytest.approx(100 * above.mean() / max((~ranked).sum(), 1))
+
+
+def test_blocks_of_any_size_give_what_the_plain_way_gives(monkeypatch):
+    rows, works, tracks = many()
+    rankings = plain_rankings(rows, works, tracks)
+    firsts = [int(rankings[track].argmax()) + 1 for track in sorted(rankings)]
+    results = []
+    for block, least in ((1, 1), (5000, 1), (2**21, 64)):
+        monkeypatch.setattr(blocks, "BLOCK", block)
+        monkeypatch.setattr(blocks, "MIN_ROWS", least)
+        results.append(retrieval(Euclidean(rows), works, tracks))
+        assert results[-1].per_query["first"].to_list() == firsts
+    for other in results[1:]:
+        assert other.summary() == results[0].summary()
+        assert other.per_query.equals(results[0].per_query)
+
+
+def test_given_distances_rank_as_the_vectors_they_came_from():
+    rows, works, tracks = many(n_cliques=10, noise_works=10)
+    wide = rows.astype(np.float64)
+    matrix = np.sqrt(((wide[:, None] - wide[None]) ** 2).sum(axis=2))
+    expected = retrieval(Euclidean(rows), works, tracks)
+    assert retrieval(DistanceMatrix(matrix), works, tracks).summary() == expected.summary()
+
+
+def test_given_distances_may_differ_by_direction_and_their_diagonal_is_not_looked_at():
+    matrix = [[9, 1, 2], [2, 9, 1], [1, 1, 9]]
+    found = retrieval(DistanceMatrix(matrix), ["W_a", "W_a", "W_b"], ["P_1", "P_2", "P_3"])
+    assert found.per_query["first"].to_list() == [1, 2]
+
+
+def test_the_order_of_the_rows_changes_nothing_at_all():
+    rows, works, tracks = many()
+    expected = retrieval(Euclidean(rows), works, tracks)
+    order = np.random.default_rng(1).permutation(len(rows))
+    moved = retrieval(
+        Euclidean(rows[order]), [works[row] for row in order], [tracks[row] for row in order]
+    )
+    assert moved.summary() == expected.summary()
+    assert moved.per_query.equals(expected.per_query)
+
+
+def test_moving_and_turning_the_vectors_changes_no_rank():
+    rows, works, tracks = many()
+    turn = np.linalg.qr(np.random.default_rng(2).normal(size=(24, 24)))[0]
+    expected = retrieval(Euclidean(rows), works, tracks)
+    moved = retrieval(Euclidean(rows @ turn + 1000), works, tracks)
+    assert moved.per_query["first"].equals(expected.per_query["first"])
+    assert moved.map == pytest.approx(expected.map, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rows", "works", "message"),
+    [
+        ([[0], [1], [2]], ["W_a", "W_a"], "distances of 3 performances and ids of 2"),
+        ([[0], [1]], ["W_a", "W_b"], "No work has two performances"),
+        ([[0]], ["W_a"], "No work has two performances among the 1 given"),
+    ],
+)
+def test_a_collection_without_an_answer_is_refused(rows, works, message):
+    tracks = [f"P_{row}" for row in range(len(works))]
+    with pytest.raises(ValueError, match=message):
+        retrieval(Euclidean(rows), works, tracks)
+
+
+def test_an_interval_of_equal_values_is_that_value():
+    assert bootstrap_interval([0.5] * 6, ["W_a", "W_a", "W_b", "W_b", "W_c", "W_c"], 0) == (
+        0.5,
+        0.5,
+    )
+
+
+def test_an_interval_comes_from_drawing_whole_cliques():
+    # Two cliques, of means 0 and 1 and one query and three: a sample holds the first twice (mean
+    # 0), one of each (3/4) or the second twice (1), with chances 1/4, 1/2 and 1/4.
+    values, works = [0, 1, 1, 1], ["W_a", "W_b", "W_b", "W_b"]
+    assert bootstrap_interval(values, works, seed=0) == (0.0, 1.0)
+    assert bootstrap_interval(values, works, seed=0, n=1) in [(0.0, 0.0), (0.75, 0.75), (1.0, 1.0)]
+
+
+def test_an_interval_covers_the_truth_about_as_often_as_it_says():
+    # 40 cliques of 5 queries, whose values are their clique's alone: an interval that drew
+    # queries one by one would be too narrow by a factor of sqrt(5), and cover 62 %.
+    rng = np.random.default_rng(0)
+    works = np.repeat([f"W_{clique}" for clique in range(40)], 5)
+    covered = 0
+    for seed in range(200):
+        low, high = bootstrap_interval(np.repeat(rng.normal(size=40), 5), works, seed, n=200)
+        covered += low <= 0 <= high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_the_same_seed_gives_the_same_interval():
+    values, works = np.random.default_rng(0).random(30), [f"W_{row // 3}" for row in range(30)]
+    first = bootstrap_interval(values, works, seed=7)
+    assert first == bootstrap_interval(pl.Series(values), pl.Series(works), seed=7)
+    assert first != bootstrap_interval(values, works, seed=8)
+
+
+@pytest.mark.parametrize(
+    ("values", "works", "message"),
+    [
+        ([1, 2], ["W_a", "W_a"], "at least 2 cliques to draw from, and there are 1"),
+        ([], [], "at least 2 cliques to draw from, and there are 0"),
+        ([1, 2], ["W_a"], "There are 2 values and 1 work ids"),
+        ([1, np.nan], ["W_a", "W_b"], "not finite"),
+    ],
+)
+def test_an_interval_that_means_nothing_is_refused(values, works, message):
+    with pytest.raises(ValueError, match=message):
+        bootstrap_interval(values, works, seed=0)

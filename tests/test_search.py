@@ -1,0 +1,298 @@
+"""Searching: the same answers from every engine, and each the plain one."""
+
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from catalogue import ENGINES, engine_of_kind, make_points, payload_of, ranking, vector_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import search
+from search import InvalidQuery, NoCollection, Searcher, TrackNotFound
+from search.fields import FIELDS
+
+POINTS = make_points(60)
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def searcher(request, tmp_path_factory):
+    with engine_of_kind(request.param, tmp_path_factory.mktemp("engine")) as engine:
+        search.publish(POINTS, "bundle", engine)
+        yield Searcher(engine)
+
+
+def test_the_matches_of_every_performance_are_those_of_brute_force_ties_broken_by_track_id(
+    searcher,
+):
+    answers = searcher.similar_many(POINTS.track_ids, limit=7)
+    for track_id, matches in zip(POINTS.track_ids, answers, strict=True):
+        expected = ranking(
+            POINTS,
+            vector_of(POINTS, track_id),
+            lambda payload, own=track_id: payload["track_id"] != own,
+        )[:7]
+        assert [match.track_id for match in matches] == [name for _, name in expected]
+        assert [match.distance for match in matches] == pytest.approx(
+            [d for d, _ in expected], 1e-6
+        )
+
+
+def test_one_query_is_answered_as_in_a_batch(searcher):
+    ids = POINTS.track_ids[:5]
+    assert [searcher.similar(track_id) for track_id in ids] == searcher.similar_many(ids)
+
+
+def test_a_match_says_what_is_known_of_the_performance(searcher):
+    for match in searcher.similar("P_5", limit=59):
+        known = payload_of(POINTS, match.track_id)
+        for field, value in asdict(match).items():
+            if field not in {"distance", "same_work"}:
+                assert value == known.get(field)
+        assert match.same_work == (known["work_id"] == "W_1")
+
+
+def test_the_query_itself_is_never_a_match_however_many_are_wanted(searcher):
+    matches = searcher.similar("P_5", limit=1000)
+    assert sorted(match.track_id for match in matches) == sorted(set(POINTS.track_ids) - {"P_5"})
+
+
+def test_the_same_work_can_be_left_out(searcher):
+    for track_id in POINTS.track_ids[:12]:
+        own = payload_of(POINTS, track_id)["work_id"]
+        expected = ranking(
+            POINTS, vector_of(POINTS, track_id), lambda payload, own=own: payload["work_id"] != own
+        )[:5]
+        matches = searcher.similar(track_id, 5, leave_out_same_work=True)
+        assert [match.track_id for match in matches] == [name for _, name in expected]
+
+
+@pytest.mark.parametrize("without_own", [False, True])
+def test_works_are_ranked_by_their_nearest_performance(searcher, without_own):
+    query = "P_17"
+    own = payload_of(POINTS, query)["work_id"]
+    best = {}
+    for distance, name in ranking(POINTS, vector_of(POINTS, query)):
+        work = payload_of(POINTS, name)["work_id"]
+        if name != query and not (without_own and work == own):
+            best.setdefault(work, (distance, name))
+    expected = [name for _, name in sorted(best.values())]
+    matches = searcher.works(query, 100, leave_out_same_work=without_own)
+    assert [match.track_id for match in matches] == expected
+    assert searcher.works(query, 3, leave_out_same_work=without_own) == matches[:3]
+
+
+years = st.none() | st.integers(1945, 1995)
+FILTERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "instrumental": st.booleans() | st.just([True, False]),
+        "year": st.integers(1950, 1990)
+        | st.lists(st.integers(1950, 1990), min_size=1, max_size=4)
+        | st.tuples(years, years).filter(lambda ends: None in ends or ends[0] <= ends[1]),
+        "work_artist": st.lists(st.sampled_from([f"Writer {i}" for i in range(6)]), min_size=1),
+        "subset": st.sampled_from(["benchmark", "coveranalysis", "neither"]),
+        "clique_size": st.tuples(st.just(4), st.none()),
+        "title": st.just("Title 7"),
+    },
+)
+
+
+def meets(payload, where):
+    for field, asked in where.items():
+        value = payload.get(field)
+        if value is None:
+            return False
+        if isinstance(asked, tuple):
+            low, high = asked
+            if (low is not None and value < low) or (high is not None and value > high):
+                return False
+        elif value not in (asked if isinstance(asked, list) else [asked]):
+            return False
+    return True
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(where=FILTERS)
+def test_a_filter_lets_through_what_a_plain_one_would(searcher, where):
+    vector = POINTS.vectors[8]
+    expected = ranking(POINTS, vector, lambda payload: meets(payload, where))
+    matches = searcher.similar_to(vector, 60, where=where)
+    assert [match.track_id for match in matches] == [name for _, name in expected]
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(vector=st.lists(st.integers(-5, 5), min_size=4, max_size=4), limit=st.integers(1, 70))
+def test_a_vector_finds_what_brute_force_finds(searcher, vector, limit):
+    matches = searcher.similar_to(vector, limit)
+    expected = ranking(POINTS, vector)[:limit]
+    assert [match.track_id for match in matches] == [name for _, name in expected]
+    assert {match.same_work for match in matches} == {None}
+
+
+def test_the_distance_of_two_performances_is_the_one_their_match_gives(searcher):
+    for match in searcher.similar("P_3", 10):
+        assert searcher.distance("P_3", match.track_id) == pytest.approx(match.distance, 1e-6)
+        assert searcher.distance(match.track_id, "P_3") == searcher.distance("P_3", match.track_id)
+    assert searcher.distance("P_3", "P_3") == 0
+
+
+def test_no_queries_have_no_answers(searcher):
+    assert searcher.similar_many([]) == []
+    assert searcher.similar_many([], leave_out_same_work=True) == []
+
+
+@pytest.mark.parametrize("slip", ["p_17", " P_17 ", "17", "P-17", "P_1 7", "P_71", "PP_17", "P17"])
+def test_an_unknown_track_is_named_and_a_close_one_offered(searcher, slip):
+    with pytest.raises(TrackNotFound, match="did you mean") as raised:
+        searcher.similar(slip)
+    message = str(raised.value)
+    assert repr(slip) in message
+    assert "P_17" in message
+
+
+def test_an_id_unlike_any_other_is_shown_what_ids_look_like(searcher):
+    for far in ("nothing like it", "", "\ud800", "x" * 100_000):
+        with pytest.raises(TrackNotFound, match=r"its ids look like P_\d+, P_\d+"):
+            searcher.similar(far)
+
+
+def test_one_unknown_track_fails_a_batch_by_name(searcher):
+    with pytest.raises(TrackNotFound, match="'Q_1'"):
+        searcher.similar_many(["P_1", "Q_1"])
+    with pytest.raises(TrackNotFound, match="'Q_1'"):
+        searcher.distance("P_1", "Q_1")
+
+
+@pytest.mark.parametrize("limit", [0, -1, 10_001, 2.0, True, "3", None])
+def test_a_limit_out_of_range_is_refused(searcher, limit):
+    for ask in (searcher.similar, searcher.works, lambda _, n: searcher.similar_to([0] * 4, n)):
+        with pytest.raises(InvalidQuery, match=r"limit=.* is out of range: ask for 1 to 10000"):
+            ask("P_1", limit)
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ({"key": "C"}, f"no field 'key' to filter by: the fields are {', '.join(FIELDS)}"),
+        ({"year": "1960"}, "year is an integer, so it can't be '1960'"),
+        ({"year": True}, "year is an integer, so it can't be True"),
+        ({"year": 2**63}, "year is an integer, so it can't be"),
+        ({"instrumental": 1}, "instrumental is true or false, so it can't be 1"),
+        ({"title": "half a \ud800"}, "title is text, so it can't be"),
+        ({"title": None}, "title is text, so it can't be None"),
+        ({"title": ("A", "B")}, "title has no order"),
+        ({"artist": []}, r"artist=\[\] lets nothing through"),
+        ({"year": (1960,)}, "a pair of integers like"),
+        ({"year": (1960.5, None)}, "a pair of integers like"),
+        ({"year": (1990, 1960)}, "is empty"),
+    ],
+)
+def test_an_impossible_filter_says_what_is_wrong_with_it(searcher, where, words):
+    with pytest.raises(InvalidQuery, match=words):
+        searcher.similar("P_1", where=where)
+
+
+@pytest.mark.parametrize(
+    ("vector", "words"),
+    [
+        ([1, 2, 3], r"shape \(3,\) can't be compared with covers-bundle-.* have 4 components"),
+        ([[1, 2, 3, 4]], r"shape \(1, 4\)"),
+        ([1, 2, float("nan"), 4], "component 2 is nan"),
+        ([1, 2, 3, 1e300], "component 3 is inf"),
+        (["a", "b", "c", "d"], "a list of numbers, which this isn't"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_vector_that_is_none_is_refused(searcher, vector, words):
+    with pytest.raises(InvalidQuery, match=words):
+        searcher.similar_to(vector)
+
+
+def test_things_that_are_no_track_ids_are_refused(searcher):
+    with pytest.raises(InvalidQuery, match="takes a list of track ids, not 'P_1'"):
+        searcher.similar_many("P_1")
+    with pytest.raises(InvalidQuery, match="which 17 isn't"):
+        searcher.similar(17)
+
+
+def test_the_status_tells_what_is_searched(searcher):
+    status = searcher.status()
+    assert status.location == searcher.engine.location
+    assert (status.current.bundle, status.current.points, status.current.dimension) == (
+        "bundle",
+        60,
+        4,
+    )
+    assert status.previous == ()
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_without_a_collection_the_command_that_makes_one_is_named(kind, tmp_path):
+    with engine_of_kind(kind, tmp_path) as engine:
+        assert Searcher(engine).status().current is None
+        with pytest.raises(NoCollection, match="covers pipeline --data DIR"):
+            Searcher(engine).similar("P_1")
+
+
+def test_a_collection_of_identical_vectors_is_ranked_by_track_id(tmp_path):
+    count = 40
+    points = search.Points(
+        [f"P_{i}" for i in range(count)], np.ones((count, 3)), [{"work_id": "W"}] * count
+    )
+    with engine_of_kind("embedded", tmp_path) as engine:
+        search.publish(points, "collapsed", engine)
+        matches = Searcher(engine).similar("P_3", limit=5)
+    assert [match.track_id for match in matches] == sorted(set(points.track_ids) - {"P_3"})[:5]
+
+
+def test_the_functions_search_the_environments_workspace_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.delenv("QDRANT_URL", raising=False)
+    for home, seed in (("one", 1), ("other", 2)):
+        monkeypatch.setenv("COVERS_HOME", str(tmp_path / home))
+        points = make_points(20, seed=seed)
+        search.publish(points, "bundle", search.connect())
+        monkeypatch.chdir(tmp_path)
+        searcher = Searcher(search.connect(tmp_path / home))
+        assert search.status() == searcher.status()
+        assert search.similar("P_1", 3) == searcher.similar("P_1", 3)
+        assert search.works("P_1", 3) == searcher.works("P_1", 3)
+        assert search.similar_many(["P_1", "P_2"]) == searcher.similar_many(["P_1", "P_2"])
+        assert search.similar_to([0] * 4, 3) == searcher.similar_to([0] * 4, 3)
+        assert search.distance("P_1", "P_2") == searcher.distance("P_1", "P_2")
+
+
+def test_a_fresh_process_answers_without_loading_what_it_does_not_need(tmp_path, monkeypatch):
+    with engine_of_kind("embedded", tmp_path) as engine:
+        search.publish(make_points(20), "bundle", engine)
+    monkeypatch.delenv("QDRANT_URL", raising=False)
+    monkeypatch.setenv("COVERS_HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(Path(search.__file__).parent.parent))
+    code = (
+        "import search, sys; assert 'qdrant_edge' not in sys.modules; "
+        "assert len(search.similar('P_1')) == 10; search.similar_many(['P_1']); search.status(); "
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/"
+    ).stdout.split()
+    heavy = {"torch", "lightning", "prefect", "polars", "h5py", "qdrant_client", "filelock"}
+    assert not heavy & {name.split(".")[0] for name in loaded}
+
+
+def test_the_package_exports_what_it_says():
+    assert sorted(search.__all__) == search.__all__
+    assert all(hasattr(search, name) for name in search.__all__)

@@ -1,0 +1,189 @@
+"""Separation metrics: by hand, against scikit-learn, and against all pairs laid out."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score, silhouette_score
+from vectors import collections, many
+
+from embedding import distances as blocks
+from embedding.distances import DistanceMatrix, Euclidean
+from embedding.separation import BINS, separation, silhouettes
+
+
+def pairs(rows, works):
+    """All distances once, whether each is in a clique, and the whole matrix."""
+    rows = np.asarray(rows, dtype=np.float64)
+    matrix = np.sqrt(((rows[:, None] - rows[None]) ** 2).sum(axis=2))
+    first, second = np.triu_indices(len(rows), 1)
+    works = np.array(works)
+    return matrix[first, second], works[first] == works[second], matrix
+
+
+# Five performances on a line; P_5 is the only one of its work.
+#
+#   P_1 a       P_2 a   P_3 b           P_4 b       P_5 n
+#    0           2       3               6           8
+LINE = [[0], [2], [3], [6], [8]]
+LINE_WORKS = ["W_a", "W_a", "W_b", "W_b", "W_n"]
+LINE_TRACKS = ["P_1", "P_2", "P_3", "P_4", "P_5"]
+
+
+def test_five_performances_on_a_line_give_what_a_hand_computes():
+    # In-clique: 2 (a), 3 (b). Out-of-clique: a-b 3, 6, 1, 4; a-n 8, 6; b-n 5, 2.
+    found = separation(Euclidean(LINE), LINE_WORKS, LINE_TRACKS)
+    assert found.in_clique == pytest.approx((2 + 3) / 2)
+    assert found.out_of_clique == pytest.approx((3 + 6 + 1 + 4 + 8 + 6 + 5 + 2) / 8)
+    # Of 8 out-of-clique pairs, 6 are further than 2 and one as far; 5 further than 3, one as far.
+    assert found.auc == pytest.approx((6 + 1 / 2 + 5 + 1 / 2) / 16)
+    # At 2 and at 3, half of the in-clique pairs meet an eighth of the others.
+    assert found.overlap == pytest.approx(1 / 8 + 1 / 8)
+    # P_1: a = 2, b = (3 + 6) / 2 to work b.   P_2: a = 2, b = (1 + 4) / 2.
+    # P_3: a = 3, b = (3 + 1) / 2 to work a.   P_4: a = 3, b = 2 to work n.   P_5 is alone: 0.
+    expected = [(4.5 - 2) / 4.5, (2.5 - 2) / 2.5, (2 - 3) / 3, (2 - 3) / 3, 0]
+    assert found.silhouette == pytest.approx(np.mean(expected))
+    assert found.per_clique.to_dict(as_series=False) == {
+        "work_id": ["W_a", "W_b"],
+        "performances": [2, 2],
+        "in_clique": pytest.approx([2, 3]),
+        "out_of_clique": pytest.approx([(3 + 6 + 8 + 1 + 4 + 6) / 6, (3 + 1 + 5 + 6 + 4 + 2) / 6]),
+    }
+    assert set(found.summary()) == {
+        "auc",
+        "overlap",
+        "silhouette",
+        "in_clique",
+        "out_of_clique",
+    }
+
+
+@given(collections(), st.booleans())
+def test_figures_are_those_of_all_pairs_laid_out(collection, as_matrix):
+    rows, works, tracks = collection
+    assume(len(set(works)) > 1)
+    distances, inside, matrix = pairs(rows, works)
+    found = separation(DistanceMatrix(matrix) if as_matrix else Euclidean(rows), works, tracks)
+    assert found.in_clique == pytest.approx(distances[inside].mean(), rel=1e-12)
+    assert found.out_of_clique == pytest.approx(distances[~inside].mean(), rel=1e-6)
+    assert found.auc == pytest.approx(roc_auc_score(inside, -distances), rel=1e-12)
+    silhouette = silhouette_score(matrix, works, metric="precomputed")
+    assert found.silhouette == pytest.approx(silhouette, rel=1e-6, abs=1e-6)
+    assert len(found.edges) == BINS + 1
+    np.testing.assert_array_equal(found.in_counts, np.histogram(distances[inside], found.edges)[0])
+    np.testing.assert_array_equal(
+        found.out_counts, np.histogram(distances[~inside], found.edges)[0]
+    )
+    shares = found.in_counts / inside.sum(), found.out_counts / (~inside).sum()
+    assert found.overlap == pytest.approx(np.minimum(*shares).sum())
+    for clique in found.per_clique.iter_rows(named=True):
+        members = np.array(works) == clique["work_id"]
+        within = matrix[np.ix_(members, members)].sum() / members.sum() / (members.sum() - 1)
+        assert clique["performances"] == members.sum()
+        assert clique["in_clique"] == pytest.approx(within, rel=1e-12)
+        out = matrix[np.ix_(members, ~members)].mean()
+        assert clique["out_of_clique"] == pytest.approx(out, rel=1e-6)
+
+
+def test_blocks_of_any_size_give_what_all_pairs_give(monkeypatch):
+    rows, works, tracks = many()
+    distances, inside, matrix = pairs(rows, works)
+    expected = {
+        "auc": roc_auc_score(inside, -distances),
+        "silhouette": silhouette_score(matrix, works, metric="precomputed"),
+        "in_clique": distances[inside].mean(),
+        "out_of_clique": distances[~inside].mean(),
+    }
+    overlaps = set()
+    for block, least in ((1, 1), (5000, 1), (2**21, 64)):
+        monkeypatch.setattr(blocks, "BLOCK", block)
+        monkeypatch.setattr(blocks, "MIN_ROWS", least)
+        figures = separation(Euclidean(rows), works, tracks).summary()
+        overlaps.add(figures.pop("overlap"))
+        assert figures == pytest.approx(expected, rel=1e-9)
+    assert len(overlaps) == 1
+
+
+def test_the_order_of_the_rows_changes_nothing_at_all():
+    rows, works, tracks = many()
+    order = np.random.default_rng(1).permutation(len(rows))
+    expected = separation(Euclidean(rows), works, tracks)
+    moved = separation(
+        Euclidean(rows[order]), [works[row] for row in order], [tracks[row] for row in order]
+    )
+    # The mean vector alone is added up in the order given.
+    assert moved.summary() == pytest.approx(expected.summary(), rel=1e-9)
+    assert moved.per_clique["work_id"].equals(expected.per_clique["work_id"])
+
+
+def test_moving_and_turning_the_vectors_changes_nothing_that_shows():
+    rows, works, tracks = many()
+    turn = np.linalg.qr(np.random.default_rng(2).normal(size=(24, 24)))[0]
+    expected = separation(Euclidean(rows), works, tracks)
+    moved = separation(Euclidean(rows @ turn + 1000), works, tracks)
+    assert moved.summary() == pytest.approx(expected.summary(), rel=1e-6)
+
+
+def test_the_diagonal_of_given_distances_is_not_looked_at():
+    matrix = pairs(LINE, LINE_WORKS)[2]
+    expected = separation(DistanceMatrix(matrix), LINE_WORKS, LINE_TRACKS)
+    np.fill_diagonal(matrix, 7.0)
+    found = separation(DistanceMatrix(matrix), LINE_WORKS, LINE_TRACKS)
+    assert found.summary() == expected.summary()
+
+
+def test_cliques_of_no_extent_are_perfectly_apart():
+    rows = [[0, 0], [0, 0], [3, 4], [3, 4]]
+    found = separation(Euclidean(rows), ["W_a", "W_a", "W_b", "W_b"], ["P_1", "P_2", "P_3", "P_4"])
+    assert (found.auc, found.overlap, found.silhouette) == (1.0, 0.0, 1.0)
+    assert (found.in_clique, found.out_of_clique) == (0.0, 5.0)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_vectors_all_alike_are_not_apart_at_all(value):
+    works = ["W_a", "W_a", "W_b", "W_c"]
+    found = separation(Euclidean(np.full((4, 3), value)), works, ["P_1", "P_2", "P_3", "P_4"])
+    assert found.summary() == {
+        "auc": 0.5,
+        "overlap": 1.0,
+        "silhouette": 0.0,
+        "in_clique": 0.0,
+        "out_of_clique": 0.0,
+    }
+    assert (np.diff(found.edges) > 0).all()
+
+
+def test_a_collapsed_encoder_takes_no_longer_than_another():
+    # Every distance ties with every other, so all of them have to be told apart by track id.
+    rows, works, tracks = many(n_cliques=300, noise_works=100)
+    found = separation(Euclidean(np.full_like(rows, 0.3)), works, tracks)
+    assert found.auc == 0.5
+
+
+def test_a_silhouette_is_zero_where_nothing_is_near_or_far():
+    sums = np.array([[0.0, 4.0], [3.0, 0.0], [0.0, 0.0]])
+    found = silhouettes(sums, sizes=np.array([2, 1]), own=np.array([0, 1, 0]))
+    assert found.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_pairs_whose_distance_depends_on_the_direction_are_refused():
+    with pytest.raises(ValueError, match="differ by direction"):
+        separation(
+            DistanceMatrix([[0, 1, 2], [1, 0, 3], [2, 4, 0]]),
+            ["W_a", "W_a", "W_b"],
+            ["P_1", "P_2", "P_3"],
+        )
+
+
+@pytest.mark.parametrize(
+    ("rows", "works", "message"),
+    [
+        ([[0], [1]], ["W_a", "W_a"], "All 2 performances are of 'W_a'"),
+        ([[0], [1]], ["W_a", "W_b"], "No work has two performances"),
+        ([[0], [1], [2]], ["W_a", "W_a"], "distances of 3 performances and ids of 2"),
+    ],
+)
+def test_a_collection_without_an_answer_is_refused(rows, works, message):
+    tracks = [f"P_{row}" for row in range(len(works))]
+    with pytest.raises(ValueError, match=message):
+        separation(Euclidean(rows), works, tracks)

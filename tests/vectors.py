@@ -1,0 +1,29 @@
+"""Made-up collections of vectors, for every test that measures distances."""
+
+import numpy as np
+from hypothesis import assume
+from hypothesis import strategies as st
+
+
+@st.composite
+def collections(draw):
+    """Small collections, half of them on a grid, where many distances are equal."""
+    n, dimension = draw(st.integers(2, 25)), draw(st.integers(1, 4))
+    on_grid = draw(st.booleans())
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rows = rng.integers(0, 4, (n, dimension)) if on_grid else rng.normal(size=(n, dimension))
+    works = [f"W_{work}" for work in rng.integers(0, max(1, n // draw(st.integers(1, 4))), n)]
+    tracks = [f"P_{track}" for track in rng.permutation(n)]
+    assume(len(set(works)) < n)
+    return rows.astype(np.float32), works, tracks
+
+
+def many(n_cliques=60, size=7, noise_works=100, dimension=24, spread=1.5, seed=0):
+    """A collection that takes several blocks, in no order."""
+    rng = np.random.default_rng(seed)
+    work = np.r_[np.repeat(np.arange(n_cliques), size), n_cliques + np.arange(noise_works)]
+    rng.shuffle(work)
+    centres = rng.normal(size=(n_cliques + noise_works, dimension))
+    rows = (centres[work] + spread * rng.normal(size=(len(work), dimension))).astype(np.float32)
+    tracks = [f"P_{track:04d}" for track in rng.permutation(len(work))]
+    return rows, [f"W_{each:03d}" for each in work], tracks

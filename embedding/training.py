@@ -355,7 +355,7 @@ def _reproducible(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep small matrices on one core: several gain nothing, and wait for each other on a busy machine.
+    """Keep small matrices on one core: several gain little, and on a busy machine they wait.
 
     It also makes the weights the same on machines with different numbers of cores.
     """

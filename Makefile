@@ -18,6 +18,7 @@ install: .venv/installed
 demo: export COVERS_HOME = $(DEMO)/covers
 demo: export PREFECT_HOME = $(DEMO)/prefect
 demo: install
+	@mkdir -p $(DEMO)
 	$(BIN)/covers demo
 
 test: install

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from search import Searcher
@@ -380,16 +380,16 @@ def _text(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_text, value))
-    return shorten(str(value), 60, placeholder="…")
+    return str(value)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     table = Table()
     for column in columns:
-        # Ids and figures stay whole; where a terminal is narrow, words make room for them.
+        # Ids and figures stay whole; where a terminal is narrow, words are cut to make room.
         table.add_column(column, no_wrap=column not in WORDY)
     for row in rows:
-        table.add_row(*map(_text, row))
+        table.add_row(*(Text(_text(value), no_wrap=True, overflow="ellipsis") for value in row))
     Console().print(table)
 
 
@@ -411,7 +411,7 @@ def _show_result(result: dict[str, Any], as_json: bool) -> None:
         _print_json(result)
         return
     _table(["measure", "value"], result["metrics"].items())
-    Console().print(result["measured_on"]["summary"])
+    Console(soft_wrap=True).print(result["measured_on"]["summary"], highlight=False)
     _say_paths(result["paths"])
 
 

@@ -19,7 +19,7 @@ from flows.workspace import Workspace, key, make_once
 VERSION = 1
 
 
-@flow(name="cluster")
+@flow(name="cluster", flow_run_name="cluster")
 def cluster(
     features: Path | None = None,
     smallest: int = 2,

@@ -14,7 +14,7 @@ from flows.workspace import Workspace, key, make_once
 VECTORS = "vectors.parquet"
 
 
-@flow(name="embed")
+@flow(name="embed", flow_run_name="embed")
 def embed(
     features: Path | None = None, bundle: Path | None = None, home: Path | None = None
 ) -> Path:

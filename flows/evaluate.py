@@ -22,7 +22,7 @@ from flows.workspace import Workspace, key, make_once
 VERSION = 1
 
 
-@flow(name="evaluate")
+@flow(name="evaluate", flow_run_name="evaluate")
 def evaluate(vectors: Path | None = None, home: Path | None = None) -> dict[str, Any]:
     """Measure how well distances between vectors find versions and separate cliques.
 

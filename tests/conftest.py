@@ -7,6 +7,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# How long an example takes is the machine's business: speed is measured in tests/benchmarks.
+settings.register_profile("covers", deadline=None, derandomize=True)
+settings.load_profile("covers")
 
 #: 44100/4096 frames a second, stated as a user would.
 FRAME_RATE = "44100/4096"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from embedding.da_tacos import Frames
+from embedding.features import Frames
 
 #: The second axis of a sequence.
 CHANNELS = ("hpcp", "crema")

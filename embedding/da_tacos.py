@@ -28,6 +28,7 @@ import h5py
 import numpy as np
 import polars as pl
 
+from embedding.features import Frames
 from embedding.frame_rate import from_provenance, measure, parse_frame_rate
 from embedding.layout import SINGLE_FILES, Layout, Performance, Reject, find
 from embedding.store import METADATA
@@ -125,37 +126,6 @@ class Dataset:
     performances: tuple[Performance, ...]
     rejects: tuple[Reject, ...]
     metadata: pl.DataFrame
-
-
-@dataclass(frozen=True)
-class Frames:
-    """One performance's features, time first, in the floating-point type of the file.
-
-    Attributes
-    ----------
-    hpcp, crema, chroma_cens : np.ndarray, shape=(T, 12)
-        Lengths differ by a few frames.
-    mfcc_htk : np.ndarray, shape=(T, 13)
-        May hold NaN and infinities.
-    novfn, snovfn : np.ndarray, shape=(T,)
-    tempo : float
-        The strongest, in bpm.
-    fingerprint : str
-        SHA-256 of the contents, of several files one after the other, as hex.
-    size, mtime_ns : int
-        Of the files as they were read; see `Performance.stat`.
-    """
-
-    hpcp: np.ndarray
-    crema: np.ndarray
-    chroma_cens: np.ndarray
-    mfcc_htk: np.ndarray
-    novfn: np.ndarray
-    snovfn: np.ndarray
-    tempo: float
-    fingerprint: str
-    size: int
-    mtime_ns: int
 
 
 def open_dataset(root: Path, frame_rate: float | None = None) -> Dataset:

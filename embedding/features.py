@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-
-if TYPE_CHECKING:  # h5py comes with da_tacos, and a table can be read without it
-    from embedding.da_tacos import Frames
 
 #: The averaged feature arrays and how many coefficients each has, in column order.
 ARRAYS = {"chroma_cens": 12, "crema": 12, "hpcp": 12, "mfcc_htk": 13, "novfn": 1, "snovfn": 1}
@@ -24,6 +21,37 @@ FEATURE_NAMES: tuple[str, ...] = (
     "snovfn",
     "tempo",
 )
+
+
+@dataclass(frozen=True)
+class Frames:
+    """One performance's features, time first, in the floating-point type of the file.
+
+    Attributes
+    ----------
+    hpcp, crema, chroma_cens : np.ndarray, shape=(T, 12)
+        Lengths differ by a few frames.
+    mfcc_htk : np.ndarray, shape=(T, 13)
+        May hold NaN and infinities.
+    novfn, snovfn : np.ndarray, shape=(T,)
+    tempo : float
+        The strongest, in bpm.
+    fingerprint : str
+        SHA-256 of the contents, of several files one after the other, as hex.
+    size, mtime_ns : int
+        Of the files as they were read; see `layout.Performance.stat`.
+    """
+
+    hpcp: np.ndarray
+    crema: np.ndarray
+    chroma_cens: np.ndarray
+    mfcc_htk: np.ndarray
+    novfn: np.ndarray
+    snovfn: np.ndarray
+    tempo: float
+    fingerprint: str
+    size: int
+    mtime_ns: int
 
 
 def means(frames: Frames) -> np.ndarray:

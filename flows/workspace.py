@@ -72,17 +72,18 @@ def key(*made_from: object) -> str:
 def claimed(place: Path) -> Iterator[bool]:
     """Hold a result's place, and say whether it has to be made.
 
-    A second process that wants the same result waits for the first one, then finds it.
+    A second process that wants the same result waits for the first one, then finds it. What a
+    killed process left half-made beside the place is cleared away.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(place.parent / f".{place.name}.lock"):
+        for left in place.parent.glob(f".{place.name}.*/"):
+            shutil.rmtree(left, ignore_errors=True)
         yield not place.exists()
 
 
 def make_once(place: Path, make: Callable[[Path], None]) -> bool:
     """Fill `place` by calling `make` on a scratch directory, unless it stands already.
-
-    What a killed process left half-made is cleared away by the next one.
 
     Returns
     -------
@@ -92,7 +93,6 @@ def make_once(place: Path, make: Callable[[Path], None]) -> bool:
     with claimed(place) as missing:
         if missing:
             scratch = place.parent / f".{place.name}.building"
-            shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
             make(scratch)
             scratch.replace(place)

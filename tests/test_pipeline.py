@@ -231,4 +231,4 @@ def test_killed_between_any_two_steps_it_ends_the_same_and_search_always_answers
         if name == "features":
             paths = [path / "features.parquet" for path in paths]
         assert pl.read_parquet(paths[0]).equals(pl.read_parquet(paths[1]))
-    assert not list(home.rglob("*.building"))
+    assert not [path for path in home.rglob(".*") if path.is_dir()], "left by a killed run"

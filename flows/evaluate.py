@@ -61,7 +61,7 @@ def measure(vectors: Path, home: Path) -> Path:
     """Compute the metrics and draw the plots, unless they stand for the same vectors."""
     logger = get_run_logger()
     workspace = Workspace(home)
-    made_with = pl.read_parquet_metadata(vectors)
+    made_with = _origin(vectors)
     bundle = bundles.load(workspace.path("bundles", made_with["bundle"]))
     place = workspace.path("evaluations", f"{vectors.parent.name}-{key(VERSION, bundle.id)}")
 
@@ -107,6 +107,16 @@ def measure(vectors: Path, home: Path) -> Path:
     made = make_once(place, make)
     logger.info("%s %s", "measured" if made else "unchanged: had measured", vectors)
     return place
+
+
+def _origin(vectors: Path) -> dict[str, str]:
+    """Read what the vectors were made from: bundle, bundle_id and data."""
+    if not vectors.is_file():
+        raise FileNotFoundError(f"There is no {vectors}: name a vectors.parquet of `covers embed`.")
+    made_with = pl.read_parquet_metadata(vectors)
+    if "bundle" not in made_with:
+        raise ValueError(f"{vectors} doesn't say which bundle made it: make it by `covers embed`.")
+    return made_with
 
 
 def _summary(data: str, measured: int, left_out: int) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from search import Searcher
+    from search import Alignment, Searcher
 
 # Flows bring Prefect and torch, which take seconds to import: each command imports what it runs.
 
@@ -189,6 +189,10 @@ def cluster(
 def similar(
     track_id: Annotated[str, typer.Argument(help="A performance in the collection.")],
     limit: Limit = 10,
+    rerank: Annotated[
+        bool,
+        typer.Option("--rerank", help="Align the nearest 100, put the best first, and say how."),
+    ] = False,
     other_works: Annotated[
         bool, typer.Option("--other-works", help="Leave out performances of the same work.")
     ] = False,
@@ -201,7 +205,7 @@ def similar(
     Example: covers similar P_135582 --where instrumental=yes --where year=1950..1980
     """
     found = _searcher(home).similar(
-        track_id, limit, leave_out_same_work=other_works, where=_where(where)
+        track_id, limit, rerank=rerank, leave_out_same_work=other_works, where=_where(where)
     )
     _show_matches(track_id, found, as_json)
 
@@ -420,8 +424,10 @@ def _show_matches(track_id: str, matches: Sequence[Any], as_json: bool) -> None:
         found = [dataclasses.asdict(match) for match in matches]
         _print_json({"query": track_id, "matches": found})
         return
+    aligned = any(match.alignment for match in matches)
     _table(
-        ["", "track", "work", "title", "artist", "distance", "same work"],
+        ["", "track", "work", "title", "artist", "distance", "same work"]
+        + (["key", "stretch"] if aligned else []),
         (
             [
                 rank,
@@ -431,10 +437,24 @@ def _show_matches(track_id: str, matches: Sequence[Any], as_json: bool) -> None:
                 match.artist or match.work_artist,
                 match.distance,
                 "yes" if match.same_work else "",
+                *(_alignment(match.alignment) if aligned else []),
             ]
             for rank, match in enumerate(matches, 1)
         ),
     )
+
+
+def _alignment(found: "Alignment | None") -> tuple[str, str]:
+    """Semitones up from the query, and the first stretch: of the query ~ of the match."""
+    if found is None or not found.stretches:
+        return "", ""
+    one = found.stretches[0]
+    query_start, query_end, match_start, match_end = (
+        f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
+        for seconds in (one.query_start, one.query_end, one.match_start, one.match_end)
+    )
+    stretch = f"{query_start}-{query_end} ~ {match_start}-{match_end}"
+    return f"{found.transposition:+d}", stretch
 
 
 def main() -> None:

@@ -78,13 +78,17 @@ def publish_vectors(vectors: Path, features: Path, home: Path) -> search.Descrip
     """
     logger = get_run_logger()
     made_with = pl.read_parquet_metadata(vectors)["bundle_id"]
-    known = FeatureStore.open(features).table.select("track_id", *METADATA, "subset")
+    store = FeatureStore.open(features)
+    known = store.table.select("track_id", *METADATA, "subset")
     # The vectors' own order and works; titles are looked up so that a corrected one arrives.
     table = pl.read_parquet(vectors).join(known, on="track_id", how="left", maintain_order="left")
+    row = {track_id: i for i, track_id in enumerate(store.table["track_id"])}
     points = search.Points(
         track_ids=table["track_id"].to_list(),
         vectors=table["vector"].to_numpy(),
         payloads=table.drop("track_id", "vector").to_dicts(),
+        sequences=[store.sequence(row[track_id]) for track_id in table["track_id"]],
+        rate=store.chroma_rate,
     )
     published = search.publish(points, made_with, search.connect(home))
     logger.info("serving %s: %d performances", published.name, published.points)

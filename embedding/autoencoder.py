@@ -104,6 +104,11 @@ class Autoencoder(nn.Module):
         reconstruction: Tensor = self.decoder(self.encoder(features))
         return reconstruction
 
+    @staticmethod
+    def unusable(store: FeatureStore) -> dict[str, str]:
+        """No performance: the features of each are in its row."""
+        return {}
+
     def embed(self, store: FeatureStore) -> np.ndarray:
         """Return the codes, shape=(n, dimension), float32; raises ValueError as `Standardizer`."""
         # In float64: float32 sums come out a little different from one batch size to another.

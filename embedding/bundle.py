@@ -31,14 +31,24 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from embedding.autoencoder import Autoencoder
+from embedding.descriptors import Descriptors
 from embedding.means import Means
 from embedding.store import FeatureStore
+from embedding.version import VersionEncoder
 
 #: Counted up when a bundle's files change their meaning.
 FORMAT = 1
 
 #: Whose versions decide what an encoder computes.
-PACKAGES = ("covers", "torch", "lightning", "numpy", "polars", "safetensors")
+PACKAGES = (
+    "covers",
+    "torch",
+    "lightning",
+    "pytorch-metric-learning",
+    "numpy",
+    "polars",
+    "safetensors",
+)
 
 WORKS: dict[str, Any] = {"work_id": pl.String, "side": pl.String}
 LOSS_CURVE: dict[str, Any] = {"epoch": pl.Int64, "train": pl.Float64, "validation": pl.Float64}
@@ -68,6 +78,10 @@ class Encoder(Protocol):
     @property
     def dimension(self) -> int: ...  # noqa: D102
 
+    @staticmethod
+    def unusable(store: FeatureStore) -> dict[str, str]:
+        """Which performances it can neither learn from nor embed, and why, by track id."""
+
     def embed(self, store: FeatureStore) -> np.ndarray:
         """Return a vector a performance, shape=(n, dimension), float32.
 
@@ -82,7 +96,12 @@ class Encoder(Protocol):
         """The inverse of `tensors`; raises KeyError or ValueError if they don't fit `config`."""
 
 
-ENCODERS: dict[str, type[Encoder]] = {"autoencoder": Autoencoder, "means": Means}
+ENCODERS: dict[str, type[Encoder]] = {
+    "autoencoder": Autoencoder,
+    "descriptors": Descriptors,
+    "means": Means,
+    "version": VersionEncoder,
+}
 
 
 class BadBundle(ValueError):  # noqa: N818 - named for what it is, as `store.BadStore`
@@ -155,6 +174,10 @@ class Bundle:
         """Ids of the works it was trained on or chosen by: measured on them, it would flatter."""
         return self.training.works["work_id"]
 
+    def unusable(self, store: FeatureStore) -> dict[str, str]:
+        """Which performances `embed` would refuse, and why, by track id: leave them out."""
+        return self.encoder.unusable(store)
+
     def embed(self, store: FeatureStore) -> np.ndarray:
         """Embed every performance of a store.
 
@@ -166,8 +189,8 @@ class Bundle:
         Raises
         ------
         ValueError
-            If the store lacks columns that the encoder reads, or a performance has values from
-            which no finite vector comes; it is named.
+            If the store lacks columns that the encoder reads, or a performance is unusable or has
+            values from which no finite vector comes; it is named.
         """
         vectors = self.encoder.embed(store)
         if vectors.shape != (len(store), self.dimension):

@@ -32,6 +32,11 @@ class Means:
         """Components of a vector: 52."""
         return len(FEATURE_NAMES)
 
+    @staticmethod
+    def unusable(store: FeatureStore) -> dict[str, str]:
+        """No performance: the features of each are in its row."""
+        return {}
+
     def embed(self, store: FeatureStore) -> np.ndarray:
         """Return the vectors, shape=(n, 52), float32; raises ValueError as `Standardizer`."""
         with np.errstate(over="ignore"):  # beyond float32 lies infinity, which a bundle refuses

@@ -1,11 +1,12 @@
 """Fit an encoder to a feature store: split by work, train, keep the best epoch.
 
-Alone imports Lightning: a trained encoder is used without it.
+Alone imports Lightning and pytorch-metric-learning: a trained encoder is used without them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import time
 import warnings
@@ -17,23 +18,35 @@ import polars as pl
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from pytorch_metric_learning.losses import SupConLoss
+from pytorch_metric_learning.samplers import MPerClassSampler
+from pytorch_metric_learning.utils import common_functions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 from torch.nn.functional import mse_loss
+from torch.utils.data import DataLoader
 
+from embedding.augmentation import vary
 from embedding.autoencoder import Autoencoder, AutoencoderConfig
-from embedding.bundle import LOSS_CURVE, Encoder, Training, configure
+from embedding.bundle import ENCODERS, LOSS_CURVE, Encoder, Training, configure
+from embedding.descriptors import Descriptors, DescriptorsConfig, fit_projection, sequences
 from embedding.means import Means, MeansConfig
 from embedding.scaling import Standardizer
 from embedding.splits import split_works
 from embedding.store import FeatureStore
+from embedding.version import TwelveKeyNet, VersionConfig, VersionEncoder, padded
+
+logger = logging.getLogger(__name__)
 
 #: Share of the works that choose the epoch. Large, for a few cliques can prefer the wrong one.
 VALIDATION_SHARE = 0.2
 
 #: Rows validated at once, so that memory stays flat however large the catalogue is.
 ROWS = 65_536
+
+#: Performances among which versions are told apart in validation, for the same reason.
+COMPARED = 2_048
 
 
 class Diverged(ValueError):  # noqa: N818 - named for what happened
@@ -54,6 +67,7 @@ def train(
     amplifies it.
 
     `VALIDATION_SHARE` of the works take no part in fitting and choose the epoch that is kept.
+    Performances that the encoder cannot use are left out, each with a warning that says why.
 
     Parameters
     ----------
@@ -79,21 +93,25 @@ def train(
         If the loss becomes infinite or not a number.
     ValueError
         If there is no such encoder or setting, fewer than two works, fewer than two performances
-        to fit, or features that can't be learned from.
+        or, for "version", cliques to fit, or features that can't be learned from.
     """
     if config is None or isinstance(config, Mapping):
         config = configure(encoder_name, config or {})
-    works = store.table["work_id"]
+    unusable = ENCODERS[encoder_name].unusable(store)
+    for track_id, reason in unusable.items():
+        logger.warning("left out %s: %s", track_id, reason)
+    usable = store.select(~store.table["track_id"].is_in(list(unusable)).to_numpy())
+    works = usable.table["work_id"]
     if (count := works.n_unique()) < 2:
         raise ValueError(
             f"training needs at least 2 works, one of them to validate on, and {store.name} has "
-            f"{count}: aggregate performances of others"
+            f"{count}{' that can be used' if unusable else ''}: aggregate performances of others"
         )
     shares = (1 - VALIDATION_SHARE, VALIDATION_SHARE)
     side = split_works(works, shares, seed, "validation")
     with _reproducible(seed), _quiet():
         encoder, loss_curve, figures = FITS[encoder_name](
-            store.select(side == 0), store.select(side == 1), config, seed=seed, progress=progress
+            usable.select(side == 0), usable.select(side == 1), config, seed=seed, progress=progress
         )
     sides = pl.DataFrame({"work_id": works, "side": np.where(side == 0, "train", "validation")})
     return encoder, Training(
@@ -105,6 +123,7 @@ def train(
         figures={
             "train_performances": int((side == 0).sum()),
             "validation_performances": int((side == 1).sum()),
+            "unusable_performances": len(unusable),
             **figures,
         },
     )
@@ -163,7 +182,84 @@ def fit_autoencoder(
     return network, curve, figures | best
 
 
-FITS: dict[str, Fit] = {"autoencoder": fit_autoencoder, "means": fit_means}
+def fit_descriptors(
+    train: FeatureStore,
+    validation: FeatureStore,
+    config: DescriptorsConfig,
+    *,
+    seed: int,
+    progress: bool,
+) -> tuple[Descriptors, pl.DataFrame, dict[str, Any]]:
+    """Take the principal components; there are no labels, and there is nothing to choose."""
+    projection = fit_projection(
+        sequences(train, config.chroma_rate),
+        None,
+        rate=config.chroma_rate,
+        dimension=config.dimension,
+        tempering=config.tempering,
+        tempos=config.tempos,
+        seed=seed,
+    )
+    return Descriptors(config, projection), pl.DataFrame(schema=LOSS_CURVE), {}
+
+
+def fit_version(
+    train: FeatureStore,
+    validation: FeatureStore,
+    config: VersionConfig,
+    *,
+    seed: int,
+    progress: bool,
+) -> tuple[VersionEncoder, pl.DataFrame, dict[str, Any]]:
+    """Project the descriptors in closed form, and train the network to tell works apart.
+
+    All epochs are run, as the learning rate falls to zero over them; the best is kept.
+    """
+    for store, purpose in ((train, "learn from"), (validation, "validate on")):
+        if (count := len(set(_cliques(store)) - {-1})) < 2:  # told apart: one is too few
+            raise ValueError(
+                "the version encoder needs at least 2 works of several performances "
+                f"to {purpose}, and of {store.name} it has {count}: aggregate more"
+            )
+    rate = config.chroma_rate
+    heard, unseen = sequences(train, rate), sequences(validation, rate)
+    with _one_thread():
+        projection = fit_projection(
+            heard,
+            train.table["work_id"],
+            rate=rate,
+            dimension=config.descriptor_dimension,
+            tempering=config.tempering,
+            shrinkage=config.shrinkage,
+            tempos=config.tempos,
+            seed=seed,
+        )
+        module = _Contrast(
+            config,
+            (heard, _cliques(train)),
+            (unseen, _cliques(validation)),
+            torch.Generator().manual_seed(seed),
+        )
+        curve, best = run(
+            module, max_epochs=config.epochs, patience=config.epochs, progress=progress
+        )
+    return VersionEncoder(config, projection, module.average.cpu().eval()), curve, best
+
+
+def _cliques(store: FeatureStore) -> list[int]:
+    """Number the works; -1 for those of one performance, which no other resembles."""
+    works = store.table["work_id"]
+    number = {work: i for i, work in enumerate(works.unique().sort())}
+    several = works.is_duplicated()
+    return [number[work] if more else -1 for work, more in zip(works, several, strict=True)]
+
+
+FITS: dict[str, Fit] = {
+    "autoencoder": fit_autoencoder,
+    "descriptors": fit_descriptors,
+    "means": fit_means,
+    "version": fit_version,
+}
 
 
 def run(
@@ -270,6 +366,88 @@ class _Reconstruction(LightningModule):
         return self.adam
 
 
+class _Contrast(LightningModule):
+    """Supervised contrastive loss: altered versions of one work lie nearer than other works.
+
+    What is validated and kept is a running mean of the weights. It is validated on whole, unaltered
+    sequences.
+    """
+
+    def __init__(
+        self,
+        config: VersionConfig,
+        train: tuple[list[np.ndarray], list[int]],
+        validation: tuple[list[np.ndarray], list[int]],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        # Works of one performance have no version to be near to.
+        self.heard, self.clique = _of_cliques(*train)
+        self.unseen, self.unseen_clique = _of_cliques(*validation)
+        self.generator = generator
+        self.network = TwelveKeyNet(config)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.loss = SupConLoss(temperature=config.temperature)
+
+    def train_dataloader(self) -> DataLoader[int]:
+        views = self.config.views
+        size = views * min(self.config.works, len(set(self.clique.tolist())))
+        sampler = MPerClassSampler(self.clique, views, size, size * self.config.steps)
+        rows: Any = range(len(self.heard))
+        return DataLoader(rows, size, sampler=sampler, collate_fn=list)
+
+    def val_dataloader(self) -> DataLoader[int]:
+        rows: Any = torch.argsort(self.unseen_clique, stable=True).tolist()  # cliques together
+        return DataLoader(rows, COMPARED, collate_fn=list)
+
+    def training_step(self, rows: list[int]) -> Tensor:
+        x, frames = padded([self.heard[row] for row in rows])
+        x = vary(x, frames, self.config.crop, self.config.augmentation, self.generator)
+        x, frames = x.to(self.device), torch.full((len(x),), x.shape[1], device=self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+            vectors = self.network(x, frames)
+        loss: Tensor = self.loss(vectors, self.clique[rows].to(self.device))
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        steps = self.global_step
+        decay = min(
+            self.config.averaging, (1 + steps) / (10 + steps)
+        )  # the start is soon forgotten
+        with torch.no_grad():
+            current = self.network.state_dict().values()
+            for mean, value in zip(self.average.state_dict().values(), current, strict=True):
+                if mean.is_floating_point():
+                    mean.lerp_(value, 1 - decay)
+
+    def validation_step(self, rows: list[int]) -> None:
+        vectors = self.average.embed([self.unseen[row] for row in rows])
+        loss = self.loss(vectors, self.unseen_clique[rows])
+        self.log("validation", loss, batch_size=len(rows))
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        self.clip_gradients(optimizer, gradient_clip_val=5.0, gradient_clip_algorithm="norm")
+
+    def configure_optimizers(self) -> Any:
+        config = self.config
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            config.learning_rate,
+            total_steps=config.steps * config.epochs,
+            pct_start=0.15,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _of_cliques(heard: list[np.ndarray], clique: list[int]) -> tuple[list[np.ndarray], Tensor]:
+    rows = [row for row, number in enumerate(clique) if number >= 0]
+    return [heard[row] for row in rows], torch.tensor([clique[row] for row in rows])
+
+
 class _Batches:
     """A tensor in slices, in a new order every epoch if there is a generator.
 
@@ -345,12 +523,15 @@ class _Bar(Callback):
 def _reproducible(seed: int) -> Iterator[None]:
     """Draw everything from the seed, and leave the caller's generators and flags as they were."""
     deterministic = torch.are_deterministic_algorithms_enabled()
+    sampling = common_functions.NUMPY_RANDOM  # what the sampler of works draws from
+    common_functions.NUMPY_RANDOM = np.random.RandomState(seed)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(deterministic)
+            common_functions.NUMPY_RANDOM = sampling
 
 
 @contextlib.contextmanager

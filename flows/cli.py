@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from search import Searcher
+    from search import Alignment, Searcher
 
 # Flows bring Prefect and torch, which take seconds to import: each command imports what it runs.
 
@@ -44,7 +44,13 @@ Rate = Annotated[
         show_default=False,
     ),
 ]
-Encoder = Annotated[str, typer.Option(help="autoencoder, or means (the baseline).")]
+Encoder = Annotated[
+    str,
+    typer.Option(
+        help="version (finds covers; needs cliques to learn from), descriptors (the same without "
+        "labels), autoencoder (the prototype's) or means (the baseline)."
+    ),
+]
 Settings = Annotated[
     Path | None,
     typer.Option(
@@ -189,6 +195,10 @@ def cluster(
 def similar(
     track_id: Annotated[str, typer.Argument(help="A performance in the collection.")],
     limit: Limit = 10,
+    rerank: Annotated[
+        bool,
+        typer.Option("--rerank", help="Align the nearest 100, put the best first, and say how."),
+    ] = False,
     other_works: Annotated[
         bool, typer.Option("--other-works", help="Leave out performances of the same work.")
     ] = False,
@@ -201,7 +211,7 @@ def similar(
     Example: covers similar P_135582 --where instrumental=yes --where year=1950..1980
     """
     found = _searcher(home).similar(
-        track_id, limit, leave_out_same_work=other_works, where=_where(where)
+        track_id, limit, rerank=rerank, leave_out_same_work=other_works, where=_where(where)
     )
     _show_matches(track_id, found, as_json)
 
@@ -298,7 +308,7 @@ def demo() -> None:
     run = _flow("pipeline")
 
     console = Console()
-    result = run(SAMPLE)
+    result = run(SAMPLE, encoder="version")
     run_cluster(Path(result["paths"]["features"]))
     console.rule("covers similar P_135582")
     _show_matches("P_135582", search.similar("P_135582"), as_json=False)
@@ -420,8 +430,10 @@ def _show_matches(track_id: str, matches: Sequence[Any], as_json: bool) -> None:
         found = [dataclasses.asdict(match) for match in matches]
         _print_json({"query": track_id, "matches": found})
         return
+    aligned = any(match.alignment for match in matches)
     _table(
-        ["", "track", "work", "title", "artist", "distance", "same work"],
+        ["", "track", "work", "title", "artist", "distance", "same work"]
+        + (["key", "stretch"] if aligned else []),
         (
             [
                 rank,
@@ -431,10 +443,24 @@ def _show_matches(track_id: str, matches: Sequence[Any], as_json: bool) -> None:
                 match.artist or match.work_artist,
                 match.distance,
                 "yes" if match.same_work else "",
+                *(_alignment(match.alignment) if aligned else []),
             ]
             for rank, match in enumerate(matches, 1)
         ),
     )
+
+
+def _alignment(found: "Alignment | None") -> tuple[str, str]:
+    """Semitones up from the query, and the first stretch: of the query ~ of the match."""
+    if found is None or not found.stretches:
+        return "", ""
+    one = found.stretches[0]
+    query_start, query_end, match_start, match_end = (
+        f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
+        for seconds in (one.query_start, one.query_end, one.match_start, one.match_end)
+    )
+    stretch = f"{query_start}-{query_end} ~ {match_start}-{match_end}"
+    return f"{found.transposition:+d}", stretch
 
 
 def main() -> None:

@@ -44,14 +44,24 @@ def embed(
 
 @task(cache_policy=NO_CACHE, retries=1)
 def embed_features(features: Path, bundle: Path, home: Path) -> Path:
-    """Embed a feature store, unless the same bundle has embedded the same features before."""
+    """Embed a feature store, unless the same bundle has embedded the same features before.
+
+    What the encoder can't use, such as silence, is left out; rejects.parquet says what and why.
+    """
     logger = get_run_logger()
     store, encoder = FeatureStore.open(features), bundles.load(bundle)
     place = Workspace(home).path("vectors", f"{encoder.id}-{key(store.fingerprint)}")
 
     def make(directory: Path) -> None:
-        vectors = encoder.embed(store)
-        store.table.select(
+        unusable = encoder.unusable(store)
+        for track_id, reason in unusable.items():
+            logger.warning("left out %s: %s", track_id, reason)
+        rejects = {"track_id": list(unusable), "reason": list(unusable.values())}
+        schema = {"track_id": pl.String, "reason": pl.String}
+        pl.DataFrame(rejects, schema=schema).write_parquet(directory / "rejects.parquet")
+        usable = store.select(~store.table["track_id"].is_in(rejects["track_id"]))
+        vectors = encoder.embed(usable)
+        usable.table.select(
             "track_id",
             "work_id",
             vector=pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1])),
@@ -78,13 +88,17 @@ def publish_vectors(vectors: Path, features: Path, home: Path) -> search.Descrip
     """
     logger = get_run_logger()
     made_with = pl.read_parquet_metadata(vectors)["bundle_id"]
-    known = FeatureStore.open(features).table.select("track_id", *METADATA, "subset")
+    store = FeatureStore.open(features)
+    known = store.table.select("track_id", *METADATA, "subset")
     # The vectors' own order and works; titles are looked up so that a corrected one arrives.
     table = pl.read_parquet(vectors).join(known, on="track_id", how="left", maintain_order="left")
+    row = {track_id: i for i, track_id in enumerate(store.table["track_id"])}
     points = search.Points(
         track_ids=table["track_id"].to_list(),
         vectors=table["vector"].to_numpy(),
         payloads=table.drop("track_id", "vector").to_dicts(),
+        sequences=[store.sequence(row[track_id]) for track_id in table["track_id"]],
+        rate=store.chroma_rate,
     )
     published = search.publish(points, made_with, search.connect(home))
     logger.info("serving %s: %d performances", published.name, published.points)

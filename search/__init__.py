@@ -4,6 +4,7 @@
 >>> search.similar("P_135582", limit=3)  # doctest: +SKIP
 """
 
+from search.alignment import Alignment, Stretch
 from search.collection import Description, Points
 from search.errors import (
     DamagedCollection,
@@ -30,6 +31,7 @@ from search.query import (
 )
 
 __all__ = [
+    "Alignment",
     "DamagedCollection",
     "Description",
     "InvalidPoints",
@@ -43,6 +45,7 @@ __all__ = [
     "ServerRefused",
     "ServerUnreachable",
     "Status",
+    "Stretch",
     "TrackNotFound",
     "connect",
     "distance",

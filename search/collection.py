@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from uuid import UUID, uuid5
 
 import numpy as np
@@ -22,7 +22,11 @@ import numpy.typing as npt
 from search.errors import InvalidPoints
 from search.fields import FIELDS, KIND, Condition, fits
 
+if TYPE_CHECKING:
+    from search.sequences import Sequences
+
 Vectors: TypeAlias = npt.NDArray[np.float32]
+Frames: TypeAlias = npt.NDArray[np.float16]
 Payload: TypeAlias = dict[str, Any]
 
 #: The namespace of point ids, uuid5(NAMESPACE_DNS, "track.covers"). It must never change.
@@ -60,6 +64,11 @@ class Points:
         What is known of performance i, by the names in `search.fields.FIELDS`; None is left out.
         `work_id` is needed. `track_id` is filled in, and `clique_size`, where it isn't given, with
         the number of the work's performances among these.
+    sequences : sequence of np.ndarray, each shape=(F, 2, 12), float16, optional
+        Chroma of performance i, HPCP and CREMA over time, finite; empty where there is none. Needed
+        to re-rank, and None where all are empty.
+    rate : float, optional
+        Frames a second of the sequences; None without any.
 
     Raises
     ------
@@ -70,6 +79,8 @@ class Points:
     track_ids: Sequence[str]
     vectors: Vectors
     payloads: Sequence[Mapping[str, object]]
+    sequences: Sequence[Frames] | None = None
+    rate: float | None = None
 
     def __post_init__(self) -> None:
         counts = len(self.track_ids), len(self.vectors), len(self.payloads)
@@ -92,6 +103,9 @@ class Points:
         cliques = Counter(payload["work_id"] for payload in payloads)
         for payload in payloads:
             payload.setdefault("clique_size", cliques[payload["work_id"]])
+        self.sequences, self.rate = _sequences(self.track_ids, self.sequences, self.rate)
+        if self.sequences is not None:
+            self.sequences = [self.sequences[i] for i in order]
         self.track_ids = [self.track_ids[i] for i in order]
         self.vectors = vectors[order]
         self.payloads = payloads
@@ -124,12 +138,17 @@ class Points:
         content.update(self.vectors.tobytes())
         for payload in self.payloads:
             content.update(json.dumps(payload, sort_keys=True).encode())
+        if self.sequences is not None:
+            content.update(f"{self.rate} {[len(sequence) for sequence in self.sequences]}".encode())
+            for sequence in self.sequences:
+                content.update(sequence.tobytes())
         return Description(
             name=f"covers-{bundle}-{content.hexdigest()[:8]}",
             bundle=bundle,
             points=len(self),
             dimension=self.dimension,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
+            rate=self.rate,
         )
 
 
@@ -158,6 +177,35 @@ def _matrix(track_ids: Sequence[str], vectors: Any) -> Vectors:
             f"{at}): leave the performance out, or embed it again."
         )
     return matrix
+
+
+def _sequences(
+    track_ids: Sequence[str], sequences: Sequence[Any] | None, rate: float | None
+) -> tuple[Sequence[Frames] | None, float | None]:
+    """Check sequences, which may be views of a file that doesn't fit in memory."""
+    if sequences is None or not any(map(len, sequences)):
+        return None, None
+    if len(sequences) != len(track_ids):
+        raise InvalidPoints(
+            f"Each performance needs a sequence, if only an empty one: there are {len(track_ids)} "
+            f"ids and {len(sequences)} sequences."
+        )
+    if rate is None or not 0 < rate < np.inf:
+        raise InvalidPoints(f"Sequences need their rate in frames a second, which can't be {rate}.")
+    nothing = np.empty((0, 2, 12), np.float16)
+    checked = [np.asarray(each, np.float16) if len(each) else nothing for each in sequences]
+    for track_id, sequence in zip(track_ids, checked, strict=True):
+        if sequence.shape[1:] != (2, 12):
+            raise InvalidPoints(
+                f"The sequence of performance {track_id} has the shape {sequence.shape}, where it "
+                "must be (frames, 2, 12)."
+            )
+        if not np.isfinite(sequence).all():
+            raise InvalidPoints(
+                f"The sequence of performance {track_id} is not finite: leave it empty, or read "
+                "the features again."
+            )
+    return checked, float(rate)
 
 
 def _payload(track_id: str, given: Mapping[str, object]) -> Payload:
@@ -198,6 +246,8 @@ class Description:
         Of their vectors.
     created : str
         When it was built, ISO 8601 in UTC.
+    rate : float or None
+        Frames a second of the sequences it holds; None without any.
     """
 
     name: str
@@ -205,6 +255,7 @@ class Description:
     points: int
     dimension: int
     created: str
+    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -232,6 +283,10 @@ class Collection(Protocol):
     @property
     def description(self) -> Description:
         """What it says of itself."""
+
+    @property
+    def sequences(self) -> "Sequences | None":
+        """The chroma to align; None where none is kept."""
 
     def count(self) -> int:
         """Count its performances, exactly."""

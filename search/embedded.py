@@ -4,6 +4,7 @@
 CURRENT                       names of the collections that were current, the current one first
 covers-<bundle>-<hash>/       a published collection, never written to again
   shard/                      the engine's files
+  sequences/                  chroma to align, where it was published; see `search.sequences`
   collection.json             what it is, and its files with their sizes; written last
 covers-….building/            begun and not finished: cleared away by the next publisher
 publish.lock                  held by the one publisher
@@ -14,7 +15,8 @@ it opens most files for writing. So each searching process loads a copy: the lar
 engine only ever reads, are symbolic links to the published ones, and the few megabytes left are
 copied, in memory where there is room, since the engine waits for the disk at each of them. Once it
 is loaded everything is mapped and the copy is deleted at once, so a process leaves nothing behind,
-pruning doesn't disturb it, and a searcher needs no right to write in the workspace.
+pruning doesn't disturb it, and a searcher needs no right to write in the workspace. Sequences are
+mapped like that too.
 """
 
 import contextlib
@@ -44,9 +46,12 @@ from search.collection import (
 )
 from search.errors import DamagedCollection, NoCollection, PublishError, SearchError
 from search.fields import FIELDS, AnyOf, Condition
+from search.sequences import FILES, Sequences
+from search.sequences import write as write_sequences
 
-# Files that qdrant-edge 0.9 opens for reading alone, and that grow with the collection.
+# Files that qdrant-edge 0.9 opens for reading alone, and that grow with the collection; and ours.
 READ_ONLY = {
+    *FILES,
     "id_tracker.mappings",
     "links_compressed.bin",
     "matrix.dat",
@@ -172,6 +177,9 @@ class Embedded:
         scratch.mkdir()
         with _engine_errors(lambda reason: PublishError(f"{scratch} can't be written: {reason}.")):
             _write(scratch / "shard", description, points)
+        if points.sequences is not None and points.rate is not None:
+            sequences = points.sequences
+            write_sequences(scratch / "sequences", points.track_ids, sequences, points.rate)
         files = {
             str(path.relative_to(scratch)): path.stat()
             for path in sorted(scratch.rglob("*"))
@@ -197,6 +205,7 @@ class Embedded:
     def _make_sure_of_room(self, points: Points) -> None:
         # The engine maps sparse files: on a full disk it would be killed in the middle of a write.
         needed = 64 * 2**20 + 4096 * len(points) + 4 * points.vectors.nbytes
+        needed += sum(sequence.nbytes for sequence in points.sequences or ())
         free = shutil.disk_usage(self.directory).free
         if free < needed:
             raise PublishError(
@@ -243,6 +252,12 @@ class Embedded:
                 with _engine_errors(lambda reason: self._damaged(name, reason)):
                     shard = edge.EdgeShard.load(str(Path(scratch) / "shard"))
                     count = shard.info().points_count
+                rate, sequences = description.rate, None
+                if rate is not None:
+                    try:
+                        sequences = Sequences(Path(scratch) / "sequences", rate)
+                    except ValueError as error:
+                        raise self._damaged(name, f"its sequences: {error}") from error
             # The engine is silent about files that are missing. Before a file is removed, the
             # collection loses its name: if it has it still, nothing was missing.
             if published.stat().st_ino != place:
@@ -256,14 +271,17 @@ class Embedded:
             ) from error
         if count != description.points:
             raise self._damaged(name, f"{count} of its {description.points} performances are left")
-        return EmbeddedCollection(description, shard)
+        return EmbeddedCollection(description, shard, sequences)
 
 
 class EmbeddedCollection:
     """A collection loaded into this process; see `search.collection.Collection`."""
 
-    def __init__(self, description: Description, shard: edge.EdgeShard) -> None:
+    def __init__(
+        self, description: Description, shard: edge.EdgeShard, sequences: Sequences | None
+    ) -> None:
         self.description = description
+        self.sequences = sequences
         self._shard = shard
         rescore = edge.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
         exact = is_exact(description.points, description.dimension)

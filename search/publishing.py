@@ -177,6 +177,11 @@ def _fault(points: Points, new: Description, engine: Engine) -> str | None:
                 or not np.array_equal(found.vector, points.vectors[i])
             ):
                 return f"performance {points.track_ids[i]} doesn't read back as it was written"
+        if points.sequences is not None and collection.sequences is not None:
+            kept = collection.sequences.of([points.track_ids[i] for i in sample])
+            for i, sequence in zip(sample, kept, strict=True):
+                if not np.array_equal(sequence, points.sequences[i]):
+                    return f"the sequence of {points.track_ids[i]} isn't the one that was written"
     except SearchError as error:
         return f"it can't be read back ({error})"
     return None

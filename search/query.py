@@ -2,7 +2,7 @@
 
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from search import settings
+from search.alignment import STACK_SECONDS, Alignment, explain, similarities
 from search.collection import Candidate, Collection, Engine, Vectors
 from search.errors import CollectionGone, InvalidQuery, SearchError, TrackNotFound
 from search.fields import Condition, conditions
 from search.publishing import Status
 from search.publishing import status as published
+from search.reranking import CANDIDATES, ranking_score
 
 Answer = TypeVar("Answer")
 Where = Mapping[str, object]
@@ -48,6 +50,9 @@ class Match:
         Euclidean, between the query's vector and this one's.
     same_work : bool or None
         Whether it is of the query's work; None for a query that is only a vector.
+    alignment : Alignment or None
+        Which stretch of it matches which of the query, where the search was to re-rank and this is
+        one of the candidates it aligned.
     """
 
     track_id: str
@@ -59,6 +64,7 @@ class Match:
     year: int | None
     distance: float
     same_work: bool | None
+    alignment: Alignment | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ class Searcher:
         track_id: str,
         limit: int = 10,
         *,
+        rerank: bool = False,
         leave_out_same_work: bool = False,
         where: Where | None = None,
     ) -> list[Match]:
@@ -122,6 +129,11 @@ class Searcher:
             The query.
         limit : int in [1, 10000]
             The most matches to return.
+        rerank : bool
+            Whether to align the nearest `CANDIDATES` (100) with the query and put those first that
+            align best, see `search.reranking`; the others follow by distance. Slower, better at
+            covers, and every aligned match says how. Needs a collection with sequences, in the
+            embedded engine.
         leave_out_same_work : bool
             Whether to leave out the query's own work, to see what else is near.
         where : mapping, optional
@@ -130,7 +142,7 @@ class Searcher:
         Returns
         -------
         list of Match
-            Nearest first.
+            Nearest first, or best aligned first; ties go by distance and then by track id.
 
         Raises
         ------
@@ -139,11 +151,27 @@ class Searcher:
         NoCollection
             If nothing is published.
         InvalidQuery
-            If the limit or the filter is impossible.
+            If the limit or the filter is impossible, or there is nothing to align.
         """
-        return self.similar_many(
-            [track_id], limit, leave_out_same_work=leave_out_same_work, where=where
-        )[0]
+        if not rerank:
+            return self.similar_many(
+                [track_id], limit, leave_out_same_work=leave_out_same_work, where=where
+            )[0]
+        _check_limit(limit)
+        met = conditions(where)
+
+        def answer(collection: Collection) -> list[Match]:
+            queries = _look_up(collection, [track_id])
+            (nearest,) = _matches(
+                collection,
+                queries,
+                max(limit, CANDIDATES),
+                met,
+                leave_out_same_work=leave_out_same_work,
+            )
+            return _reranked(collection, track_id, nearest, limit)
+
+        return self._ask(answer)
 
     def similar_many(
         self,
@@ -332,6 +360,37 @@ def _matches(
     ]
 
 
+def _reranked(
+    collection: Collection, track_id: str, nearest: Sequence[Match], limit: int
+) -> list[Match]:
+    """Order the first `CANDIDATES` by how they align, and explain those that are returned."""
+    sequences, name = collection.sequences, collection.description.name
+    if sequences is None:
+        raise InvalidQuery(
+            f"Re-ranking aligns chroma sequences, and {name} holds none: publish performances "
+            "that have chroma with the embedded engine (without QDRANT_URL), or ask without rerank."
+        )
+    rate = sequences.rate
+    (query,) = sequences.of([track_id])
+    if len(query) < STACK_SECONDS * rate:
+        raise InvalidQuery(
+            f"Performance {track_id} has {len(query) / rate:.1f} s of chroma in {name}, and "
+            f"aligning takes {STACK_SECONDS} s at least: ask without rerank."
+        )
+    track_ids = [match.track_id for match in nearest[:CANDIDATES]]
+    others = sequences.of(track_ids)
+    similarity, hypothesis = similarities(query, others, rate)
+    score = ranking_score(similarity, sequences.backgrounds(track_ids))
+    aligned = [
+        replace(
+            nearest[i],
+            alignment=explain(query, others[i], rate, float(similarity[i]), hypothesis[i]),
+        )
+        for i in np.argsort(-score, kind="stable")[:limit].tolist()
+    ]
+    return [*aligned, *nearest[CANDIDATES:limit]]
+
+
 def _choose(
     candidates: Sequence[Candidate], query: Query, leave_out_same_work: bool, one_a_work: bool
 ) -> list[Candidate]:
@@ -414,11 +473,16 @@ def _searcher() -> Searcher:
 
 
 def similar(
-    track_id: str, limit: int = 10, *, leave_out_same_work: bool = False, where: Where | None = None
+    track_id: str,
+    limit: int = 10,
+    *,
+    rerank: bool = False,
+    leave_out_same_work: bool = False,
+    where: Where | None = None,
 ) -> list[Match]:
     """Find the performances nearest to one of the collection; see `Searcher.similar`."""
     return _searcher().similar(
-        track_id, limit, leave_out_same_work=leave_out_same_work, where=where
+        track_id, limit, rerank=rerank, leave_out_same_work=leave_out_same_work, where=where
     )
 
 

@@ -264,6 +264,9 @@ class Server:
 class ServerCollection:
     """A collection on a server; see `search.collection.Collection`."""
 
+    #: A server has no place for arrays that are no vectors, so what is published here is without.
+    sequences = None
+
     def __init__(self, server: Server, description: Description) -> None:
         from qdrant_client import models
 

@@ -1,11 +1,31 @@
-"""Small feature stores to train on: five hidden causes, seen through 52 columns and some noise."""
+"""Small feature stores to train on: five hidden causes, seen through 52 columns and some noise.
+
+A work is a row of chords, and each performance plays them in its own key and adds noise.
+"""
+
+import zlib
 
 import numpy as np
 import polars as pl
 
 from embedding import store
+from embedding.descriptors import CHROMA_RATE
 from embedding.features import FEATURE_NAMES
 from embedding.store import FeatureStore
+
+#: A version encoder that trains in a second.
+TINY = {
+    "descriptor_dimension": 12,
+    "network_dimension": 4,
+    "channels": 4,
+    "wide_channels": 6,
+    "hidden": 8,
+    "crop": 32,
+    "works": 6,
+    "steps": 2,
+    "epochs": 2,
+    "tempos": (0.9,),
+}
 
 
 def make_table(works: int = 15, each: int = 3, seed: int = 0, **columns) -> pl.DataFrame:
@@ -27,12 +47,31 @@ def make_table(works: int = 15, each: int = 3, seed: int = 0, **columns) -> pl.D
     )
 
 
-def make_store(path, table: pl.DataFrame | None = None, **made) -> FeatureStore:
+def make_sequence(work_id: str, fingerprint: str, frames: int = 90) -> np.ndarray:
+    """Chroma of a performance whose file has this fingerprint, shape=(frames, 2, 12)."""
+    work, own = (
+        np.random.default_rng(zlib.crc32(each.encode())) for each in (work_id, fingerprint)
+    )
+    chords = work.random((frames // 6 + 1, 12)) ** 3
+    chroma = np.roll(np.repeat(chords, 6, axis=0)[:frames], own.integers(12), axis=1)
+    noisy = np.stack([chroma, chroma**2], axis=1) + 0.1 * own.random((frames, 2, 12))
+    return np.clip(noisy, 0, 1).astype(np.float16)
+
+
+def make_store(
+    path, table: pl.DataFrame | None = None, *, sequences=None, chroma_rate=CHROMA_RATE, **made
+) -> FeatureStore:
+    """Write a store; sequences, if not made here, are in the table's order."""
+    table = make_table(**made) if table is None else table
+    if sequences is None:
+        rows = table.select("work_id", "fingerprint").iter_rows()
+        sequences = [make_sequence(*row) for row in rows]
+    lengths = pl.Series([len(each) for each in sequences], dtype=pl.Int64)
     return store.write(
         path,
         name="songs",
-        table=make_table(**made) if table is None else table,
-        sequences=[],
+        table=table.with_columns(chroma_frames=lengths),
+        sequences=sequences,
         frame_rate=None,
-        chroma_rate=None,
+        chroma_rate=chroma_rate,
     )

@@ -62,6 +62,33 @@ def test_similar_lists_the_nearest_for_people_and_for_machines(covers, home):
     assert found == [("P_1", 1.0, False), ("P_2", 3.0, True)]
 
 
+def test_similar_says_how_what_it_re_ranked_aligns(covers, tmp_path):
+    """P_1 is P_0 three semitones higher, without its first ten seconds; P_2 has nothing of it."""
+    rng = np.random.default_rng(0)
+    tune, other = (np.repeat(rng.random((60, 2, 12)), 5, axis=0) for _ in range(2))
+    points = search.Points(
+        ["P_0", "P_1", "P_2"],
+        np.array([[0.0], [2], [1]]),
+        [{"work_id": "W_1"}, {"work_id": "W_1"}, {"work_id": "W_2"}],
+        [tune, np.roll(tune, 3, axis=2)[50:], other],
+        rate=5.0,
+    )
+    search.publish(points, "line", search.connect(tmp_path))
+    _, out, _ = covers("similar", "P_0", "--rerank", "--home", tmp_path, "--json")
+    first, second = json.loads(out)["matches"]
+    assert (first["track_id"], second["track_id"]) == ("P_1", "P_2")
+    assert first["alignment"]["transposition"] == 3
+    rows = [
+        cli._alignment(match.alignment)
+        for match in search.Searcher(search.connect(tmp_path)).similar("P_0", rerank=True)
+    ]
+    assert rows[0] == ("+3", "0:10-1:00 ~ 0:00-0:50")
+    _, out, _ = covers("similar", "P_0", "--rerank", "--home", tmp_path)
+    assert "+3" in out
+    _, out, _ = covers("similar", "P_0", "--home", tmp_path)
+    assert "stretch" not in out
+
+
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [

@@ -47,9 +47,11 @@ def test_a_package_imports_nothing_that_is_not_its_business(package, forbidden):
         ("h5py", "embedding/da_tacos.py"),
         ("lightning", "embedding/training.py"),
         ("matplotlib", "flows/plots.py"),
+        ("pytorch_metric_learning", "embedding/training.py"),
         ("qdrant_edge", "search/embedded.py"),
         ("qdrant_client", "search/server.py"),
         ("typer", "flows/cli.py"),
+        ("numba", "search/recurrence.py"),
     ],
 )
 def test_a_heavy_library_is_imported_in_one_module_only(library, home):
@@ -65,8 +67,11 @@ def test_a_heavy_library_is_imported_in_one_module_only(library, home):
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("import search", {"torch", "lightning", "prefect", "qdrant_client", "polars", "h5py"}),
-        ("import embedding.bundle", {"lightning", "prefect", "search"}),
+        (
+            "import search, search.embedded",
+            {"torch", "lightning", "prefect", "qdrant_client", "polars", "h5py", "numba"},
+        ),
+        ("import embedding.bundle", {"lightning", "pytorch_metric_learning", "prefect", "search"}),
         ("import flows.cli", {"torch", "lightning", "prefect", "polars", "matplotlib"}),
     ],
 )

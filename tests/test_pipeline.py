@@ -63,6 +63,13 @@ def test_answers_are_the_nearest_vectors(result):
     assert [m.track_id for m in collection(result["home"]).similar(tracks[7], 5)] == nearest
 
 
+def test_the_chroma_travels_along_to_re_rank_with(result):
+    tracks = pl.read_parquet(result["paths"]["vectors"])["track_id"].to_list()
+    found = collection(result["home"]).similar(tracks[7], len(tracks), rerank=True)
+    assert len(found) == len(tracks) - 1
+    assert any(match.alignment.stretches for match in found)
+
+
 def test_metrics_cover_only_works_that_training_has_not_seen(result):
     from embedding import bundle as bundles
 

@@ -6,13 +6,18 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from feature_stores import make_store, make_table
+from feature_stores import TINY, make_store, make_table
 
 from embedding import training
 from embedding.bundle import ENCODERS
 from embedding.training import FITS, Diverged, train
 
 SMALL = {"sizes": (52, 32, 5), "batch_size": 8, "max_epochs": 25, "patience": 25}
+CONFIGS = {
+    "autoencoder": SMALL | {"max_epochs": 1},
+    "descriptors": {"dimension": 12, "tempos": (0.9,)},
+    "version": TINY | {"epochs": 1},
+}
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +89,14 @@ def test_a_work_is_fitted_or_validated_on_but_never_both(trained, store):
 
 @pytest.mark.parametrize("name", sorted(ENCODERS))
 def test_nothing_is_fitted_to_the_validation_works(name, store, tmp_path):
-    config = SMALL | {"max_epochs": 1} if name == "autoencoder" else None
-    encoder, result = train(store, name, config=config)
+    config = CONFIGS.get(name)
+    encoder, result = train(store, name, config=config, seed=2)
     validated = pl.col("work_id").is_in(works_of(result, "validation"))
     louder = store.table.with_columns(
-        mfcc_htk_0=pl.when(validated).then(1e3).otherwise("mfcc_htk_0")
+        mfcc_htk_0=pl.when(validated).then(1e3).otherwise("mfcc_htk_0"),
+        fingerprint=pl.when(validated).then(pl.lit("other chroma")).otherwise("fingerprint"),
     )
-    again, _ = train(make_store(tmp_path / "louder", louder), name, config=config)
+    again, _ = train(make_store(tmp_path / "louder", louder), name, config=config, seed=2)
     np.testing.assert_array_equal(weights_of(again), weights_of(encoder))
 
 
@@ -163,7 +169,11 @@ def test_a_performance_without_a_feature_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
-        ("autoencodre", None, "no encoder 'autoencodre': choose from autoencoder, means"),
+        (
+            "autoencodre",
+            None,
+            "no encoder 'autoencodre': choose from autoencoder, descriptors, means",
+        ),
         ("autoencoder", {"epochs": 3}, "no setting 'epochs': choose from sizes, batch_size"),
         ("means", {"max_epochs": 3}, "means has no setting 'max_epochs': it has none"),
         ("autoencoder", {"sizes": 52}, "are no settings of autoencoder"),

@@ -1,0 +1,90 @@
+"""Other performances of the same music, made up: another tempo, order and sound.
+
+Never another key: the network hears every sequence in all twelve, so it would learn nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+def vary(x: Tensor, frames: Tensor, crop: int, strength: float, rng: torch.Generator) -> Tensor:
+    """Cut an altered stretch out of each sequence.
+
+    Parameters
+    ----------
+    x : Tensor, shape=(B, T, 2, 12), in [0, 1]
+        Padded with zeros.
+    frames : Tensor, shape=(B,)
+        How many of each are its own, at least 2.
+    crop : int
+        Frames of the result.
+    strength : float in [0, 1]
+        At 0 the sound stays as it is, and only time is varied.
+    rng : torch.Generator
+        On the CPU, as all tensors here.
+
+    Returns
+    -------
+    Tensor, shape=(B, crop, 2, 12)
+    """
+    return _sound(_time(x, frames, crop, strength, rng), strength, rng)
+
+
+def _time(x: Tensor, frames: Tensor, crop: int, strength: float, rng: torch.Generator) -> Tensor:
+    """Tempo 0.65 to 1.5 with rubato, a random start, up to two jumps to another section."""
+    b = len(x)
+    length = frames[:, None].float()
+    clock = torch.arange(crop)[None]
+    wander = interpolate(torch.randn(b, 1, 8, generator=rng), size=crop, mode="linear")[:, 0]
+    slowest, fastest = math.log(0.65), math.log(1.5)
+    tempo = torch.exp(slowest + (fastest - slowest) * torch.rand(b, 1, generator=rng))
+    at = torch.cumsum(tempo * torch.exp(0.08 * strength * wander), dim=1)
+    slack = length - at[:, -1:]
+    at = at + torch.rand(b, 1, generator=rng) * torch.where(slack > 0, slack, length)
+    for _ in range(2):
+        jumps = torch.rand(b, 1, generator=rng) < 0.3
+        when = crop * (0.2 + 0.6 * torch.rand(b, 1, generator=rng))
+        where = length * (torch.rand(b, 1, generator=rng) - 0.5)
+        at = at + (jumps & (clock > when)) * where
+    at = torch.remainder(at, length - 1)
+    left = at.floor().long()
+    right = torch.minimum(left + 1, frames[:, None] - 1)
+    share = (at - left)[..., None, None]
+    row = torch.arange(b)[:, None]
+    return x[row, left] * (1 - share) + x[row, right] * share
+
+
+def _sound(x: Tensor, strength: float, rng: torch.Generator) -> Tensor:
+    b, crop = x.shape[:2]
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(b, 1, 1, 1, generator=rng)
+
+    def sometimes(p: float) -> Tensor:
+        return (torch.rand(b, 1, 1, 1, generator=rng) < p * strength).float()
+
+    # Other music underneath, overtones (fifth, major third), tuning, reverberation.
+    shift = int(torch.randint(12, (), generator=rng))
+    other = x[torch.randperm(b, generator=rng)].roll(shift, 3)
+    x = torch.maximum(x, sometimes(0.3) * uniform(0, 0.5) * other)
+    x = x + sometimes(0.4) * (uniform(0, 0.3) * x.roll(7, 3) + uniform(0, 0.2) * x.roll(4, 3))
+    leak = sometimes(0.3) * uniform(0, 0.25)
+    x = (1 - leak) * x + leak * x.roll(1, 3)
+    blur = sometimes(0.4)
+    x = (1 - blur) * x + blur * (x.roll(1, 1) + x + x.roll(-1, 1)) / 3
+    # Loudness curve, timbre, noise, a gap.
+    x = x.clamp(min=1e-4) ** torch.exp(0.35 * strength * torch.randn(b, 1, 2, 1, generator=rng))
+    x = x * torch.exp(0.15 * strength * torch.randn(b, 1, 2, 12, generator=rng))
+    x = x + sometimes(0.5) * uniform(0, 0.12) * torch.rand(x.shape, generator=rng)
+    start, gap = uniform(0, 0.9) * crop, uniform(3, 20)
+    frame = torch.arange(crop)[None, :, None, None]
+    x = x * (1 - sometimes(0.3) * ((frame >= start) & (frame < start + gap)))
+    # Either channel alone has to do, now and then.
+    draw = torch.rand(b, 1, 1, generator=rng)
+    lost = 0.15 * strength
+    return x * torch.stack([draw >= lost, draw <= 1 - lost], dim=2).float()

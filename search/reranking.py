@@ -1,0 +1,88 @@
+"""Re-ranking: candidates that the vectors found, ordered by how well their sequences align.
+
+A similarity means little by itself, since some performances resemble everything (hubs). So each
+performance's background, its usual similarity to others of the catalogue, is measured once when a
+collection is published, and discounts it as a candidate.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from search.alignment import Chroma, Floats, similarities
+
+logger = logging.getLogger(__name__)
+
+#: So many of the nearest performances are aligned with the query; those beyond keep their place.
+CANDIDATES = 100
+
+#: Performances that each background is measured against.
+REFERENCES = 32
+
+TRIMMED = 0.1  # share of the references left out of a background, the most similar ones
+FLOOR = 0.1  # added before logarithms: a small similarity is common
+HUB_POWER = 0.75  # of the candidate's background, in ranking
+
+
+def ranking_score(similarity: npt.ArrayLike, background: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """What candidates are ordered by, highest first: log similarity less part of log background.
+
+    Parameters
+    ----------
+    similarity, background : array_like, shape=(n,), at least 0
+        Of each candidate to the query, and to the references.
+
+    Returns
+    -------
+    np.ndarray, shape=(n,), float64
+        Minus infinity where the similarity is 0: with nothing in common, or no sequence, a low
+        background is no merit.
+    """
+    similarity = np.asarray(similarity, np.float64)
+    usual = np.asarray(background, np.float64) + FLOOR / 2
+    score = np.log(similarity + FLOOR) - HUB_POWER * np.log(usual)
+    return np.where(similarity > 0, score, -np.inf)
+
+
+def backgrounds(sequences: Sequence[Chroma], rate: float) -> Floats:
+    """Measure how much each performance resembles others anyway: high for a hub.
+
+    The references are the first `REFERENCES` that have a sequence, so let the order be an arbitrary
+    one. Of a performance's similarities to them, the highest tenth is left out of the mean, for
+    these may be versions of it and no sign of a hub; and so is its similarity to itself.
+
+    Takes `REFERENCES` alignments a performance, on every core.
+
+    Parameters
+    ----------
+    sequences : sequence of np.ndarray, each shape=(F, 2, 12)
+        Of the whole catalogue; any may be empty.
+    rate : float
+        Frames a second.
+
+    Returns
+    -------
+    np.ndarray, shape=(n,), float32
+        At least 0; 0 for an empty sequence.
+    """
+    chosen = [i for i in range(len(sequences)) if len(sequences[i])][:REFERENCES]
+    references = [np.asarray(sequences[i]) for i in chosen]
+
+    def measure(i: int) -> float:
+        others = [r for j, r in zip(chosen, references, strict=True) if j != i]
+        ordered = np.sort(similarities(np.asarray(sequences[i]), others, rate)[0])
+        kept = ordered[: int(np.ceil(len(ordered) * (1 - TRIMMED)))]
+        return float(kept.mean()) if len(kept) else 0.0
+
+    found = np.zeros(len(sequences), np.float32)
+    # The compiled loops release the interpreter, so threads do.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for i, value in enumerate(threads.map(measure, range(len(sequences)))):
+            found[i] = value
+            if (i + 1) % 1000 == 0:
+                logger.info("compared %d of %d with the references", i + 1, len(sequences))
+    return found

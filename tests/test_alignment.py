@@ -1,0 +1,131 @@
+"""Alignment: a cover is found whatever its key, tempo and cut, and what matches what is told."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search.alignment import STACK_SECONDS, Alignment, explain, similarities
+
+RATE = 44100 / 8192  # frames a second
+
+
+def make_tune(seed: int, seconds: float = 60, tempo: float = 1.0, up: int = 0) -> np.ndarray:
+    """Notes of 0.3 to 1 s, each a pitch class and some of its fifth: (F, 2, 12)."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.uniform(0.3, 1, 400) / tempo
+    notes = rng.choice([0, 2, 4, 5, 7, 9, 11], 400)  # of a major scale
+    times = np.arange(int(seconds * RATE)) / RATE
+    playing = notes[np.searchsorted(np.cumsum(lengths), times)] + up
+    frames = np.eye(12)[playing % 12] + 0.4 * np.eye(12)[(playing + 7) % 12]
+    return np.stack([frames, frames], axis=1).astype(np.float16)
+
+
+def noisy(sequence: np.ndarray, seed: int, amount: float = 0.3) -> np.ndarray:
+    noise = amount * np.random.default_rng(seed).random(sequence.shape)
+    return (sequence * (1 - amount) + noise).astype(np.float16)
+
+
+def aligned(query: np.ndarray, candidate: np.ndarray) -> Alignment:
+    similarity, hypothesis = similarities(query, [candidate], RATE)
+    return explain(query, candidate, RATE, float(similarity[0]), hypothesis[0])
+
+
+@pytest.mark.parametrize(
+    ("up", "tempo"), [(0, 1.0), (3, 1.15), (-4, 1 / 1.15), (6, 1.32), (-5, 1.0)]
+)
+def test_a_transposed_stretched_and_cropped_copy_is_found_among_others_and_explained(up, tempo):
+    query = noisy(make_tune(1), 10)
+    # The copy leaves out the query's first 12 s, and begins with 15 s of something else.
+    skipped, before = 12, 15
+    rest = make_tune(1, 50 / tempo, tempo, up)[int(skipped / tempo * RATE) :]
+    copy = noisy(np.concatenate([make_tune(99, before), rest]), 11)
+    others = [noisy(make_tune(seed), seed) for seed in range(20, 60)]
+    similarity, _ = similarities(query, [*others, copy], RATE)
+    assert similarity.argmax() == len(others)
+    assert similarity[-1] > 1.3 * similarity[:-1].max()
+
+    found = aligned(query, copy)
+    assert found.transposition == up
+    assert found.tempo == pytest.approx(tempo)
+    first = found.stretches[0]
+    # All that they share, and by chance some of what comes before it, still in step.
+    assert first.query_start < skipped + 1
+    assert first.match_start < before + 1
+    assert [first.query_end, first.match_end] == pytest.approx(
+        [50, before + (50 - skipped) / tempo], abs=1
+    )
+    in_step = before + (first.query_start - skipped) / tempo
+    assert first.match_start == pytest.approx(in_step, abs=STACK_SECONDS / 2)
+
+
+def test_a_performance_is_most_similar_to_itself():
+    query = noisy(make_tune(1), 10)
+    assert similarities(query, [query], RATE)[0][0] == pytest.approx(len(query) ** 0.5, rel=0.1)
+    found = aligned(query, query)
+    assert (found.transposition, found.tempo) == (0, 1)
+    first = found.stretches[0]
+    assert (first.query_start, first.match_start) == (0, 0)
+    assert first.query_end == first.match_end == len(query) / RATE
+
+
+@settings(max_examples=12, deadline=None)
+@given(up=st.integers(0, 11), seed=st.integers(0, 5))
+def test_transposing_either_changes_no_similarity_and_the_transposition_by_so_much(up, seed):
+    query, candidate = noisy(make_tune(seed, 40), 1), noisy(make_tune(seed, 30, 1.1), 2)
+    plain = aligned(query, candidate)
+    for moved, sign in (
+        (aligned(query, np.roll(candidate, up, axis=2)), 1),
+        (aligned(np.roll(query, up, axis=2), candidate), -1),
+    ):
+        assert moved.similarity == pytest.approx(plain.similarity, rel=1e-4)
+        assert (moved.transposition - plain.transposition - sign * up) % 12 == 0
+        assert -5 <= moved.transposition <= 6
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.tuples(st.integers(0, 700), st.integers(0, 700)), related=st.booleans())
+def test_stretches_lie_inside_both_performances(lengths, related):
+    query = noisy(make_tune(1, 200), 1)[: lengths[0]]
+    candidate = noisy(make_tune(1 if related else 2, 200, 1.2), 2)[: lengths[1]]
+    found = aligned(query, candidate)
+    assert found.similarity >= 0
+    assert len(found.stretches) <= 3
+    assert bool(found.stretches) == (found.similarity > 0)
+    for one in found.stretches:
+        assert 0 <= one.query_start < one.query_end <= len(query) / RATE + 1e-9
+        assert 0 <= one.match_start < one.match_end <= len(candidate) / RATE + 1e-9
+
+
+def test_a_candidate_is_aligned_alone_as_among_others():
+    query = make_tune(1)
+    others = [noisy(make_tune(seed, 20 + 5 * seed), seed) for seed in range(12)]
+    together = similarities(query, others, RATE)[0]
+    assert together.tolist() == [similarities(query, [one], RATE)[0][0] for one in others]
+
+
+def test_long_performances_are_aligned_at_a_coarser_rate_and_still_found():
+    query, copy = noisy(make_tune(3, 200), 1), noisy(make_tune(3, 190, 1.0, 2), 2)
+    other = noisy(make_tune(4, 190), 3)
+    similarity = similarities(query, [copy, other], RATE)[0]
+    assert similarity[0] > 4 * similarity[1]
+    assert aligned(query, copy).transposition == 2
+
+
+def test_the_empty_the_short_and_the_silent_resemble_nothing():
+    query = make_tune(1)
+    nothing, short = query[:0], query[:10]
+    silent = np.zeros_like(query)
+    for one in (nothing, short, silent):
+        assert similarities(query, [one], RATE)[0].tolist() == [0]
+        assert similarities(one, [query], RATE)[0].tolist() == [0]
+        assert aligned(query, one).stretches == ()
+    assert similarities(query, [], RATE)[0].shape == (0,)
+
+
+def test_what_is_no_sequence_or_no_rate_is_refused():
+    query = make_tune(1)
+    with pytest.raises(ValueError, match=r"is \(frames, 2, 12\), and not \(5, 12\)"):
+        similarities(query, [np.zeros((5, 12))], RATE)
+    with pytest.raises(ValueError, match="rate is 0 frames a second: give a positive one"):
+        similarities(query, [query], 0)

@@ -1,0 +1,236 @@
+"""Re-ranking: what the sequences say, in place of what the vectors said, and how it is kept."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+from catalogue import engine_of_kind, in_memory, make_points
+from test_alignment import RATE, make_tune, noisy
+
+import search
+from search import (
+    DamagedCollection,
+    InvalidPoints,
+    InvalidQuery,
+    Points,
+    PublishError,
+    Searcher,
+    publish,
+    reranking,
+)
+from search.alignment import explain, similarities
+from search.collection import point_id
+from search.embedded import Embedded
+
+# Of W_0: an octave of keys, three tempi. The vectors, small whole numbers at random, know nothing.
+WORKS, EACH = 10, 4
+EMPTY, SILENT, SHORT = "P_37", "P_38", "P_39"
+
+
+def make_sequences() -> list[np.ndarray]:
+    sequences = [
+        noisy(make_tune(i // EACH, 40 - i % 7, [1, 1.15, 1 / 1.15][i % 3], i * 5 % 12), i)
+        for i in range(WORKS * EACH)
+    ]
+    sequences[37] = sequences[37][:0]
+    sequences[38] = np.zeros_like(sequences[38])
+    sequences[39] = sequences[39][:12]
+    return sequences
+
+
+def with_sequences(sequences, rate: float | None = RATE) -> Points:
+    plain = make_points(len(sequences), clique=EACH)
+    order = [int(track_id[2:]) for track_id in plain.track_ids]
+    return Points(
+        plain.track_ids, plain.vectors, plain.payloads, [sequences[i] for i in order], rate
+    )
+
+
+POINTS = with_sequences(make_sequences())
+SEQUENCE = dict(zip(POINTS.track_ids, POINTS.sequences, strict=True))
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with in_memory() as directory:
+        engine = Embedded(directory / "qdrant")
+        publish(POINTS, "b", engine)
+        yield engine
+
+
+@pytest.fixture
+def searcher(engine):
+    return Searcher(engine)
+
+
+def brute_force(track_id: str, candidates: list[str]) -> list[str]:
+    """The candidates by log(s + 0.1) - 0.75 log(b + 0.05), b measured here from its definition."""
+    by_id = sorted(SEQUENCE, key=lambda name: point_id(name).bytes)
+    references = [name for name in by_id if len(SEQUENCE[name])][:32]
+    scores = []
+    for name in candidates:
+        similarity = float(similarities(SEQUENCE[track_id], [SEQUENCE[name]], RATE)[0][0])
+        others = [SEQUENCE[reference] for reference in references if reference != name]
+        usual = sorted(similarities(SEQUENCE[name], others, RATE)[0])[: -(len(others) // 10)]
+        hub = float(np.mean(usual))
+        score = np.log(similarity + 0.1) - 0.75 * np.log(hub + 0.05)
+        scores.append(score if similarity > 0 else -np.inf)
+    return [candidates[i] for i in np.argsort(-np.array(scores), kind="stable")]
+
+
+@pytest.mark.parametrize("query", ["P_0", "P_13", "P_22"])
+def test_matches_are_in_the_order_of_the_ranking_score(searcher, query):
+    nearest = [match.track_id for match in searcher.similar(query, 39)]
+    found = searcher.similar(query, 39, rerank=True)
+    assert [match.track_id for match in found] == brute_force(query, nearest)
+    assert found == searcher.similar(query, 39, rerank=True)
+    assert searcher.similar(query, 5, rerank=True) == found[:5]
+
+
+def test_versions_come_first_whatever_the_vectors_say(searcher):
+    assert not all(match.same_work for match in searcher.similar("P_0", 3))
+    found = searcher.similar("P_0", 3, rerank=True)
+    assert all(match.same_work for match in found)
+    ups = {match.track_id: match.alignment.transposition % 12 for match in found}
+    assert ups == {"P_1": 5, "P_2": 10, "P_3": 3}
+    tempi = {match.track_id: match.alignment.tempo for match in found}
+    assert tempi == pytest.approx({"P_1": 1.15, "P_2": 1 / 1.15, "P_3": 1})
+
+
+def test_each_match_is_explained_and_only_where_it_was_asked_for(searcher):
+    for match in searcher.similar("P_5", 39, rerank=True):
+        pair = SEQUENCE["P_5"], SEQUENCE[match.track_id]
+        similarity, hypothesis = similarities(pair[0], [pair[1]], RATE)
+        assert match.alignment == explain(*pair, RATE, float(similarity[0]), hypothesis[0])
+    assert all(match.alignment is None for match in searcher.similar("P_5", 39))
+
+
+def test_what_cannot_be_aligned_comes_last_in_its_old_order(searcher):
+    nearest = [match.track_id for match in searcher.similar("P_5", 39)]
+    last = searcher.similar("P_5", 39, rerank=True)[-3:]
+    unaligned = [name for name in nearest if name in {EMPTY, SILENT, SHORT}]
+    assert [match.track_id for match in last] == unaligned
+    assert [(match.alignment.similarity, match.alignment.stretches) for match in last] == [
+        (0, ())
+    ] * 3
+
+
+def test_only_the_nearest_are_aligned_and_the_others_follow(searcher, monkeypatch):
+    nearest = [match.track_id for match in searcher.similar("P_0", 39)]
+    monkeypatch.setattr("search.query.CANDIDATES", 8)
+    found = searcher.similar("P_0", 20, rerank=True)
+    assert [match.track_id for match in found] == brute_force("P_0", nearest[:8]) + nearest[8:20]
+    assert [match.alignment is not None for match in found] == [True] * 8 + [False] * 12
+
+
+def test_conditions_hold_for_candidates(searcher):
+    found = searcher.similar("P_0", 39, rerank=True, where={"subset": "benchmark"})
+    assert sorted(match.track_id for match in found) == sorted(f"P_{i}" for i in range(1, 40, 2))
+    found = searcher.similar("P_0", 39, rerank=True, leave_out_same_work=True)
+    assert len(found) == 36
+    assert not any(match.same_work for match in found)
+
+
+@pytest.mark.parametrize(("query", "seconds"), [(EMPTY, "0.0"), (SHORT, "2.2")])
+def test_a_query_too_short_to_align_is_named_and_searched_without(searcher, query, seconds):
+    with pytest.raises(InvalidQuery, match=f"Performance {query} has {seconds} s of chroma"):
+        searcher.similar(query, rerank=True)
+    assert len(searcher.similar(query)) == 10
+
+
+def test_a_silent_query_leaves_the_candidates_as_they_are(searcher):
+    nearest = [match.track_id for match in searcher.similar(SILENT)]
+    assert [match.track_id for match in searcher.similar(SILENT, rerank=True)] == nearest
+
+
+def test_published_sequences_read_back(engine):
+    collection = engine.open()
+    assert collection.description.rate == collection.sequences.rate == RATE
+    for read, track_id in zip(collection.sequences.of(POINTS.track_ids), SEQUENCE, strict=True):
+        assert read.dtype == np.float16
+        np.testing.assert_array_equal(read, SEQUENCE[track_id])
+
+
+def test_sequences_stay_readable_when_their_collection_is_pruned_and_damage_is_told():
+    with in_memory() as directory:
+        engine = Embedded(directory / "qdrant")
+        name = publish(POINTS, "b", engine).name
+        opened = engine.open()
+        publish(make_points(12), "b", engine, keep=1)
+        assert name not in engine.names()
+        np.testing.assert_array_equal(opened.sequences.of(["P_7"])[0], SEQUENCE["P_7"])
+
+        publish(POINTS, "b", engine)
+        frames = engine.directory / name / "sequences" / "frames.npy"
+        os.truncate(frames, frames.stat().st_size - 1)
+        with pytest.raises(DamagedCollection, match=r"frames\.npy is missing or cut short"):
+            Searcher(Embedded(engine.directory)).similar("P_1")
+
+
+@pytest.mark.parametrize("kind", ["embedded", "stub"])
+def test_without_sequences_re_ranking_says_what_it_needs(kind):
+    points = POINTS if kind == "stub" else make_points(12)  # a server keeps none
+    with in_memory() as directory, engine_of_kind(kind, directory) as engine:
+        assert publish(points, "b", engine).rate is None
+        with pytest.raises(InvalidQuery, match=r"holds none: publish .* the embedded engine"):
+            Searcher(engine).similar("P_1", rerank=True)
+
+
+def test_a_collection_is_named_by_its_sequences_too():
+    sequences = make_sequences()
+    changed = [*sequences[:5], sequences[5][::-1], *sequences[6:]]
+    names = {
+        points.describe("b").name
+        for points in (
+            POINTS,
+            with_sequences(changed),
+            with_sequences(sequences, rate=2 * RATE),
+            make_points(40, clique=EACH),
+        )
+    }
+    assert len(names) == 4
+    assert with_sequences(sequences).describe("b").name == POINTS.describe("b").name
+    nothing = with_sequences([each[:0] for each in sequences])
+    assert nothing.describe("b").name == make_points(40, clique=EACH).describe("b").name
+
+
+def test_sequences_that_do_not_read_back_are_not_published():
+    with in_memory() as directory:
+        engine = Embedded(directory / "qdrant")
+        build = engine.build
+        bent = dataclasses.replace(POINTS, sequences=POINTS.sequences[::-1])
+        engine.build = lambda description, points: build(description, bent)
+        with pytest.raises(
+            PublishError, match="the sequence of P_0 isn't the one that was written"
+        ):
+            publish(POINTS, "b", engine)
+        assert engine.names() == []
+
+
+def test_a_background_is_high_for_what_resembles_many_and_blind_to_one_version():
+    tunes = [make_tune(seed, 30) for seed in range(12)]
+    plain = reranking.backgrounds(tunes, RATE)
+    tunes[1] = noisy(tunes[0], 1)
+    pair = reranking.backgrounds(tunes, RATE)
+    assert pair[0] < 1.1 * plain.max()
+    tunes[2], tunes[3] = noisy(tunes[0], 2), noisy(tunes[0], 3)
+    many = reranking.backgrounds([*tunes, tunes[0][:0]], RATE)
+    assert many[:4].min() > many[4:].max()
+    assert many[12] == 0
+    assert reranking.backgrounds(tunes[:1], RATE).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("sequences", "rate", "words"),
+    [
+        ([np.zeros((5, 2, 12))], RATE, "2 ids and 1 sequences"),
+        ([np.zeros((5, 2, 12)), np.zeros((5, 12))], RATE, r"P_2 has the shape \(5, 12\)"),
+        ([np.zeros((5, 2, 12)), np.full((5, 2, 12), np.nan)], RATE, "P_2 is not finite"),
+        ([np.zeros((5, 2, 12))] * 2, None, "their rate in frames a second, which can't be None"),
+        ([np.zeros((5, 2, 12))] * 2, 0.0, "can't be 0.0"),
+    ],
+)  # fmt: skip
+def test_sequences_that_cannot_be_aligned_are_refused(sequences, rate, words):
+    with pytest.raises(InvalidPoints, match=words):
+        search.Points(["P_1", "P_2"], np.zeros((2, 1)), [{"work_id": "W_1"}] * 2, sequences, rate)

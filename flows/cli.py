@@ -302,17 +302,21 @@ def serve(
 @app.command(hidden=True)
 def demo() -> None:
     """Run the pipeline on the sample, then ask it something."""
+    run, run_cluster = _flow("pipeline"), _flow("cluster")
+
     import search
 
-    run_cluster = _flow("cluster")
-    run = _flow("pipeline")
-
+    # As many batches as so few works need.
+    result = run(SAMPLE, encoder="version", config={"epochs": 3})
+    clusters = run_cluster(Path(result["paths"]["features"]))
+    result["paths"]["plots"] += clusters["paths"]["plots"]
+    # Of a work that was held out: the encoder has never met it.
+    query = "P_249990"
     console = Console()
-    result = run(SAMPLE, encoder="version")
-    run_cluster(Path(result["paths"]["features"]))
-    console.rule("covers similar P_135582")
-    _show_matches("P_135582", search.similar("P_135582"), as_json=False)
-    console.rule("how good is it")
+    for rerank in (False, True):
+        console.rule(f"covers similar {query} --limit 5{' --rerank' * rerank}")
+        _show_matches(query, search.similar(query, 5, rerank=rerank), as_json=False)
+    console.rule("how good is it, before re-ranking")
     _show_result(result, as_json=False)
 
 
@@ -431,16 +435,21 @@ def _show_matches(track_id: str, matches: Sequence[Any], as_json: bool) -> None:
         _print_json({"query": track_id, "matches": found})
         return
     aligned = any(match.alignment for match in matches)
+    about = ["title"] if aligned else ["work", "title", "artist"]
     _table(
-        ["", "track", "work", "title", "artist", "distance", "same work"]
-        + (["key", "stretch"] if aligned else []),
+        ["", "track", *about, "distance", "same work", *(["key", "stretch"] if aligned else [])],
         (
             [
                 rank,
                 match.track_id,
-                match.work_id,
-                match.title or match.work_title,
-                match.artist or match.work_artist,
+                *(
+                    {
+                        "work": match.work_id,
+                        "title": match.title or match.work_title,
+                        "artist": match.artist or match.work_artist,
+                    }[column]
+                    for column in about
+                ),
                 match.distance,
                 "yes" if match.same_work else "",
                 *(_alignment(match.alignment) if aligned else []),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from embedding.features import FEATURE_NAMES
 from embedding.scaling import Standardizer
 from embedding.store import FeatureStore
+from embedding.weights import arrays_of, fill
 
 #: Rows embedded at once, so that memory stays flat however large the catalogue is.
 ROWS = 16_384
@@ -123,8 +124,7 @@ class Autoencoder(nn.Module):
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The weights and the training statistics, by name."""
-        weights = {name: value.numpy(force=True) for name, value in self.state_dict().items()}
-        return {**weights, **self.standardizer.tensors()}
+        return {**arrays_of(self), **self.standardizer.tensors()}
 
     @classmethod
     def from_tensors(cls, config: AutoencoderConfig, tensors: dict[str, np.ndarray]) -> Autoencoder:
@@ -139,16 +139,8 @@ class Autoencoder(nn.Module):
         """
         with torch.device("meta"):  # shapes without random weights, which are not wanted here
             made = cls(config)
-        standardizer = Standardizer.from_tensors(tensors)
-        expected = {name: tuple(weight.shape) for name, weight in made.state_dict().items()}
-        weights = {name: each for name, each in tensors.items() if name in expected}
-        for name, shape in expected.items():
-            if weights[name].shape != shape:
-                raise ValueError(f"tensor {name} has shape {weights[name].shape}, expected {shape}")
-        made.standardizer = standardizer
-        made.load_state_dict(
-            {name: torch.from_numpy(each) for name, each in weights.items()}, assign=True
-        )
+        made.standardizer = Standardizer.from_tensors(tensors)
+        fill(made, tensors)
         return made
 
 

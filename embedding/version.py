@@ -29,12 +29,10 @@ from embedding.descriptors import (
     unusable,
 )
 from embedding.store import FeatureStore
+from embedding.weights import arrays_of, fill
 
 #: Sequences embedded at once: enough to fill a processor, few enough to fit in a cache.
 ROWS = 32
-
-#: What batch normalisation keeps beside its statistics; it computes nothing with it.
-COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -297,15 +295,7 @@ class VersionEncoder:
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The projection and the weights, by name."""
-        weights = self.network.state_dict()
-        return {
-            **self.projection.tensors(),
-            **{
-                f"network.{name}": each.numpy(force=True)
-                for name, each in weights.items()
-                if not name.endswith(COUNTER)
-            },
-        }
+        return {**self.projection.tensors(), **arrays_of(self.network, "network.")}
 
     @classmethod
     def from_tensors(cls, config: VersionConfig, tensors: dict[str, np.ndarray]) -> VersionEncoder:
@@ -320,17 +310,5 @@ class VersionEncoder:
         """
         with torch.device("meta"):  # shapes without random weights, which are not wanted here
             network = TwelveKeyNet(config)
-        weights = {}
-        for name, expected in network.state_dict().items():
-            if name.endswith(COUNTER):
-                weights[name] = torch.tensor(0)
-                continue
-            weight = tensors[f"network.{name}"]
-            if weight.shape != expected.shape:
-                raise ValueError(
-                    f"tensor network.{name} has shape {weight.shape}, "
-                    f"expected {tuple(expected.shape)}"
-                )
-            weights[name] = torch.from_numpy(weight)
-        network.load_state_dict(weights, assign=True)
+        fill(network, tensors, "network.")
         return cls(config, Projection.from_tensors(tensors), network.eval())

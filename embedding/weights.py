@@ -1,0 +1,41 @@
+"""The weights of a network as named arrays, and back."""
+
+import numpy as np
+import torch
+from torch import nn
+
+#: Batch normalisation counts batches while it trains; nothing that is used reads the count.
+COUNTER = "num_batches_tracked"
+
+
+def arrays_of(network: nn.Module, prefix: str = "") -> dict[str, np.ndarray]:
+    """Return every weight as an array, named `prefix` and its name in the network."""
+    return {
+        f"{prefix}{name}": weight.numpy(force=True)
+        for name, weight in network.state_dict().items()
+        if not name.endswith(COUNTER)
+    }
+
+
+def fill(network: nn.Module, arrays: dict[str, np.ndarray], prefix: str = "") -> None:
+    """Give a network, which may be on the device "meta", the weights of `arrays_of`.
+
+    Raises
+    ------
+    KeyError
+        If one is missing.
+    ValueError
+        If one is of another shape than the network's.
+    """
+    weights = {}
+    for name, expected in network.state_dict().items():
+        if name.endswith(COUNTER):
+            weights[name] = torch.tensor(0)
+            continue
+        array = arrays[f"{prefix}{name}"]
+        if array.shape != expected.shape:
+            raise ValueError(
+                f"tensor {prefix}{name} has shape {array.shape}, expected {tuple(expected.shape)}"
+            )
+        weights[name] = torch.from_numpy(array)
+    network.load_state_dict(weights, assign=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from search import Points
 from search.collection import Engine
@@ -96,10 +97,12 @@ def engine_of_kind(kind: str, directory: Path):
         return
     if QDRANT_URL is None:
         pytest.skip("NOT TESTED against a Qdrant server: set QDRANT_URL to an empty one")
-    engine = Server(QDRANT_URL, QDRANT_API_KEY, lock)
-    if engine.names():
-        pytest.fail(f"{engine.location} holds collections, and these tests would drop them")
-    yield engine
-    for name in engine.names():
-        engine.drop(name)
-    engine.client.close()
+    # There is one server for all tests, and several processes that test.
+    with FileLock(Path(tempfile.gettempdir()) / "covers-tests-server.lock"):
+        engine = Server(QDRANT_URL, QDRANT_API_KEY, lock)
+        if engine.names():
+            pytest.fail(f"{engine.location} holds collections, and these tests would drop them")
+        yield engine
+        for name in engine.names():
+            engine.drop(name)
+        engine.client.close()

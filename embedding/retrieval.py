@@ -1,6 +1,6 @@
 """Retrieval metrics: where a query's versions stand among all other performances."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,6 +97,52 @@ def retrieval(distances: Distances, work_ids: Iterable[str], track_ids: Iterable
         ]
 
     ranks = [each for block in over_blocks(queries, n, rank) for each in block]
+    return _measured(ranks, cliques, np.arange(queries))
+
+
+def retrieval_of(
+    rankings: Mapping[int, Ints], work_ids: Iterable[str], track_ids: Iterable[str]
+) -> Retrieval:
+    """Measure rankings that were made in another way than by distances between all.
+
+    Parameters
+    ----------
+    rankings : mapping of int to np.ndarray, shape=(performances - 1,)
+        For some queries, by their place in the ids: the places of all others, the best first.
+    work_ids, track_ids : iterable of str
+        As for `retrieval`.
+
+    Raises
+    ------
+    ValueError
+        As for `retrieval`; or if a ranking is none, or none is of a query whose work has another
+        performance. Others than these are left out.
+    """
+    cliques = group(work_ids, track_ids)
+    place = np.argsort(cliques.order)
+    ranks = {}
+    for query, ranking in rankings.items():
+        ranked = np.concatenate([[query], ranking])
+        if not np.array_equal(np.sort(ranked), np.arange(len(place))):
+            raise ValueError(
+                f"The ranking of query {query} is not made of all {len(place) - 1} other "
+                "performances, each once."
+            )
+        row = place[query]
+        versions = np.flatnonzero(cliques.work[place[ranking]] == cliques.work[row])
+        if len(versions):
+            ranks[row] = versions + 1
+    if not ranks:
+        raise ValueError(
+            f"None of the {len(rankings)} rankings is of a query that has a match: rank others."
+        )
+    rows = np.array(sorted(ranks))
+    return _measured([ranks[row] for row in rows], cliques, rows)
+
+
+def _measured(ranks: Sequence[Ints], cliques: Cliques, rows: Ints) -> Retrieval:
+    """Make the figures from the sorted ranks of what is relevant to the queries in these rows."""
+    n = len(cliques.order)
     relevant = np.array([len(each) for each in ranks])
     starts = np.cumsum(relevant) - relevant
     flat = np.concatenate(ranks)
@@ -114,11 +160,11 @@ def retrieval(distances: Distances, work_ids: Iterable[str], track_ids: Iterable
         hits_at_10=float((first <= 10).mean()),
         p_at_10=float(p_at_10.mean()),
         nar=float(nar.mean()),
-        counts=cliques.counts(),
+        counts={**cliques.counts(), "queries": len(rows)},
         per_query=pl.DataFrame(
             {
-                "track_id": cliques.track_ids[:queries],
-                "work_id": cliques.works[cliques.work[:queries]],
+                "track_id": cliques.track_ids[rows],
+                "work_id": cliques.works[cliques.work[rows]],
                 "relevant": relevant,
                 "first": first,
                 "ap": ap,

@@ -15,7 +15,7 @@ from vectors import collections, many
 
 from embedding import distances as blocks
 from embedding.distances import DistanceMatrix, Euclidean
-from embedding.retrieval import bootstrap_interval, retrieval
+from embedding.retrieval import bootstrap_interval, retrieval, retrieval_of
 
 
 def plain_rankings(rows, works, tracks):
@@ -83,6 +83,35 @@ def test_six_performances_on_a_line_give_what_a_hand_computes():
 def test_of_two_equally_near_the_smaller_track_id_ranks_first(version, other, rank):
     found = retrieval(Euclidean([[0], [1], [-1]]), ["W_a", "W_a", "W_b"], ["P_1", version, other])
     assert found.per_query["first"][0] == rank
+
+
+@given(collections())
+def test_rankings_by_distance_measure_as_the_distances_do(collection):
+    vectors, works, tracks = collection
+    rankings = {}
+    for query in range(len(vectors)):
+        distances = np.linalg.norm(np.asarray(vectors, float) - vectors[query], axis=1)
+        order = sorted(range(len(vectors)), key=lambda i: (distances[i], tracks[i]))
+        rankings[query] = np.array([i for i in order if i != query])
+    found = retrieval_of(rankings, works, tracks)
+    by_distance = retrieval(Euclidean(vectors), works, tracks)
+    assert found.summary() == by_distance.summary()
+    assert found.per_query.equals(by_distance.per_query)
+
+
+def test_some_rankings_measure_these_queries_among_all_candidates():
+    rankings = {0: np.array([3, 1, 5, 2, 4]), 5: np.array([0, 1, 2, 3, 4])}
+    found = retrieval_of(rankings, LINE_WORKS, LINE_TRACKS)
+    assert found.per_query["track_id"].to_list() == ["P_1"]  # P_6 has no version
+    assert found.map == 1 / 2
+    assert (found.counts["queries"], found.counts["performances"]) == (1, 6)
+
+
+def test_what_is_no_ranking_is_refused():
+    with pytest.raises(ValueError, match="ranking of query 0 is not made of all 5 other"):
+        retrieval_of({0: np.array([1, 2, 3])}, LINE_WORKS, LINE_TRACKS)
+    with pytest.raises(ValueError, match="None of the 1 rankings is of a query that has a match"):
+        retrieval_of({5: np.array([0, 1, 2, 3, 4])}, LINE_WORKS, LINE_TRACKS)
 
 
 def test_what_a_block_is_too_coarse_to_tell_apart_is_still_ranked_by_distance():

@@ -5,6 +5,7 @@ bundle.json           encoder, configuration, columns, dimension, content hash; 
 weights.safetensors   every array of the encoder, scaling included
 works.parquet         the works it was trained on and chosen by: work_id, side
 loss_curve.csv        epoch, train, validation; no rows where nothing was iterated
+calibration.json      how far to trust its distances; added by `flows.calibrate`
 ```
 
 A new kind of encoder joins by a line in `ENCODERS`, and one in `training.FITS`.

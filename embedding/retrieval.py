@@ -1,6 +1,6 @@
 """Retrieval metrics: where a query's versions stand among all other performances."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,14 +101,14 @@ def retrieval(distances: Distances, work_ids: Iterable[str], track_ids: Iterable
 
 
 def retrieval_of(
-    rankings: Mapping[int, Ints], work_ids: Iterable[str], track_ids: Iterable[str]
+    rankings: Iterable[tuple[int, Ints]], work_ids: Iterable[str], track_ids: Iterable[str]
 ) -> Retrieval:
     """Measure rankings that were made in another way than by distances between all.
 
     Parameters
     ----------
-    rankings : mapping of int to np.ndarray, shape=(performances - 1,)
-        For some queries, by their place in the ids: the places of all others, the best first.
+    rankings : iterable of (int, np.ndarray of shape=(performances - 1,))
+        Some queries, by their place in the ids, and the places of all others, the best first.
     work_ids, track_ids : iterable of str
         As for `retrieval`.
 
@@ -121,7 +121,7 @@ def retrieval_of(
     cliques = group(work_ids, track_ids)
     place = np.argsort(cliques.order)
     ranks = {}
-    for query, ranking in rankings.items():
+    for query, ranking in rankings:
         ranked = np.concatenate([[query], ranking])
         if not np.array_equal(np.sort(ranked), np.arange(len(place))):
             raise ValueError(
@@ -134,7 +134,7 @@ def retrieval_of(
             ranks[row] = versions + 1
     if not ranks:
         raise ValueError(
-            f"None of the {len(rankings)} rankings is of a query that has a match: rank others."
+            "None of the rankings is of a query that has a match: rank those of other queries."
         )
     rows = np.array(sorted(ranks))
     return _measured([ranks[row] for row in rows], cliques, rows)

@@ -425,6 +425,12 @@ def _show_result(result: dict[str, Any], as_json: bool) -> None:
         _print_json(result)
         return
     _table(["measure", "value"], result["metrics"].items())
+    if again := result.get("reranked"):
+        names = ["map", "mr1", "hits@1", "hits@10", "queries"]
+        _table(["re-ranked", "value"], ((name, again[name]) for name in names))
+    for kind, sure in result.get("certainty", {}).items():
+        figures = {name: value for name, value in sure.items() if isinstance(value, float)}
+        _table([f"probability by {kind}", "value"], figures.items())
     Console(soft_wrap=True).print(result["measured_on"]["summary"], highlight=False)
     _say_paths(result["paths"])
 

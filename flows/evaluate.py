@@ -13,13 +13,16 @@ from embedding import bundle as bundles
 from embedding.distances import Euclidean
 from embedding.retrieval import bootstrap_interval, retrieval
 from embedding.separation import separation
+from embedding.store import FeatureStore
 from flows import plots
-from flows.embed import VECTORS
+from flows.calibrate import read_calibration
+from flows.embed import VECTORS, points_of
 from flows.show import show_figures
+from flows.trial import ask, certainty, retrieved
 from flows.workspace import Workspace, key, make_once
 
 #: Counted up when a metric's definition or a plot changes, so that it is computed anew.
-VERSION = 1
+VERSION = 2
 
 
 @flow(name="evaluate", flow_run_name="evaluate")
@@ -62,7 +65,8 @@ def measure(vectors: Path, home: Path) -> Path:
     logger = get_run_logger()
     workspace = Workspace(home)
     made_with = _origin(vectors)
-    bundle = bundles.load(workspace.path("bundles", made_with["bundle"]))
+    bundle_path = workspace.root / made_with["bundle"]
+    bundle = bundles.load(bundle_path)
     place = workspace.path("evaluations", f"{vectors.parent.name}-{key(VERSION, bundle.id)}")
 
     def make(directory: Path) -> None:
@@ -81,7 +85,7 @@ def measure(vectors: Path, home: Path) -> Path:
         queries = found.per_query
         found.per_query.write_parquet(directory / "queries.parquet")
         apart.per_clique.write_parquet(directory / "cliques.parquet")
-        result = {
+        result: dict[str, Any] = {
             "metrics": found.summary() | apart.summary(),
             "intervals": {
                 name: bootstrap_interval(values, queries["work_id"], seed=0)
@@ -97,6 +101,21 @@ def measure(vectors: Path, home: Path) -> Path:
                 "summary": _summary(made_with["data"], len(table), int(seen.sum())),
             },
         }
+        store = FeatureStore.open(workspace.root / made_with["features"])
+        points = points_of(table, store, read_calibration(bundle_path))
+        sure = {}
+        for kind, rerank in {"distance": False, "reranked": True}.items():
+            if rerank and points.sequences is None:
+                continue
+            trial = ask(points, bundle.id, rerank=rerank, scratch=directory)
+            trial.matches.write_parquet(directory / f"matches_{kind}.parquet")
+            if rerank:
+                result["reranked"] = retrieved(trial, points)
+            if (sure_of := certainty(trial, points)) is not None:
+                sure[kind] = sure_of
+        if sure:
+            result["certainty"] = sure
+            plots.save(plots.reliability(sure), directory / "reliability.png")
         text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
         (directory / "metrics.json").write_text(text, encoding="utf-8")
         plots.save(plots.separation(apart), directory / "separation.png")
@@ -110,7 +129,7 @@ def measure(vectors: Path, home: Path) -> Path:
 
 
 def _origin(vectors: Path) -> dict[str, str]:
-    """Read what the vectors were made from: bundle, bundle_id and data."""
+    """Read what the vectors were made from: bundle, bundle_id, data and features."""
     if not vectors.is_file():
         raise FileNotFoundError(f"There is no {vectors}: name a vectors.parquet of `covers embed`.")
     made_with = pl.read_parquet_metadata(vectors)

@@ -4,9 +4,9 @@ No pyplot, so nothing global changes and flows may draw in any thread.
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -101,6 +101,32 @@ def loss_curve(curve: pl.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss (mean squared error)")
     return _finish(ax, "Training")
+
+
+def reliability(sure: Mapping[str, Mapping[str, Any]], ax: Axes | None = None) -> Axes:
+    """Draw the share of matches that are versions over the probability that was stated for them.
+
+    Parameters
+    ----------
+    sure : mapping
+        By the name of the evidence, what `flows.trial.certainty` gives.
+    ax : Axes, optional
+        Where to draw.
+    """
+    ax = ax or _new_axes()
+    ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="as stated")
+    for (name, one), (colour, mark) in zip(sure.items(), MARKS, strict=False):
+        curve = one["curve"]
+        sizes = [12 + 40 * np.log10(row["pairs"]) for row in curve]
+        stated, observed = ([row[key] for row in curve] for key in ("stated", "observed"))
+        ax.plot(stated, observed, color=colour, linewidth=1.2)
+        label = f"{name}: error {one['calibration_error']:.3f}"
+        ax.scatter(stated, observed, sizes, color=colour, marker=mark, label=label, zorder=3)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(xmax=1))
+    ax.set_xlabel("probability of being a version, as stated")
+    ax.set_ylabel("share that are versions")
+    return _finish(ax, "Ten likeliest matches of each query; larger marks are more pairs")
 
 
 def elbow(found: Clusters, ax: Axes | None = None) -> Axes:

@@ -11,6 +11,7 @@ from embedding import bundle as bundles
 from embedding.splits import split_works
 from embedding.store import FeatureStore
 from embedding.training import train as train_on
+from flows.calibrate import calibrate
 from flows.workspace import Workspace, claimed, key
 
 
@@ -23,7 +24,7 @@ def train(
     seed: int = 0,
     home: Path | None = None,
 ) -> Path:
-    """Train an encoder, unless the same one has been trained on the same features.
+    """Train and calibrate an encoder, unless the same has been done with the same features.
 
     Parameters
     ----------
@@ -47,7 +48,9 @@ def train(
     """
     workspace = Workspace.at(home)
     features = features or workspace.latest("features", "store.json")
-    return train_encoder(features, encoder, config, hold_out, seed, workspace.root)
+    bundle = train_encoder(features, encoder, config, hold_out, seed, workspace.root)
+    calibrate(bundle, features)
+    return bundle
 
 
 @task(cache_policy=NO_CACHE)

@@ -5,6 +5,7 @@
 """
 
 from search.alignment import Alignment, Stretch
+from search.calibration import Calibration
 from search.collection import Description, Points
 from search.errors import (
     DamagedCollection,
@@ -17,12 +18,14 @@ from search.errors import (
     ServerUnreachable,
     TrackNotFound,
 )
+from search.matches import Identification, Match, Work
 from search.publishing import Status, publish, rollback
 from search.query import (
-    Match,
     Searcher,
     connect,
     distance,
+    identify,
+    same_work,
     similar,
     similar_many,
     similar_to,
@@ -32,8 +35,10 @@ from search.query import (
 
 __all__ = [
     "Alignment",
+    "Calibration",
     "DamagedCollection",
     "Description",
+    "Identification",
     "InvalidPoints",
     "InvalidQuery",
     "Match",
@@ -47,10 +52,13 @@ __all__ = [
     "Status",
     "Stretch",
     "TrackNotFound",
+    "Work",
     "connect",
     "distance",
+    "identify",
     "publish",
     "rollback",
+    "same_work",
     "similar",
     "similar_many",
     "similar_to",

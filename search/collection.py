@@ -9,16 +9,17 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 from uuid import UUID, uuid5
 
 import numpy as np
 import numpy.typing as npt
 
+from search.calibration import Calibration, usual_distances
 from search.errors import InvalidPoints
 from search.fields import FIELDS, KIND, Condition, fits
 
@@ -33,7 +34,11 @@ Payload: TypeAlias = dict[str, Any]
 NAMESPACE = UUID("cee07c72-9fbf-5ce6-bb0e-2826bdd8ca19")
 
 #: Goes into a collection's name, so that a change of what a point looks like builds a new one.
-LAYOUT = 1
+LAYOUT = 2
+
+#: The field that isn't given but computed: mean and standard deviation of a performance's distances
+#: to others.
+USUAL_DISTANCE = "usual_distance"
 
 #: Vectors of up to so many bytes are compared one by one as they are, which is exact and takes 1 ms
 #: a query at 25,000 x 128. How an engine does with more is its own.
@@ -69,6 +74,8 @@ class Points:
         to re-rank, and None where all are empty.
     rate : float, optional
         Frames a second of the sequences; None without any.
+    calibration : Calibration, optional
+        Of the bundle that made the vectors. Needed to say how likely a match is.
 
     Raises
     ------
@@ -81,6 +88,7 @@ class Points:
     payloads: Sequence[Mapping[str, object]]
     sequences: Sequence[Frames] | None = None
     rate: float | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         counts = len(self.track_ids), len(self.vectors), len(self.payloads)
@@ -109,6 +117,7 @@ class Points:
         self.track_ids = [self.track_ids[i] for i in order]
         self.vectors = vectors[order]
         self.payloads = payloads
+        self._usual = usual_distances(self.vectors).round(6).tolist()
 
     def __len__(self) -> int:
         return len(self.track_ids)
@@ -120,7 +129,7 @@ class Points:
 
     def payload(self, i: int, bundle: str) -> Payload:
         """Return what is stored beside vector `i` when it comes from `bundle`."""
-        return {**self.payloads[i], "bundle": bundle}
+        return {**self.payloads[i], "bundle": bundle, USUAL_DISTANCE: self._usual[i]}
 
     def describe(self, bundle: str) -> "Description":
         """Name the collection these points make: by its bundle, and by what is in it.
@@ -142,6 +151,8 @@ class Points:
             content.update(f"{self.rate} {[len(sequence) for sequence in self.sequences]}".encode())
             for sequence in self.sequences:
                 content.update(sequence.tobytes())
+        content.update(repr(self.calibration).encode())
+        sizes = np.array([payload["clique_size"] for payload in self.payloads])
         return Description(
             name=f"covers-{bundle}-{content.hexdigest()[:8]}",
             bundle=bundle,
@@ -149,6 +160,9 @@ class Points:
             dimension=self.dimension,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             rate=self.rate,
+            versions=float((sizes - 1).mean()),
+            linked=float((sizes > 1).mean()),
+            calibration=self.calibration,
         )
 
 
@@ -248,6 +262,12 @@ class Description:
         When it was built, ISO 8601 in UTC.
     rate : float or None
         Frames a second of the sequences it holds; None without any.
+    versions : float, at least 0
+        How many others of its work a performance has here, on average.
+    linked : float in [0, 1]
+        Share of the performances whose work has another one here.
+    calibration : Calibration or None
+        How far to trust its distances; None where the bundle doesn't know.
     """
 
     name: str
@@ -255,7 +275,25 @@ class Description:
     points: int
     dimension: int
     created: str
-    rate: float | None = None
+    rate: float | None
+    versions: float
+    linked: float
+    calibration: Calibration | None
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """The inverse of `dataclasses.asdict`, also after JSON has made lists of tuples.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is something else.
+        """
+        # What earlier versions published says less of itself.
+        known = {"rate": None, "versions": 0.0, "linked": 0.0, "calibration": None, **content}
+        if known["calibration"] is not None:
+            known["calibration"] = Calibration.from_json(known["calibration"])
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -304,6 +342,9 @@ class Collection(Protocol):
 
     def some_track_ids(self, limit: int) -> list[str]:
         """Return up to `limit` track ids, always the same ones."""
+
+    def everything(self) -> Iterator[Stored]:
+        """Go through all performances, by point id, which is no order of theirs."""
 
 
 class Engine(Protocol):

@@ -149,7 +149,8 @@ class Embedded:
         path = self.directory / name / "collection.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return Description(**content["description"]), content["files"], content["to_copy"]
+            description = Description.from_json(content["description"])
+            return description, content["files"], content["to_copy"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damaged(name, f"{path.name} is missing or no longer JSON") from error
 
@@ -333,6 +334,20 @@ class EmbeddedCollection:
         """Return the first track ids by point id, which is no order of theirs."""
         records, _ = self._shard.scroll(edge.ScrollRequest(limit=limit, with_payload=["track_id"]))
         return [record.payload["track_id"] for record in records if record.payload]
+
+    def everything(self) -> Iterator[Stored]:
+        """Scroll, a batch at a time."""
+        start: Any = None
+        while True:
+            request = edge.ScrollRequest(
+                offset=start, limit=1000, with_payload=True, with_vector=True
+            )
+            with _engine_errors(self._damaged):
+                records, start = self._shard.scroll(request)
+            for record in records:
+                yield Stored(np.array(record.vector, dtype=np.float32), record.payload or {})
+            if start is None:
+                return
 
 
 def _write(shard_directory: Path, description: Description, points: Points) -> None:

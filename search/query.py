@@ -2,7 +2,7 @@
 
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
@@ -10,14 +10,15 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from search import settings
-from search.alignment import STACK_SECONDS, Alignment, explain, similarities
-from search.collection import Candidate, Collection, Engine, Vectors
+from search import judging, settings
+from search.calibration import relative
+from search.collection import USUAL_DISTANCE, Candidate, Collection, Engine, Payload, Vectors
 from search.errors import CollectionGone, InvalidQuery, SearchError, TrackNotFound
 from search.fields import Condition, conditions
+from search.matches import Identification, Match
 from search.publishing import Status
 from search.publishing import status as published
-from search.reranking import CANDIDATES, ranking_score
+from search.reranking import CANDIDATES
 
 Answer = TypeVar("Answer")
 Where = Mapping[str, object]
@@ -35,46 +36,21 @@ SCANNED = 10_000
 
 
 @dataclass(frozen=True)
-class Match:
-    """A performance near to the query.
-
-    Attributes
-    ----------
-    track_id, work_id : str
-        The performance, and the work it is a version of.
-    title, work_title, artist, work_artist : str or None
-        Of the performance and of the work, where known.
-    year : int or None
-        When the performance was released, where known.
-    distance : float, at least 0
-        Euclidean, between the query's vector and this one's.
-    same_work : bool or None
-        Whether it is of the query's work; None for a query that is only a vector.
-    alignment : Alignment or None
-        Which stretch of it matches which of the query, where the search was to re-rank and this is
-        one of the candidates it aligned.
-    """
-
-    track_id: str
-    work_id: str
-    title: str | None
-    work_title: str | None
-    artist: str | None
-    work_artist: str | None
-    year: int | None
-    distance: float
-    same_work: bool | None
-    alignment: Alignment | None = None
-
-
-@dataclass(frozen=True)
 class Query:
     """What to look for, and whose it is, if it is a performance of the collection."""
 
     vector: Vectors
-    track_id: str | None = None
-    work_id: str | None = None
-    clique_size: int = 0
+    payload: Payload = field(default_factory=dict)
+
+    @property
+    def track_id(self) -> str | None:
+        """Its id."""
+        return self.payload.get("track_id")
+
+    @property
+    def work_id(self) -> str | None:
+        """Its work."""
+        return self.payload.get("work_id")
 
 
 def connect(home: Path | None = None) -> Engine:
@@ -130,8 +106,8 @@ class Searcher:
         limit : int in [1, 10000]
             The most matches to return.
         rerank : bool
-            Whether to align the nearest `CANDIDATES` (100) with the query and put those first that
-            align best, see `search.reranking`; the others follow by distance. Slower, better at
+            Whether to align the nearest `CANDIDATES` (100) with the query and put the likeliest
+            versions first, see `search.reranking`; the others follow by distance. Slower, better at
             covers, and every aligned match says how. Needs a collection with sequences, in the
             embedded engine.
         leave_out_same_work : bool
@@ -169,7 +145,8 @@ class Searcher:
                 met,
                 leave_out_same_work=leave_out_same_work,
             )
-            return _reranked(collection, track_id, nearest, limit)
+            aligned = judging.Aligned(collection, track_id, nearest[:CANDIDATES])
+            return [*aligned.matches(aligned.order[:limit]), *nearest[CANDIDATES:limit]]
 
         return self._ask(answer)
 
@@ -265,6 +242,65 @@ class Searcher:
 
         return self._ask(answer)
 
+    def same_work(self, a: str, b: str) -> Match:
+        """Judge whether two performances are versions of one work.
+
+        They are aligned where their sequences can be, both ways round, so that the answer is the
+        same for both orders.
+
+        Returns
+        -------
+        Match
+            Of b, as it is seen from a, with its `probability`.
+
+        Raises
+        ------
+        TrackNotFound
+            If either isn't in the collection.
+        InvalidQuery
+            If the two are one, or the bundle isn't calibrated.
+        """
+        if a == b:
+            raise InvalidQuery(f"{a} is one performance: name two different ones to compare.")
+
+        def answer(collection: Collection) -> Match:
+            judging.calibration_of(collection)
+            one, other = _look_up(collection, [a, b])
+            distance = float(np.linalg.norm(one.vector - other.vector))
+            (match,) = _found([Candidate(distance, other.payload)], one)
+            return judging.same_work(collection, a, match)
+
+        return self._ask(answer)
+
+    def identify(self, track_id: str, limit: int = 5) -> Identification:
+        """Name the work that a performance is a version of, or say that it is none of those here.
+
+        What the performance itself is labelled plays no part, so a label can be checked by it. The
+        nearest `CANDIDATES` (100) performances are looked at, aligned where they can be.
+
+        Parameters
+        ----------
+        track_id : str
+            The query.
+        limit : int in [1, 10000]
+            The most works to list.
+
+        Raises
+        ------
+        TrackNotFound
+            If the collection has no such performance.
+        InvalidQuery
+            If the bundle isn't calibrated.
+        """
+        _check_limit(limit)
+
+        def answer(collection: Collection) -> Identification:
+            judging.calibration_of(collection)
+            (nearest,) = _matches(collection, _look_up(collection, [track_id]), CANDIDATES, ())
+            return judging.identify(collection, track_id, nearest, limit)
+
+        return self._ask(answer)
+
     def status(self) -> Status:
         """Say what is published, and what was before."""
         return published(self.engine)
@@ -312,8 +348,7 @@ def _look_up(collection: Collection, track_ids: Sequence[str]) -> list[Query]:
     for track_id, found in zip(track_ids, collection.performances(track_ids), strict=True):
         if found is None:
             raise _not_found(collection, track_id)
-        known = found.payload
-        queries.append(Query(found.vector, track_id, known["work_id"], known["clique_size"]))
+        queries.append(Query(found.vector, found.payload))
     return queries
 
 
@@ -337,7 +372,7 @@ def _matches(
     everything = collection.description.points
     fetch = (4 * limit if one_a_work else limit) + 2
     if leave_out_same_work:
-        fetch += max((query.clique_size for query in queries), default=0)
+        fetch += max((query.payload.get("clique_size", 0) for query in queries), default=0)
     while pending:
         fetch = min(fetch, everything)
         in_doubt = []
@@ -355,40 +390,9 @@ def _matches(
         pending = in_doubt
         fetch *= 4
     return [
-        [_match(candidate, query) for candidate in best]
+        judging.by_distance(collection, _found(best, query))
         for best, query in zip(chosen, queries, strict=True)
     ]
-
-
-def _reranked(
-    collection: Collection, track_id: str, nearest: Sequence[Match], limit: int
-) -> list[Match]:
-    """Order the first `CANDIDATES` by how they align, and explain those that are returned."""
-    sequences, name = collection.sequences, collection.description.name
-    if sequences is None:
-        raise InvalidQuery(
-            f"Re-ranking aligns chroma sequences, and {name} holds none: publish performances "
-            "that have chroma with the embedded engine (without QDRANT_URL), or ask without rerank."
-        )
-    rate = sequences.rate
-    (query,) = sequences.of([track_id])
-    if len(query) < STACK_SECONDS * rate:
-        raise InvalidQuery(
-            f"Performance {track_id} has {len(query) / rate:.1f} s of chroma in {name}, and "
-            f"aligning takes {STACK_SECONDS} s at least: ask without rerank."
-        )
-    track_ids = [match.track_id for match in nearest[:CANDIDATES]]
-    others = sequences.of(track_ids)
-    similarity, hypothesis = similarities(query, others, rate)
-    score = ranking_score(similarity, sequences.backgrounds(track_ids))
-    aligned = [
-        replace(
-            nearest[i],
-            alignment=explain(query, others[i], rate, float(similarity[i]), hypothesis[i]),
-        )
-        for i in np.argsort(-score, kind="stable")[:limit].tolist()
-    ]
-    return [*aligned, *nearest[CANDIDATES:limit]]
 
 
 def _choose(
@@ -407,19 +411,31 @@ def _choose(
     return best
 
 
-def _match(candidate: Candidate, query: Query) -> Match:
-    payload = candidate.payload
-    return Match(
-        track_id=payload["track_id"],
-        work_id=payload["work_id"],
-        title=payload.get("title"),
-        work_title=payload.get("work_title"),
-        artist=payload.get("artist"),
-        work_artist=payload.get("work_artist"),
-        year=payload.get("year"),
-        distance=candidate.distance,
-        same_work=None if query.work_id is None else payload["work_id"] == query.work_id,
-    )
+def _found(candidates: Sequence[Candidate], query: Query) -> list[Match]:
+    if not candidates:
+        return []
+    near: list[float | None] = [None] * len(candidates)
+    if USUAL_DISTANCE in query.payload:
+        distances = [candidate.distance for candidate in candidates]
+        usual = [candidate.payload[USUAL_DISTANCE] for candidate in candidates]
+        near = [*relative(distances, query.payload[USUAL_DISTANCE], usual).tolist()]
+    found = []
+    for candidate, relative_distance in zip(candidates, near, strict=True):
+        payload = candidate.payload
+        match = Match(
+            track_id=payload["track_id"],
+            work_id=payload["work_id"],
+            title=payload.get("title"),
+            work_title=payload.get("work_title"),
+            artist=payload.get("artist"),
+            work_artist=payload.get("work_artist"),
+            year=payload.get("year"),
+            distance=candidate.distance,
+            relative_distance=relative_distance,
+            same_work=None if query.work_id is None else payload["work_id"] == query.work_id,
+        )
+        found.append(match)
+    return found
 
 
 def _not_found(collection: Collection, track_id: str) -> TrackNotFound:
@@ -516,6 +532,16 @@ def similar_to(
 def distance(a: str, b: str) -> float:
     """Return the Euclidean distance between two performances; see `Searcher.distance`."""
     return _searcher().distance(a, b)
+
+
+def same_work(a: str, b: str) -> Match:
+    """Judge whether two performances are versions of one work; see `Searcher.same_work`."""
+    return _searcher().same_work(a, b)
+
+
+def identify(track_id: str, limit: int = 5) -> Identification:
+    """Name the work that a performance is a version of; see `Searcher.identify`."""
+    return _searcher().identify(track_id, limit)
 
 
 def status() -> Status:

@@ -2,7 +2,8 @@
 
 A similarity means little by itself, since some performances resemble everything (hubs). So each
 performance's background, its usual similarity to others of the catalogue, is measured once when a
-collection is published, and discounts it as a candidate.
+collection is published, and discounts it as a candidate. Where the bundle is calibrated, the
+candidates are ordered by how likely they are versions, which weighs in their distance too.
 """
 
 import logging
@@ -26,26 +27,25 @@ REFERENCES = 32
 TRIMMED = 0.1  # share of the references left out of a background, the most similar ones
 FLOOR = 0.1  # added before logarithms: a small similarity is common
 HUB_POWER = 0.75  # of the candidate's background, in ranking
+SPREAD = 0.3  # added to the spread of a background, which so few references tell badly
+
+
+def log_similarity(similarity: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return the log of similarities, shape=(n,): what is compared and averaged."""
+    return np.log(np.asarray(similarity, np.float64) + FLOOR)
 
 
 def ranking_score(similarity: npt.ArrayLike, background: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """What candidates are ordered by, highest first: log similarity less part of log background.
+    """What candidates are ordered by where there is no calibration, highest first.
 
     Parameters
     ----------
-    similarity, background : array_like, shape=(n,), at least 0
-        Of each candidate to the query, and to the references.
-
-    Returns
-    -------
-    np.ndarray, shape=(n,), float64
-        Minus infinity where the similarity is 0: with nothing in common, or no sequence, a low
-        background is no merit.
+    similarity : array_like, shape=(n,), at least 0
+        Of each candidate to the query.
+    background : array_like, shape=(n, 2)
+        Of each candidate.
     """
-    similarity = np.asarray(similarity, np.float64)
-    usual = np.asarray(background, np.float64) + FLOOR / 2
-    score = np.log(similarity + FLOOR) - HUB_POWER * np.log(usual)
-    return np.where(similarity > 0, score, -np.inf)
+    return log_similarity(similarity) - HUB_POWER * np.asarray(background, np.float64)[:, 0]
 
 
 def backgrounds(sequences: Sequence[Chroma], rate: float) -> Floats:
@@ -66,19 +66,21 @@ def backgrounds(sequences: Sequence[Chroma], rate: float) -> Floats:
 
     Returns
     -------
-    np.ndarray, shape=(n,), float32
-        At least 0; 0 for an empty sequence.
+    np.ndarray, shape=(n, 2), float32
+        Mean log similarity, that of similarity 0 for an empty sequence; and its standard deviation,
+        with `SPREAD` added.
     """
     chosen = [i for i in range(len(sequences)) if len(sequences[i])][:REFERENCES]
     references = [np.asarray(sequences[i]) for i in chosen]
 
-    def measure(i: int) -> float:
+    def measure(i: int) -> tuple[float, float]:
         others = [r for j, r in zip(chosen, references, strict=True) if j != i]
         ordered = np.sort(similarities(np.asarray(sequences[i]), others, rate)[0])
         kept = ordered[: int(np.ceil(len(ordered) * (1 - TRIMMED)))]
-        return float(kept.mean()) if len(kept) else 0.0
+        usual = log_similarity(kept if len(kept) else [0.0])
+        return float(usual.mean()), float(usual.std()) + SPREAD
 
-    found = np.zeros(len(sequences), np.float32)
+    found = np.zeros((len(sequences), 2), np.float32)
     # The compiled loops release the interpreter, so threads do.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for i, value in enumerate(threads.map(measure, range(len(sequences)))):

@@ -4,11 +4,12 @@
 frames.npy       every sequence end to end: (total frames, 2, 12) float16
 starts.npy       (n + 1,) int64: sequence i is frames[starts[i] : starts[i + 1]]
 ids.npy          (n,) the bytes of the point ids, increasing
-background.npy   (n,) float32, see `search.reranking`
+background.npy   (n, 2) float32, see `search.reranking.backgrounds`
 ```
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +65,13 @@ class Sequences:
         return [self._frames[starts[row] : starts[row + 1]] for row in self._rows(track_ids)]
 
     def backgrounds(self, track_ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Backgrounds of performances of the collection, shape=(n,)."""
+        """Backgrounds of performances of the collection, shape=(n, 2)."""
         return np.asarray(self._background[self._rows(track_ids)])
+
+    @cached_property
+    def mean_background(self) -> float:
+        """The mean over all of them."""
+        return float(self._background[:, 0].mean(dtype=np.float64))
 
     def _rows(self, track_ids: Sequence[str]) -> npt.NDArray[np.intp]:
         return np.searchsorted(self._ids, _ids(track_ids))

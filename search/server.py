@@ -10,6 +10,7 @@ import contextlib
 import importlib.metadata
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,7 +197,7 @@ class Server:
                 raise CollectionGone(
                     f"The Qdrant server at {self.location} has no collection {name} any more."
                 )
-            self._described[name] = Description(name=name, **metadata["covers"])
+            self._described[name] = Description.from_json({"name": name, **metadata["covers"]})
         return self._described[name]
 
     def build(self, description: Description, points: Points) -> None:
@@ -204,6 +205,8 @@ class Server:
         from qdrant_client import models
 
         name = description.name
+        facts = asdict(replace(description, rate=None))  # sequences aren't kept here
+        del facts["name"]
         index = {
             str: models.PayloadSchemaType.KEYWORD,
             int: models.PayloadSchemaType.INTEGER,
@@ -217,14 +220,7 @@ class Server:
                     size=points.dimension, distance=models.Distance.EUCLID
                 ),
                 hnsw_config=models.HnswConfigDiff(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT),
-                metadata={
-                    "covers": {
-                        "bundle": description.bundle,
-                        "points": description.points,
-                        "dimension": description.dimension,
-                        "created": description.created,
-                    }
-                },
+                metadata={"covers": facts},
             )
             # Before the points, so that the graph is built with the filters in mind.
             for field, kind in FIELDS.items():
@@ -334,6 +330,23 @@ class ServerCollection:
                 self.description.name, limit=limit, with_payload=["track_id"]
             )
         return [record.payload["track_id"] for record in records if record.payload]
+
+    def everything(self) -> Iterator[Stored]:
+        """Scroll, a batch a request."""
+        start: Any = None
+        while True:
+            with self._server._asking():
+                records, start = self._server.client.scroll(
+                    self.description.name,
+                    limit=BATCH,
+                    offset=start,
+                    with_payload=True,
+                    with_vectors=True,
+                )
+            for record in records:
+                yield Stored(np.array(record.vector, dtype=np.float32), record.payload or {})
+            if start is None:
+                return
 
 
 def _condition(condition: Condition) -> Any:

@@ -135,8 +135,14 @@ class ContractStub:
             return dump(self.local.count(name, asked.filter, exact=asked.exact))
         if operation == "POST /points/scroll":
             asked = models.ScrollRequest.model_validate_json(body)
-            records, _ = self.local.scroll(name, limit=asked.limit, with_payload=asked.with_payload)
-            return {"points": [dump(record) for record in records]}
+            records, following = self.local.scroll(
+                name,
+                limit=asked.limit,
+                offset=asked.offset,
+                with_payload=asked.with_payload,
+                with_vectors=asked.with_vector or False,
+            )
+            return {"points": [dump(record) for record in records], "next_page_offset": following}
         if operation == "POST /points/query/batch":
             asked = models.QueryRequestBatch.model_validate_json(body)
             return [dump(found) for found in self.local.query_batch_points(name, asked.searches)]

@@ -30,6 +30,16 @@ def test_what_is_published_is_described(engine):
     assert status(engine).previous == ()
 
 
+def test_everything_can_be_taken_out_again(engine):
+    points = make_points(1300)
+    description = publish(points, "first", engine)
+    held = {stored.payload["track_id"]: stored for stored in engine.open().everything()}
+    assert sorted(held) == list(points.track_ids)
+    for i, track_id in enumerate(points.track_ids):
+        assert held[track_id].payload == points.payload(i, description.bundle)
+        assert held[track_id].vector.tolist() == points.vectors[i].tolist()
+
+
 def test_publishing_the_same_again_changes_nothing(engine):
     first = publish(make_points(12), "bundle", engine)
     searcher = Searcher(engine)

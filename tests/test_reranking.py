@@ -65,7 +65,7 @@ def searcher(engine):
 
 
 def brute_force(track_id: str, candidates: list[str]) -> list[str]:
-    """The candidates by log(s + 0.1) - 0.75 log(b + 0.05), b measured here from its definition."""
+    """The candidates by log(s + 0.1) - 0.75 b, b measured here from its definition."""
     by_id = sorted(SEQUENCE, key=lambda name: point_id(name).bytes)
     references = [name for name in by_id if len(SEQUENCE[name])][:32]
     scores = []
@@ -73,8 +73,8 @@ def brute_force(track_id: str, candidates: list[str]) -> list[str]:
         similarity = float(similarities(SEQUENCE[track_id], [SEQUENCE[name]], RATE)[0][0])
         others = [SEQUENCE[reference] for reference in references if reference != name]
         usual = sorted(similarities(SEQUENCE[name], others, RATE)[0])[: -(len(others) // 10)]
-        hub = float(np.mean(usual))
-        score = np.log(similarity + 0.1) - 0.75 * np.log(hub + 0.05)
+        hub = float(np.mean(np.log(np.array(usual) + 0.1)))
+        score = np.log(similarity + 0.1) - 0.75 * hub
         scores.append(score if similarity > 0 else -np.inf)
     return [candidates[i] for i in np.argsort(-np.array(scores), kind="stable")]
 
@@ -210,15 +210,16 @@ def test_sequences_that_do_not_read_back_are_not_published():
 
 def test_a_background_is_high_for_what_resembles_many_and_blind_to_one_version():
     tunes = [make_tune(seed, 30) for seed in range(12)]
-    plain = reranking.backgrounds(tunes, RATE)
+    plain = reranking.backgrounds(tunes, RATE)[:, 0]
     tunes[1] = noisy(tunes[0], 1)
-    pair = reranking.backgrounds(tunes, RATE)
-    assert pair[0] < 1.1 * plain.max()
+    pair = reranking.backgrounds(tunes, RATE)[:, 0]
+    assert pair[0] < plain.max() + 0.1
     tunes[2], tunes[3] = noisy(tunes[0], 2), noisy(tunes[0], 3)
-    many = reranking.backgrounds([*tunes, tunes[0][:0]], RATE)
-    assert many[:4].min() > many[4:].max()
-    assert many[12] == 0
-    assert reranking.backgrounds(tunes[:1], RATE).tolist() == [0]
+    many, spread = reranking.backgrounds([*tunes, tunes[0][:0]], RATE).T
+    assert many[:4].mean() > many[4:].max()
+    assert many[12] == np.float32(np.log(0.1))
+    assert spread.min() == np.float32(0.3)
+    assert reranking.backgrounds(tunes[:1], RATE).tolist() == [[many[12], np.float32(0.3)]]
 
 
 @pytest.mark.parametrize(

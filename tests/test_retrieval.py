@@ -88,11 +88,11 @@ def test_of_two_equally_near_the_smaller_track_id_ranks_first(version, other, ra
 @given(collections())
 def test_rankings_by_distance_measure_as_the_distances_do(collection):
     vectors, works, tracks = collection
-    rankings = {}
+    rankings = []
     for query in range(len(vectors)):
         distances = np.linalg.norm(np.asarray(vectors, float) - vectors[query], axis=1)
         order = sorted(range(len(vectors)), key=lambda i: (distances[i], tracks[i]))
-        rankings[query] = np.array([i for i in order if i != query])
+        rankings.append((query, np.array([i for i in order if i != query])))
     found = retrieval_of(rankings, works, tracks)
     by_distance = retrieval(Euclidean(vectors), works, tracks)
     assert found.summary() == by_distance.summary()
@@ -100,7 +100,7 @@ def test_rankings_by_distance_measure_as_the_distances_do(collection):
 
 
 def test_some_rankings_measure_these_queries_among_all_candidates():
-    rankings = {0: np.array([3, 1, 5, 2, 4]), 5: np.array([0, 1, 2, 3, 4])}
+    rankings = [(0, np.array([3, 1, 5, 2, 4])), (5, np.array([0, 1, 2, 3, 4]))]
     found = retrieval_of(rankings, LINE_WORKS, LINE_TRACKS)
     assert found.per_query["track_id"].to_list() == ["P_1"]  # P_6 has no version
     assert found.map == 1 / 2
@@ -109,9 +109,9 @@ def test_some_rankings_measure_these_queries_among_all_candidates():
 
 def test_what_is_no_ranking_is_refused():
     with pytest.raises(ValueError, match="ranking of query 0 is not made of all 5 other"):
-        retrieval_of({0: np.array([1, 2, 3])}, LINE_WORKS, LINE_TRACKS)
-    with pytest.raises(ValueError, match="None of the 1 rankings is of a query that has a match"):
-        retrieval_of({5: np.array([0, 1, 2, 3, 4])}, LINE_WORKS, LINE_TRACKS)
+        retrieval_of([(0, np.array([1, 2, 3]))], LINE_WORKS, LINE_TRACKS)
+    with pytest.raises(ValueError, match="None of the rankings is of a query that has a match"):
+        retrieval_of([(5, np.array([0, 1, 2, 3, 4]))], LINE_WORKS, LINE_TRACKS)
 
 
 def test_what_a_block_is_too_coarse_to_tell_apart_is_still_ranked_by_distance():

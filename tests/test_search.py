@@ -50,7 +50,7 @@ def test_a_match_says_what_is_known_of_the_performance(searcher):
     for match in searcher.similar("P_5", limit=59):
         known = payload_of(POINTS, match.track_id)
         for field, value in asdict(match).items():
-            if field not in {"distance", "same_work"}:
+            if field not in {"distance", "relative_distance", "same_work"}:
                 assert value == known.get(field)
         assert match.same_work == (known["work_id"] == "W_1")
 

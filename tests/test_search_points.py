@@ -40,7 +40,9 @@ def test_points_are_sorted_and_completed():
         {"track_id": "P_10", "work_id": "W_1", "clique_size": 7},
         {"track_id": "P_2", "work_id": "W_1", "clique_size": 2, "title": "Two"},
     ]
-    assert made.payload(0, "b") == {**made.payloads[0], "bundle": "b"}
+    # The others are 9 and 1 away.
+    usual = {"usual_distance": [5.0, 4.0]}
+    assert made.payload(0, "b") == {**made.payloads[0], "bundle": "b", **usual}
     assert (len(made), made.dimension) == (3, 2)
 
 
@@ -50,7 +52,7 @@ def test_a_collection_is_named_by_its_content_in_whatever_order_it_comes(order):
     vectors = [[i, i / 3] for i in order]
     payloads = [{"work_id": f"W_{i // 2}", "year": 1900 + i} for i in order]
     description = Points(ids, vectors, payloads).describe("means")
-    assert description.name == "covers-means-93f94731"
+    assert description.name == "covers-means-1e9482e1"
     assert (description.points, description.dimension) == (5, 2)
 
 

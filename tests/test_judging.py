@@ -1,0 +1,127 @@
+"""How sure: probabilities of matches, whether two are of one work, and which work one is of."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from catalogue import in_memory, make_points
+from test_reranking import EMPTY, POINTS, SHORT
+
+import search
+from search import Calibration, InvalidQuery, Searcher, publish
+from search.calibration import Logistic
+from search.embedded import Embedded
+
+#: Of these tunes, versions have a relative similarity above 1.6, others below 1.3. The vectors,
+#: drawn at random, say little.
+CALIBRATION = Calibration(Logistic((-0.1,), -1.0), Logistic((16.0, 0.0, -0.05, 0.0), -22.0))
+CALIBRATED = dataclasses.replace(POINTS, calibration=CALIBRATION)
+
+
+@pytest.fixture(scope="module")
+def searcher():
+    with in_memory() as directory:
+        engine = Embedded(directory / "qdrant")
+        publish(CALIBRATED, "b", engine)
+        yield Searcher(engine)
+
+
+@pytest.fixture(scope="module")
+def by_distance():
+    """A collection without sequences: a work's vectors lie together, works far apart."""
+    plain = make_points(40, clique=4)
+    centres = np.repeat(np.arange(10) * 50.0, 4)
+    vectors = np.stack([centres + np.arange(40) % 4, np.zeros(40)], axis=1)
+    points = search.Points([f"P_{i:02d}" for i in range(40)], vectors, [
+        {"work_id": f"W_{i // 4}", "work_title": f"Work {i // 4}"} for i in range(40)
+    ], calibration=Calibration(Logistic((-4.0,), -8.0)))  # fmt: skip
+    assert len(points) == len(plain)
+    with in_memory() as directory:
+        engine = Embedded(directory / "qdrant")
+        publish(points, "b", engine)
+        yield Searcher(engine)
+
+
+def test_every_match_has_a_probability_and_aligned_ones_stand_in_its_order(searcher):
+    assert all(0 < match.probability < 1 for match in searcher.similar("P_0", 39))
+    found = searcher.similar("P_0", 36, rerank=True)
+    stated = [match.probability for match in found]
+    assert stated == sorted(stated, reverse=True)
+    assert all(match.same_work == (match.probability > 0.5) for match in found)
+
+
+def test_without_a_calibration_there_is_no_probability_and_a_sentence_says_why():
+    with in_memory() as directory:
+        engine = Embedded(directory / "qdrant")
+        publish(POINTS, "b", engine)
+        searcher = Searcher(engine)
+        assert all(match.probability is None for match in searcher.similar("P_0", rerank=True))
+        for ask in (lambda: searcher.same_work("P_0", "P_1"), lambda: searcher.identify("P_0")):
+            with pytest.raises(InvalidQuery, match="can't tell probabilities, since its bundle"):
+                ask()
+
+
+def test_a_vector_alone_has_no_probabilities(searcher):
+    vector = searcher.engine.open().performances(["P_0"])[0].vector
+    assert all(match.probability is None for match in searcher.similar_to(vector))
+
+
+def test_two_performances_are_of_one_work_or_not_and_in_both_orders_alike(searcher):
+    yes, no = searcher.same_work("P_0", "P_1"), searcher.same_work("P_0", "P_5")
+    assert yes.probability > 0.9
+    assert no.probability < 0.1
+    assert yes.track_id == "P_1"
+    assert yes.alignment.stretches
+    assert searcher.same_work("P_1", "P_0").probability == pytest.approx(yes.probability)
+    assert searcher.same_work("P_5", "P_0").probability == pytest.approx(no.probability)
+
+
+@pytest.mark.parametrize("other", [EMPTY, SHORT])
+def test_what_cannot_be_aligned_is_judged_by_its_distance(searcher, other):
+    found = searcher.same_work("P_0", other)
+    assert found.alignment is None
+    assert found.probability == searcher.same_work(other, "P_0").probability
+    (among,) = (m for m in searcher.similar("P_0", 39, rerank=True) if m.track_id == other)
+    assert among.probability == pytest.approx(found.probability)
+
+
+def test_one_performance_twice_is_no_question(searcher):
+    with pytest.raises(InvalidQuery, match="P_1 is one performance"):
+        searcher.same_work("P_1", "P_1")
+
+
+def test_a_work_is_named_by_its_other_performances_whatever_the_label(searcher):
+    found = searcher.identify("P_9")
+    assert found.work.work_id == "W_2"
+    assert found.work == found.works[0]
+    assert {match.track_id for match in found.work.performances} == {"P_8", "P_10", "P_11"}
+    assert found.work.probability > 0.9 > 0.1 > found.none
+    assert found.none + sum(work.probability for work in found.works) <= 1 + 1e-9
+    assert len(searcher.identify("P_9", limit=2).works) == 2
+
+
+def test_a_performance_without_versions_is_of_no_work_here():
+    alone = [0, 1, 2, 3, 4, *range(8, 40)]  # of W_1 only P_4 is left
+    points = search.Points(
+        [f"P_{i}" for i in alone],
+        [CALIBRATED.vectors[CALIBRATED.track_ids.index(f"P_{i}")] for i in alone],
+        [CALIBRATED.payloads[CALIBRATED.track_ids.index(f"P_{i}")] | {"clique_size": None}
+         for i in alone],
+        [CALIBRATED.sequences[CALIBRATED.track_ids.index(f"P_{i}")] for i in alone],
+        CALIBRATED.rate,
+        CALIBRATION,
+    )  # fmt: skip
+    with in_memory() as directory:
+        engine = Embedded(directory / "qdrant")
+        publish(points, "b", engine)
+        found = Searcher(engine).identify("P_4")
+        assert found.work is None
+        assert found.none > max(work.probability for work in found.works)
+
+
+def test_without_sequences_the_distance_decides(by_distance):
+    assert by_distance.same_work("P_00", "P_01").probability > 0.5
+    assert by_distance.same_work("P_00", "P_30").probability < 0.1
+    found = by_distance.identify("P_00")
+    assert (found.work.work_id, found.work.work_title) == ("W_0", "Work 0")
+    assert all(match.alignment is None for match in found.work.performances)

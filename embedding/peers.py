@@ -215,7 +215,7 @@ def _essentia() -> Any:
         import essentia
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "needs essentia: pip install 'covers[peers]', or essentia itself, and compare again"
+            "needs essentia: pip install --pre essentia, and compare again"
         ) from error
     essentia.log.infoActive = False  # it would tell of models that nothing here uses
     import essentia.standard

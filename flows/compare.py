@@ -26,7 +26,7 @@ from flows.aggregate import aggregate
 from flows.embed import embed_features
 from flows.pipeline import HELD_OUT
 from flows.show import show_figures
-from flows.train import train
+from flows.train import train_encoder
 from flows.workspace import Workspace, claimed, key, make_once
 
 #: Counted up when a row, a metric's definition or the plot changes, so that it is computed anew.
@@ -143,7 +143,7 @@ def compare(
             return measure(row, features, tracks, None, None, workspace.root)
         start = time.time()
         settings = (config or {}).get(row.encoder)
-        bundle = train(learned, row.encoder, settings, seed=seed, home=home)
+        bundle = train_encoder(learned, row.encoder, settings, 0.0, seed, workspace.root)
         # How long it took is known only to whoever trained it.
         new = (bundle / "bundle.json").stat().st_mtime >= start
         seconds = round(time.time() - start, 2) if new else None
@@ -268,13 +268,13 @@ def measure(
     place = Workspace(home).path("comparisons", f"rows/{name}-{made_from}")
 
     def make(directory: Path) -> None:
-        start, dimension, took = time.perf_counter(), None, seconds
+        start, took = time.perf_counter(), seconds
         if isinstance(row, Peer):
             distances = row.distances(chosen)
             took = round(time.perf_counter() - start, 2)
         else:
             vectors = _vectors(row, features, bundle, tracks, works, home)
-            distances, dimension = row.distances(chosen, vectors), vectors.shape[1]
+            distances = row.distances(chosen, vectors)
         found = retrieval(distances, works, tracks)
         queries = found.per_query
         several = queries["work_id"].n_unique() > 1
@@ -292,7 +292,7 @@ def measure(
             "mr1": found.mr1,
             "hits@1": found.hits_at_1,
             "auc": apart and apart.auc,
-            "dimension": dimension,
+            "dimension": distances.dimension if isinstance(distances, Euclidean) else None,
             "seconds": took,
             "seed": made_with and made_with.training.seed,
         }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -223,11 +224,17 @@ def compare(
     _table(
         ["", "MAP (95 %)", "seeds", "MR1", "hits@1", "AUC", "dim", "s"],
         map(_compared, result["rows"]),
+        tight=True,
     )
     console = Console(soft_wrap=True)
     for row in result["rows"]:
         if row["why_not"]:
             console.print(f"{row['row']} is not measured: {row['why_not']}", highlight=False)
+    console.print(
+        "seeds: the range of MAP over them; all else is of the median one. "
+        "s: seconds to train, or to compute all distances.",
+        highlight=False,
+    )
     console.print(result["measured_on"]["summary"], highlight=False)
     _say_paths(result["paths"])
 
@@ -438,8 +445,9 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _table(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    table = Table()
+def _table(columns: Sequence[str], rows: Iterable[Iterable[Any]], *, tight: bool = False) -> None:
+    # Without lines between them, eight columns of figures fit into 80 characters.
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False) if tight else Table()
     for column in columns:
         # Ids and figures stay whole; where a terminal is narrow, words are cut to make room.
         table.add_column(column, no_wrap=column not in WORDY)
@@ -480,11 +488,11 @@ def _compared(row: dict[str, Any]) -> Iterable[str]:
     interval = cell(" ({:.2f}-{:.2f})", "map_low", "map_high").strip("-")
     return (
         row["row"],
-        cell("{:.3f}", "map") + interval,
-        cell("{:.3f}-{:.3f}", "map_least", "map_most"),
+        cell("{:.2f}", "map") + interval,
+        cell("{:.2f}-{:.2f}", "map_least", "map_most"),
         cell("{:.1f}", "mr1"),
-        cell("{:.3f}", "hits@1"),
-        cell("{:.3f}", "auc"),
+        cell("{:.2f}", "hits@1"),
+        cell("{:.2f}", "auc"),
         cell("{}", "dimension"),
         cell("{:.0f}", "seconds"),
     )

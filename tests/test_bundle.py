@@ -147,7 +147,7 @@ DAMAGES = {
     "later format": (lambda d: edit(d, format=2), "has format 2, this version reads 1"),
     "unknown encoder": (
         lambda d: edit(d, encoder="oracle"),
-        "an encoder 'oracle' that this version doesn't know: it knows autoencoder, conv-autoencoder, descriptors, ",
+        "an encoder 'oracle' that this version doesn't know: it knows autoencoder, conv-",
     ),
     "other dimension": (
         lambda d: edit(d, dimension=7),

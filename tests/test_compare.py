@@ -99,9 +99,9 @@ def test_what_is_trained_is_trained_with_each_seed_and_the_median_is_reported(re
 
 def test_a_vector_has_a_dimension_and_an_alignment_has_none(result):
     dimensions = {row["row"]: row["dimension"] for row in measured(result)}
-    assert dimensions["means"] == dimensions["means, not standardised"] == 52
+    assert dimensions["means"] == dimensions["raw means"] == 52
     assert dimensions["version"] == 16
-    assert dimensions["SiMPle"] is dimensions["K-Means of the means"] is None
+    assert dimensions["SiMPle"] is dimensions["K-Means"] is None
 
 
 def test_the_table_is_written_for_machines_and_drawn_for_people(result):
@@ -147,10 +147,10 @@ def test_without_chroma_the_rows_that_need_it_say_so_and_the_others_are_measured
     why = {row["row"]: row["why_not"] for row in found["rows"]}
     assert [name for name in why if why[name] is None] == [
         "chance",
-        "means, not standardised",
+        "raw means",
         "means",
         "autoencoder",
-        "K-Means of the means",
+        "K-Means",
     ]
     assert "doesn't say how long" in why["track length"]
     assert "it has no chroma" in why["2DFTM"]
@@ -205,11 +205,11 @@ def test_a_row_reads_as_a_line_with_dashes_where_there_is_nothing_to_say():
     assert cli._compared(row) == ("Qmax", *["-"] * 7)
     row |= {"map": 0.5, "map_low": 0.4, "map_high": 0.6, "mr1": 3.0, "hits@1": 0.25, "auc": 0.75}
     assert cli._compared(row) == (
-        "Qmax", "0.500 (0.40-0.60)", "-", "3.0", "0.250", "0.750", "-", "-"
+        "Qmax", "0.50 (0.40-0.60)", "-", "3.0", "0.25", "0.75", "-", "-"
     )  # fmt: skip
     row |= {"map_low": None, "map_least": 0.4, "map_most": 0.5, "dimension": 256, "seconds": 1.4}
     assert cli._compared(row) == (
-        "Qmax", "0.500", "0.400-0.500", "3.0", "0.250", "0.750", "256", "1"
+        "Qmax", "0.50", "0.40-0.50", "3.0", "0.25", "0.75", "256", "1"
     )  # fmt: skip
 
 

@@ -143,8 +143,8 @@ def qmax(store: FeatureStore) -> DistanceMatrix:
     """Longest alignment that may be curved and broken, in a cross recurrence plot.
 
     Serrà, Serra and Andrzejak, "Cross recurrence quantification for cover song identification",
-    New Journal of Physics, 2009, with its settings: the square root of a performance's frames
-    over Qmax, averaged over both. Needs essentia.
+    New Journal of Physics, 2009: the square root of a performance's frames over Qmax, averaged
+    over both. Neighbourhoods and gap penalties are essentia's defaults. Needs essentia.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def qmax(store: FeatureStore) -> DistanceMatrix:
 
 
 def dmax(store: FeatureStore) -> DistanceMatrix:
-    """As `qmax`, by an alignment that also rewards what comes after a gap.
+    """As `qmax`, with other constraints on the path of the alignment (Dmax).
 
     Chen, Li and Xiao, "Fusing similarity functions for cover song identification", Multimedia
     Tools and Applications, 2017. Needs essentia.

@@ -32,6 +32,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from embedding.autoencoder import Autoencoder
+from embedding.conv_autoencoder import ConvAutoencoder
 from embedding.descriptors import Descriptors
 from embedding.means import Means
 from embedding.store import FeatureStore
@@ -99,6 +100,7 @@ class Encoder(Protocol):
 
 ENCODERS: dict[str, type[Encoder]] = {
     "autoencoder": Autoencoder,
+    "conv-autoencoder": ConvAutoencoder,
     "descriptors": Descriptors,
     "means": Means,
     "version": VersionEncoder,

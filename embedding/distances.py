@@ -123,6 +123,11 @@ class Euclidean:
         return self._upper
 
     @property
+    def dimension(self) -> int:
+        """Components of a vector."""
+        return int(self._values.shape[1])
+
+    @property
     def different(self) -> int:
         """How many different vectors there are."""
         return len(np.unique(self._kinds))

@@ -30,6 +30,15 @@ from torch.utils.data import DataLoader
 from embedding.augmentation import vary
 from embedding.autoencoder import Autoencoder, AutoencoderConfig
 from embedding.bundle import ENCODERS, LOSS_CURVE, Encoder, Training, configure
+from embedding.conv_autoencoder import (
+    SQUEEZE,
+    ChromaDrawer,
+    ConvAutoencoder,
+    ConvAutoencoderConfig,
+    as_image,
+    fit_components,
+    presences,
+)
 from embedding.descriptors import Descriptors, DescriptorsConfig, fit_projection, sequences
 from embedding.means import Means, MeansConfig
 from embedding.scaling import Standardizer
@@ -182,6 +191,29 @@ def fit_autoencoder(
     return network, curve, figures | best
 
 
+def fit_conv_autoencoder(
+    train: FeatureStore,
+    validation: FeatureStore,
+    config: ConvAutoencoderConfig,
+    *,
+    seed: int,
+    progress: bool,
+) -> tuple[ConvAutoencoder, pl.DataFrame, dict[str, Any]]:
+    """Learn to draw windows of chroma again, then project what the codes say of a performance."""
+    heard, unseen = (sequences(store, config.chroma_rate) for store in (train, validation))
+    with _one_thread():
+        module = _Drawing(config, heard, unseen, torch.Generator().manual_seed(seed))
+        # What is left to draw for who knows each window's mean chroma, but nothing of its course.
+        still = module.unseen.mean(dim=2, keepdim=True).expand_as(module.unseen)
+        figures = {"loss_of_the_mean": float(mse_loss(still, module.unseen))}
+        curve, best = run(
+            module, max_epochs=config.epochs, patience=config.epochs, progress=progress
+        )
+        network = module.network.cpu().eval()
+        projection = fit_components(presences(network, heard), config.dimension, config.tempering)
+    return ConvAutoencoder(config, projection, network), curve, figures | best
+
+
 def fit_descriptors(
     train: FeatureStore,
     validation: FeatureStore,
@@ -256,6 +288,7 @@ def _cliques(store: FeatureStore) -> list[int]:
 
 FITS: dict[str, Fit] = {
     "autoencoder": fit_autoencoder,
+    "conv-autoencoder": fit_conv_autoencoder,
     "descriptors": fit_descriptors,
     "means": fit_means,
     "version": fit_version,
@@ -364,6 +397,61 @@ class _Reconstruction(LightningModule):
         rate = self.network.config.learning_rate
         self.adam = torch.optim.Adam(self.parameters(), lr=rate, fused=True)
         return self.adam
+
+
+class _Drawing(LightningModule):
+    """Mean squared error between windows of chroma and what their codes keep of them.
+
+    Trained on windows from anywhere, in any key; validated on whole performances, window by window.
+    """
+
+    def __init__(
+        self,
+        config: ConvAutoencoderConfig,
+        heard: list[np.ndarray],
+        unseen: list[np.ndarray],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.heard = [torch.from_numpy(each.astype(np.float32)) for each in heard]
+        self.generator = generator
+        self.network = ChromaDrawer(config)
+        self.frames = config.window * SQUEEZE
+        self.unseen = as_image(
+            torch.cat([self._windows(each.astype(np.float32)) for each in unseen])
+        )
+
+    def _windows(self, sequence: np.ndarray) -> Tensor:
+        whole = len(sequence) // self.frames * self.frames
+        return torch.from_numpy(sequence[:whole]).reshape(-1, self.frames, *sequence.shape[1:])
+
+    def train_dataloader(self) -> DataLoader[int]:
+        steps: Any = range(self.config.steps)
+        return DataLoader(steps, batch_size=None)
+
+    def val_dataloader(self) -> _Batches:
+        return _Batches(self.unseen, COMPARED)
+
+    def training_step(self, _: int) -> Tensor:
+        x = as_image(torch.stack([self._window() for _ in range(self.config.batch)]))
+        x = x.to(self.device)
+        return mse_loss(self.network(x), x)
+
+    def _window(self) -> Tensor:
+        sequence = self.heard[self._draw(len(self.heard))]
+        start = self._draw(len(sequence) - self.frames + 1)
+        return sequence[start : start + self.frames].roll(self._draw(12), 2)
+
+    def _draw(self, below: int) -> int:
+        return int(torch.randint(below, (), generator=self.generator))
+
+    def validation_step(self, x: Tensor) -> None:
+        x = x.to(self.device)
+        self.log("validation", mse_loss(self.network(x), x), batch_size=len(x))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.network.parameters(), lr=self.config.learning_rate)
 
 
 class _Contrast(LightningModule):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -48,7 +49,8 @@ Encoder = Annotated[
     str,
     typer.Option(
         help="version (finds covers; needs cliques to learn from), descriptors (the same without "
-        "labels), autoencoder (the prototype's) or means (the baseline)."
+        "labels), conv-autoencoder (reconstructs chroma), autoencoder (the prototype's) or means "
+        "(the baseline)."
     ),
 ]
 Settings = Annotated[
@@ -188,6 +190,52 @@ def cluster(
         ([row["k"], row["inertia"], row["silhouette"]] for row in result["curve"]),
     )
     _table(["measure", "value"], result["metrics"].items())
+    _say_paths(result["paths"])
+
+
+@app.command()
+def compare(
+    data: Annotated[
+        Path, typer.Option(help="Features to measure on: a directory, or a CSV table.")
+    ],
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            help="Features to train on. Without it, a share of the data's works is trained on "
+            "and only the others are measured.",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many times to train each encoder.", min=1)] = 3,
+    frame_rate: Rate = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure every encoder and the measures of the literature side by side.
+
+    Example: covers compare --data da-tacos/benchmark --train da-tacos/coveranalysis
+    """
+    run = _flow("compare")
+
+    result = run(data, train, seeds, frame_rate=_rate(frame_rate), home=home)
+    if as_json:
+        _print_json(result)
+        return
+    _table(
+        ["", "MAP (95 %)", "seeds", "MR1", "hits@1", "AUC", "dim", "s"],
+        map(_compared, result["rows"]),
+        tight=True,
+    )
+    console = Console(soft_wrap=True)
+    for row in result["rows"]:
+        if row["why_not"]:
+            console.print(f"{row['row']} is not measured: {row['why_not']}", highlight=False)
+    console.print(
+        "seeds: the range of MAP over them; all else is of the median one. "
+        "s: seconds to train, or to compute all distances.",
+        highlight=False,
+    )
+    console.print(result["measured_on"]["summary"], highlight=False)
     _say_paths(result["paths"])
 
 
@@ -397,8 +445,9 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _table(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    table = Table()
+def _table(columns: Sequence[str], rows: Iterable[Iterable[Any]], *, tight: bool = False) -> None:
+    # Without lines between them, eight columns of figures fit into 80 characters.
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False) if tight else Table()
     for column in columns:
         # Ids and figures stay whole; where a terminal is narrow, words are cut to make room.
         table.add_column(column, no_wrap=column not in WORDY)
@@ -433,6 +482,26 @@ def _show_result(result: dict[str, Any], as_json: bool) -> None:
         _table([f"probability by {kind}", "value"], figures.items())
     Console(soft_wrap=True).print(result["measured_on"]["summary"], highlight=False)
     _say_paths(result["paths"])
+
+
+def _compared(row: dict[str, Any]) -> Iterable[str]:
+    """The cells of a row; a dash where there is nothing to say."""
+
+    def cell(form: str, *names: str) -> str:
+        values = [row[name] for name in names]
+        return "-" if None in values else form.format(*values)
+
+    interval = cell(" ({:.2f}-{:.2f})", "map_low", "map_high").strip("-")
+    return (
+        row["row"],
+        cell("{:.2f}", "map") + interval,
+        cell("{:.2f}-{:.2f}", "map_least", "map_most"),
+        cell("{:.1f}", "mr1"),
+        cell("{:.2f}", "hits@1"),
+        cell("{:.2f}", "auc"),
+        cell("{}", "dimension"),
+        cell("{:.0f}", "seconds"),
+    )
 
 
 def _show_matches(track_id: str, matches: Sequence[Any], as_json: bool) -> None:

@@ -41,6 +41,7 @@ MARKS = [
     (BLACK, "X"),
 ]
 LONGEST_NAME = 20
+LONGEST_REASON = 70
 
 
 def separation(apart: Separation, ax: Axes | None = None) -> Axes:
@@ -196,6 +197,38 @@ def collection_map(vectors: ArrayLike, work_ids: Iterable[str], ax: Axes | None 
         # Set late, or an id that begins with an underscore would be left out; an id is no formula.
         text.set_parse_math(False)
         text.set_text(name)
+    return ax
+
+
+def comparison(table: pl.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw the MAP of each row with its interval, and how far it moves from seed to seed.
+
+    Parameters
+    ----------
+    table : pl.DataFrame
+        As `flows.compare.COLUMNS`. A row without MAP shows why instead.
+    ax : Axes, optional
+        New ones by default.
+    """
+    ax = ax or _new_axes(height=1.4 + 0.3 * len(table))
+    place = np.arange(len(table))
+    names = ("map", "map_low", "map_high", "map_least", "map_most")
+    mean, low, high, least, most = (
+        table[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in names
+    )
+    ax.hlines(place, low, high, color=BLUE, linewidth=1.5, label="95 % by resampling cliques")
+    ax.hlines(place, least, most, color=ORANGE, linewidth=7, alpha=0.6, label="over the seeds")
+    ax.plot(mean, place, "o", color=BLUE, markersize=6, label="MAP")
+    for row, reason in zip(place, table["why_not"], strict=True):
+        if reason is not None:
+            short = reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 1] + "…"
+            ax.text(0.01, float(row), short, color=GREY, va="center", parse_math=False)
+    ax.set_yticks(place, table["row"].to_list())
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("mean average precision")
+    _finish(ax, "Side by side")
+    ax.grid(visible=True, axis="x", color="#ECECEC", linewidth=0.8)
     return ax
 
 

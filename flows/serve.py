@@ -10,12 +10,15 @@ from prefect.deployments.runner import RunnerDeployment
 
 from flows.aggregate import aggregate
 from flows.cluster import cluster
+from flows.compare import compare
 from flows.embed import embed
 from flows.evaluate import evaluate
 from flows.pipeline import pipeline
 from flows.train import train
 
-FLOWS = {flow.name: flow for flow in (aggregate, train, embed, evaluate, cluster, pipeline)}
+FLOWS = {
+    flow.name: flow for flow in (aggregate, train, embed, evaluate, cluster, compare, pipeline)
+}
 
 #: The whole pipeline every night; the stages wait to be started by hand.
 NIGHTLY = {"pipeline": "0 2 * * *"}

@@ -6,6 +6,9 @@ bundles/<encoder>-<key>/     a trained encoder
 vectors/<bundle>-<key>/      vectors.parquet, a vector a performance
 evaluations/<key>/           metrics.json and plots
 clusters/<key>/              K-Means over k, and plots
+splits/<data set>-<key>/     features of the works that a comparison trains on
+comparisons/rows/<row>-<key>/  one row of a comparison: its figures and queries
+comparisons/<key>/           comparison.parquet, comparison.json and a plot
 qdrant/                      the collections of the embedded engine (search owns them)
 ```
 
@@ -38,7 +41,7 @@ class Workspace:
         return cls((home or settings.home()).expanduser().resolve())
 
     def path(self, kind: str, name: str) -> Path:
-        """The place of one result: `kind` is features, bundles, vectors, evaluations, clusters."""
+        """The place of one result: `kind` is features, bundles, vectors and so on, as above."""
         return self.root / kind / name
 
     def latest(self, kind: str, manifest: str) -> Path:

@@ -17,6 +17,7 @@ from embedding.training import train
 
 CONFIGS = {
     "autoencoder": {"sizes": (52, 16, 4), "max_epochs": 3},
+    "conv-autoencoder": {"channels": 4, "code": 2, "steps": 2, "epochs": 2},
     "descriptors": {"dimension": 12, "tempos": (0.9,)},
     "version": TINY,
 }
@@ -146,7 +147,7 @@ DAMAGES = {
     "later format": (lambda d: edit(d, format=2), "has format 2, this version reads 1"),
     "unknown encoder": (
         lambda d: edit(d, encoder="oracle"),
-        "an encoder 'oracle' that this version doesn't know: it knows autoencoder, descriptors, ",
+        "an encoder 'oracle' that this version doesn't know: it knows autoencoder, conv-",
     ),
     "other dimension": (
         lambda d: edit(d, dimension=7),

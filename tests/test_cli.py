@@ -45,8 +45,8 @@ def home(tmp_path) -> Path:
 def test_help_says_what_each_command_does(covers):
     code, out, _ = covers("--help")
     assert code == 0
-    for command in ("pipeline", "aggregate", "train", "embed", "evaluate", "cluster", "similar",
-                    "works", "distance", "status", "rollback", "serve"):  # fmt: skip
+    for command in ("pipeline", "aggregate", "train", "embed", "evaluate", "cluster", "compare",
+                    "similar", "works", "distance", "status", "rollback", "serve"):  # fmt: skip
         assert command in out
 
 

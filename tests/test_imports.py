@@ -52,6 +52,7 @@ def test_a_package_imports_nothing_that_is_not_its_business(package, forbidden):
         ("qdrant_client", "search/server.py"),
         ("typer", "flows/cli.py"),
         ("numba", "search/recurrence.py"),
+        ("essentia", "embedding/peers.py"),
     ],
 )
 def test_a_heavy_library_is_imported_in_one_module_only(library, home):

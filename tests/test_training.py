@@ -15,6 +15,7 @@ from embedding.training import FITS, Diverged, train
 SMALL = {"sizes": (52, 32, 5), "batch_size": 8, "max_epochs": 25, "patience": 25}
 CONFIGS = {
     "autoencoder": SMALL | {"max_epochs": 1},
+    "conv-autoencoder": {"channels": 4, "code": 2, "steps": 2, "epochs": 1},
     "descriptors": {"dimension": 12, "tempos": (0.9,)},
     "version": TINY | {"epochs": 1},
 }
@@ -172,7 +173,7 @@ def test_a_performance_without_a_feature_is_named(tmp_path):
         (
             "autoencodre",
             None,
-            "no encoder 'autoencodre': choose from autoencoder, descriptors, means",
+            "no encoder 'autoencodre': choose from autoencoder, conv-autoencoder, des",
         ),
         ("autoencoder", {"epochs": 3}, "no setting 'epochs': choose from sizes, batch_size"),
         ("means", {"max_epochs": 3}, "means has no setting 'max_epochs': it has none"),

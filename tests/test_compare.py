@@ -1,0 +1,218 @@
+"""One table: every row on the same performances, and a row that fails loses no other."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from feature_stores import TINY, make_sequence, make_store, make_table
+from prefect.logging import disable_run_logger
+
+from embedding import bundle as bundles
+from embedding.features import FEATURE_NAMES
+from embedding.store import FeatureStore
+from flows import cli, plots
+from flows.compare import COLUMNS, ROWS, Trained, choose_performances, compare, set_apart
+
+SAMPLE = Path(__file__).resolve().parent.parent / "sample"
+SINGLES = "da-tacos_benchmark_subset_single_files"
+CONFIG = {
+    "autoencoder": {"max_epochs": 2},
+    "conv-autoencoder": {"channels": 4, "code": 4, "steps": 2, "epochs": 2},
+    "descriptors": {"dimension": 8, "tempos": []},
+    "version": TINY | {"epochs": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Every sixth work of the sample; two cliques of them are held out."""
+    root = tmp_path_factory.mktemp("data") / "sixth"
+    for work in sorted((SAMPLE / SINGLES).iterdir())[::6]:
+        shutil.copytree(work, root / SINGLES / work.name)
+    shutil.copy(SAMPLE / "dataset.json", root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def result(data, home, prefect_server):
+    return compare(data, seeds=2, config=CONFIG, home=home)
+
+
+def measured(result):
+    return [row for row in result["rows"] if row["why_not"] is None]
+
+
+def times(home: Path) -> dict[Path, int]:
+    """When each row was measured, and each encoder trained."""
+    files = [*home.rglob("row.json"), *home.rglob("bundle.json"), *home.rglob("vectors.parquet")]
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+def test_every_row_is_in_the_table_whether_it_could_be_measured_or_not(result):
+    assert [row["row"] for row in result["rows"]] == [row.name for row in ROWS]
+    for row in result["rows"]:
+        assert list(row) == list(COLUMNS)
+        if row["why_not"] is None:
+            assert 0 < row["map_low"] <= row["map"] <= row["map_high"] <= 1
+            assert row["mr1"] >= 1
+            assert 0 <= row["auc"] <= 1
+        else:
+            assert row["row"] in ("Qmax", "Dmax")
+            assert row["why_not"].startswith("needs essentia")
+            assert row["map"] is None
+
+
+def test_all_rows_measure_the_same_performances_and_none_of_a_work_that_is_trained_on(result, home):
+    seen = set()
+    for path in home.glob("bundles/*/bundle.json"):
+        seen |= set(bundles.load(path.parent).seen_works)
+    queries = [pl.read_parquet(path) for path in home.glob("comparisons/rows/*/queries.parquet")]
+    runs = sum(row["seeds"] for row in measured(result))
+    assert len(queries) == runs
+    for each in queries:
+        assert each["track_id"].equals(queries[0]["track_id"])
+    assert not set(queries[0]["work_id"]) & seen
+    assert len(queries[0]) == result["measured_on"]["queries"]
+    assert "held out" in result["measured_on"]["summary"]
+
+
+def test_what_is_trained_is_trained_with_each_seed_and_the_median_is_reported(result):
+    trained = {row.name for row in ROWS if isinstance(row, Trained)}
+    for row in measured(result):
+        assert row["seeds"] == (2 if row["row"] in trained else 1)
+        if row["row"] in trained:
+            assert row["map"] == row["map_least"] <= row["map_most"]  # of two, the lower
+            assert row["seed"] in (0, 1)
+        else:
+            assert row["map_least"] is row["map_most"] is row["seed"] is None
+    spread = [row["map_most"] - row["map_least"] for row in measured(result) if row["seeds"] > 1]
+    assert max(spread) > 0
+
+
+def test_a_vector_has_a_dimension_and_an_alignment_has_none(result):
+    dimensions = {row["row"]: row["dimension"] for row in measured(result)}
+    assert dimensions["means"] == dimensions["raw means"] == 52
+    assert dimensions["version"] == 16
+    assert dimensions["SiMPle"] is dimensions["K-Means"] is None
+
+
+def test_the_table_is_written_for_machines_and_drawn_for_people(result):
+    table = pl.read_parquet(result["paths"]["table"])
+    assert dict(table.schema) == COLUMNS
+    assert table.to_dicts() == result["rows"]
+    written = json.loads(Path(result["paths"]["comparison"]).read_text())
+    assert written == {key: result[key] for key in ("rows", "measured_on")}
+    assert [Path(path).name for path in result["paths"]["plots"]] == ["comparison.png"]
+
+
+def test_a_second_run_measures_and_trains_nothing_again(result, data, home):
+    before = times(home)
+    assert compare(data, seeds=2, config=CONFIG, home=home) == result
+    assert times(home) == before
+
+
+def test_after_a_killed_run_only_what_is_missing_is_measured(result, data, home):
+    (lost,) = home.glob("comparisons/rows/simple-*")
+    before = times(home)
+    shutil.rmtree(lost)
+    shutil.rmtree(Path(result["paths"]["comparison"]).parent)
+    again = compare(data, seeds=2, config=CONFIG, home=home)
+    after = times(home)
+    assert {path for path in after if after[path] != before[path]} == {lost / "row.json"}
+
+    def but_for_time(rows):
+        return [{key: row[key] for key in row if key != "seconds"} for row in rows]
+
+    assert but_for_time(again["rows"]) == but_for_time(result["rows"])
+
+
+def test_without_chroma_the_rows_that_need_it_say_so_and_the_others_are_measured(
+    result, home, tmp_path
+):
+    (path,) = home.glob("features/*/*/store.json")
+    store = FeatureStore.open(path.parent)
+    table = tmp_path / "prototype.csv"
+    store.table.select(
+        pl.col("work_id").alias("work"), pl.col("track_id").alias("performance"), *FEATURE_NAMES
+    ).write_csv(table)
+    found = compare(table, seeds=1, config=CONFIG, home=tmp_path / "home")
+    why = {row["row"]: row["why_not"] for row in found["rows"]}
+    assert [name for name in why if why[name] is None] == [
+        "chance",
+        "raw means",
+        "means",
+        "autoencoder",
+        "K-Means",
+    ]
+    assert "doesn't say how long" in why["track length"]
+    assert "it has no chroma" in why["2DFTM"]
+    assert "training needs at least 2 works" in why["version"]
+    assert found["measured_on"]["queries"] == result["measured_on"]["queries"]
+
+
+def test_works_that_are_trained_on_and_performances_that_some_can_not_use_take_no_part(tmp_path):
+    table = make_table(works=5, each=2)
+    music = [make_sequence(*row) for row in table.select("work_id", "fingerprint").iter_rows()]
+    music[7] = music[7][:9]
+    make_store(tmp_path / "data", table, sequences=music)
+    make_store(tmp_path / "training", make_table(works=2, each=2, seed=1))  # W_0 and W_1 too
+    with disable_run_logger():
+        tracks, about = choose_performances.fn(tmp_path / "data", tmp_path / "training", False)
+    assert tracks == ["P_004", "P_005", "P_006", "P_008", "P_009"]
+    assert (about["seen"], about["unusable"], about["queries"]) == (4, 1, 4)
+    assert about["summary"] == (
+        "Measured on 5 of 10 performances of songs: those whose works are not in the training "
+        "data, without 1 that cannot be used."
+    )
+
+
+def test_nothing_but_works_that_are_trained_on_can_not_be_compared(tmp_path):
+    make_store(tmp_path / "data", works=3, each=2)
+    with pytest.raises(ValueError, match="No work has two performances among the 0 given"):
+        choose_performances.fn(tmp_path / "data", tmp_path / "data", False)
+
+
+def test_what_is_set_apart_to_train_on_is_as_it_was(tmp_path):
+    store = make_store(tmp_path / "data", works=20, each=2)
+    apart = FeatureStore.open(set_apart.fn(tmp_path / "data", tmp_path))
+    rows = np.flatnonzero(store.table["track_id"].is_in(apart.table["track_id"].implode()))
+    assert 20 < len(rows) < 40
+    assert apart.fingerprint == store.select(rows).fingerprint
+    for i, row in enumerate(rows):
+        np.testing.assert_array_equal(apart.sequence(i), store.sequence(int(row)))
+
+
+def test_the_picture_shows_each_map_with_both_of_its_spreads(result):
+    table = pl.DataFrame(result["rows"], schema=COLUMNS)
+    ax = plots.comparison(table)
+    assert [label.get_text() for label in ax.get_yticklabels()] == table["row"].to_list()
+    drawn = ax.lines[0].get_xdata()
+    np.testing.assert_array_equal(drawn, table["map"].fill_null(float("nan")).to_numpy())
+    reasons = [reason for reason in table["why_not"] if reason]
+    assert [text.get_text() for text in ax.texts] == reasons
+
+
+def test_a_row_reads_as_a_line_with_dashes_where_there_is_nothing_to_say():
+    row = dict.fromkeys(COLUMNS) | {"row": "Qmax", "why_not": "needs essentia"}
+    assert cli._compared(row) == ("Qmax", *["-"] * 7)
+    row |= {"map": 0.5, "map_low": 0.4, "map_high": 0.6, "mr1": 3.0, "hits@1": 0.25, "auc": 0.75}
+    assert cli._compared(row) == (
+        "Qmax", "0.50 (0.40-0.60)", "-", "3.0", "0.25", "0.75", "-", "-"
+    )  # fmt: skip
+    row |= {"map_low": None, "map_least": 0.4, "map_most": 0.5, "dimension": 256, "seconds": 1.4}
+    assert cli._compared(row) == (
+        "Qmax", "0.50", "0.40-0.50", "3.0", "0.25", "0.75", "256", "1"
+    )  # fmt: skip
+
+
+def test_no_seed_is_no_comparison(tmp_path, prefect_server):
+    with pytest.raises(ValueError, match="seeds is 0: train each encoder at least once"):
+        compare(tmp_path, seeds=0)

@@ -1,0 +1,207 @@
+"""What encoders are compared with: each measure by its definition, and blind to the key."""
+
+import importlib.util
+
+import numpy as np
+import polars as pl
+import pytest
+from feature_stores import make_sequence, make_store, make_table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedding import peers
+from embedding.distances import DistanceMatrix, Euclidean
+from embedding.retrieval import retrieval
+
+needs_essentia = pytest.mark.skipif(
+    importlib.util.find_spec("essentia") is None, reason="essentia is not installed"
+)
+OF_CHROMA = [
+    peers.mean_chroma,
+    peers.fourier_magnitudes,
+    peers.simple,
+    pytest.param(peers.qmax, marks=needs_essentia),
+    pytest.param(peers.dmax, marks=needs_essentia),
+]
+
+
+def store_of(path, sequences, **made):
+    table = made.pop("table", make_table(works=len(sequences), each=1))
+    return make_store(path / "features", table, sequences=sequences, **made)
+
+
+def matrix(distances):
+    """All distances, by the definition of each."""
+    return np.stack([distances.exact(row, slice(None)) for row in range(len(distances))])
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("peers")
+
+
+def melody(notes, rate=2.0, seconds=1.0):
+    """A note a time, alone in its frame: at the rate at which 2DFTM and SiMPle look."""
+    frames = np.eye(12, dtype=np.float16)[np.asarray(notes) % 12]
+    return np.repeat(np.stack([frames, frames], axis=1), round(rate * seconds), axis=0)
+
+
+@pytest.mark.parametrize("measure", OF_CHROMA)
+@settings(max_examples=4)
+@given(seed=st.integers(0, 999), keys=st.lists(st.integers(0, 11), min_size=3, max_size=3))
+def test_transposing_any_performance_changes_no_distance(measure, directory, seed, keys):
+    music = [make_sequence(f"{seed} {i}", f"{i}", 90 + 20 * i) for i in range(3)]
+    moved = [np.roll(each, key, axis=2) for each, key in zip(music, keys, strict=True)]
+    distances, again = (matrix(measure(store_of(directory, each))) for each in (music, moved))
+    np.testing.assert_allclose(again, distances, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(distances, distances.T)
+
+
+@pytest.mark.parametrize("measure", OF_CHROMA)
+def test_the_same_music_in_another_key_is_nearest(measure, tmp_path):
+    music = [make_sequence(f"work {i}", "a file", 150) for i in range(5)]
+    copies = [np.roll(each, 1 + i, axis=2) for i, each in enumerate(music)]
+    distances = measure(store_of(tmp_path, music + copies))
+    works = [f"W_{i}" for i in range(5)] * 2
+    assert distances.symmetric
+    assert retrieval(distances, works, [f"P_{i}" for i in range(10)]).map == 1
+
+
+@pytest.mark.parametrize("measure", OF_CHROMA)
+def test_a_performance_with_too_little_chroma_is_named(measure, tmp_path):
+    music = [make_sequence("a work", "a file"), np.zeros((0, 2, 12), np.float16)]
+    with pytest.raises(ValueError, match="P_001 cannot be embedded: it has no chroma"):
+        measure(store_of(tmp_path, music))
+
+
+def test_chance_finds_what_a_uniform_shuffle_would(tmp_path):
+    store = make_store(tmp_path / "features", works=40, each=2)
+    ids = store.table["work_id"], store.table["track_id"]
+    found = retrieval(peers.chance(store), *ids)
+    # With one relevant among 79 at any rank alike, AP is 1 / rank and its mean H(79) / 79.
+    assert found.map == pytest.approx((1 / np.arange(1, 80)).sum() / 79, abs=0.04)
+    assert found.mr1 == pytest.approx(40, abs=8)
+    np.testing.assert_array_equal(matrix(peers.chance(store)), matrix(peers.chance(store)))
+    assert not np.array_equal(matrix(peers.chance(store)), matrix(peers.chance(store, 1)))
+    assert peers.chance(store).symmetric
+
+
+def test_track_length_compares_seconds(tmp_path):
+    table = make_table(works=3, each=1, seconds=[60.0, 90.0, 61.0])
+    distances = peers.track_length(make_store(tmp_path / "features", table))
+    assert matrix(distances).tolist() == [[0, 30, 1], [30, 0, 29], [1, 29, 0]]
+    unknown = make_store(tmp_path / "unknown", make_table(works=2, each=1))
+    with pytest.raises(ValueError, match="songs doesn't say how long its performances are"):
+        peers.track_length(unknown)
+
+
+def test_raw_means_are_compared_in_their_own_units(tmp_path):
+    store = make_store(tmp_path / "features", works=3, each=1)
+    expected = np.linalg.norm(store.means[:, None] - store.means, axis=2)
+    np.testing.assert_allclose(matrix(peers.raw_means(store)), expected)
+    tempo = np.abs(np.subtract.outer(store.means[:, -1], store.means[:, -1]))
+    np.testing.assert_allclose(expected, tempo, atol=2)
+
+
+def test_a_cluster_holds_its_members_together_and_all_others_equally_apart(rng):
+    centres = np.repeat([[0.0, 0], [9, 0], [0, 9]], 5, axis=0)
+    distances = peers.same_cluster(centres + 0.1 * rng.normal(size=(15, 2)))
+    blob = np.arange(15) // 5
+    np.testing.assert_array_equal(matrix(distances), np.not_equal.outer(blob, blob))
+
+
+def test_mean_chroma_is_compared_by_cosine_in_the_nearest_key(tmp_path):
+    notes = {"a": [0] * 30, "a third up": [3] * 30, "a fourth now and then": [0, 5] * 15}
+    store = store_of(tmp_path, [melody(each) for each in notes.values()], chroma_rate=2.0)
+    half = 1 - np.sqrt(0.5)
+    expected = [[0, 0, half], [0, 0, half], [half, half, 0]]
+    np.testing.assert_allclose(matrix(peers.mean_chroma(store)), expected, atol=1e-9)
+
+
+def test_2dftm_forgets_where_in_time_a_melody_starts(tmp_path):
+    tune = np.tile([0, 4, 7, 5, 2], 40)  # 75 half seconds are a whole number of these
+    music = [melody(each, seconds=0.5) for each in (tune, tune[2:], tune + 3, tune[::-1])]
+    distances = matrix(peers.fourier_magnitudes(store_of(tmp_path, music, chroma_rate=2.0)))
+    np.testing.assert_allclose(distances[0, :3], 0, atol=1e-9)
+    assert distances[0, 3] > 1
+
+
+def test_2dftm_of_one_patch_is_the_magnitude_of_its_transform(tmp_path, rng):
+    music = [rng.random((75, 2, 12)).astype(np.float16) for _ in range(2)]
+    for each in music:
+        each[[0, -1]] = 1  # so that nothing is cut off as silence
+
+    def magnitudes(sequence):
+        unit = sequence[:, 0].astype(np.float64)
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        raised = unit**1.96
+        raised /= np.linalg.norm(raised, axis=1, keepdims=True)
+        return np.abs(np.fft.fft2(raised.T))
+
+    distances = peers.fourier_magnitudes(store_of(tmp_path, music, chroma_rate=2.0))
+    expected = np.linalg.norm(magnitudes(music[0]) - magnitudes(music[1]))
+    assert distances.dimension == 75 * 12
+    assert matrix(distances)[0, 1] == pytest.approx(expected)
+
+
+def test_simple_is_the_median_distance_to_the_nearest_ten_seconds(tmp_path, rng):
+    """Against the definition, stretch by stretch; both mean chromas agree on the key."""
+    music = [rng.random((frames, 2, 12)).astype(np.float16) for frames in (34, 41)]
+    for each in music:
+        each[:, :, 0] = 1
+    unit = [each[:, 0].astype(np.float64) for each in music]
+    unit = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in unit]
+
+    def profile(a, b):
+        return [
+            min(np.linalg.norm(a[i : i + 20] - b[j : j + 20]) for j in range(len(b) - 19))
+            for i in range(len(a) - 19)
+        ]
+
+    expected = np.mean([np.median(profile(*unit)), np.median(profile(*unit[::-1]))])
+    got = matrix(peers.simple(store_of(tmp_path, music, chroma_rate=2.0)))
+    assert got[0, 1] == got[1, 0] == pytest.approx(expected)
+
+
+@given(st.integers(0, 999), st.integers(0, 11))
+def test_the_transposition_is_the_one_that_was_made_and_its_inverse_back(seed, key):
+    a = np.random.default_rng(seed).random((40, 12))
+    up = peers.transpositions([np.roll(a, key, axis=1), a])
+    assert up[0, 1] == key
+    assert up[1, 0] == -key % 12
+
+
+@needs_essentia
+def test_qmax_is_the_root_of_the_lengths_over_the_longest_alignment(tmp_path):
+    """Identical but for the key, all states recur in their order: Qmax counts them."""
+    tune = make_sequence("a work", "a file", 200)
+    copy = np.roll(tune, 5, axis=2)
+    distances = matrix(peers.qmax(store_of(tmp_path, [tune, copy])))
+    frames = round(200 / 5.3833 * peers.ALIGNED_RATE)
+    states = frames - peers.STACKED + 1
+    assert distances[0, 1] == pytest.approx(np.sqrt(frames) / states, rel=0.05)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("essentia") is not None, reason="it is installed")
+@pytest.mark.parametrize("measure", [peers.qmax, peers.dmax])
+def test_without_essentia_it_is_said_what_to_install(measure, tmp_path):
+    store = store_of(tmp_path, [make_sequence("a", "b"), make_sequence("c", "d")])
+    with pytest.raises(ModuleNotFoundError, match="needs essentia: pip install"):
+        measure(store)
+
+
+def test_what_would_take_hours_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "MOST_ALIGNED", 3)
+    store = store_of(tmp_path, [make_sequence(f"work {i}", "a file") for i in range(4)])
+    with pytest.raises(ValueError, match=r"aligning 4 performances .*compare at most 3"):
+        peers.simple(store)
+
+
+def test_every_measure_answers_with_distances_that_retrieval_takes(tmp_path):
+    table = make_table(works=4, each=2).with_columns(seconds=pl.Series(range(30, 38)) * 1.0)
+    store = make_store(tmp_path / "features", table)
+    for measure in (peers.chance, peers.track_length, peers.raw_means, peers.mean_chroma,
+                    peers.fourier_magnitudes, peers.simple):  # fmt: skip
+        distances = measure(store)
+        assert isinstance(distances, DistanceMatrix | Euclidean)
+        assert 0 < retrieval(distances, table["work_id"], table["track_id"]).map <= 1

@@ -38,6 +38,9 @@ from embedding.means import Means
 from embedding.store import FeatureStore
 from embedding.version import VersionEncoder
 
+#: A version encoder that comes with the package; its README says what it was trained on.
+PRETRAINED = Path(__file__).resolve().parent / "pretrained"
+
 #: Counted up when a bundle's files change their meaning.
 FORMAT = 1
 

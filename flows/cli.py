@@ -1,6 +1,5 @@
 """`covers`: a thin command line over the flows and `search`."""
 
-import dataclasses
 import json
 import os
 import sys
@@ -10,20 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+from flows import tables
 
 if TYPE_CHECKING:
-    from search import Alignment, Searcher
+    from search import Searcher
 
 # Flows bring Prefect and torch, which take seconds to import: each command imports what it runs.
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample"
-
-#: Columns of running text.
-WORDY = {"title", "artist"}
 
 app = typer.Typer(
     name="covers",
@@ -88,6 +83,13 @@ def pipeline(
     ] = None,
     encoder: Encoder = "autoencoder",
     config: Settings = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Use this bundle, and train none; `pretrained` is the one that comes with covers.",
+            show_default=False,
+        ),
+    ] = None,
     frame_rate: Rate = None,
     seed: Seed = 0,
     home: Home = None,
@@ -99,8 +101,17 @@ def pipeline(
     """
     run = _flow("pipeline")
 
-    result = run(data, train, encoder, _config(config), _rate(frame_rate), seed, home)
-    _show_result(result, as_json)
+    result = run(
+        data,
+        train,
+        encoder,
+        _config(config),
+        bundle,
+        frame_rate=_rate(frame_rate),
+        seed=seed,
+        home=home,
+    )
+    tables.show_result(result, as_json)
 
 
 @app.command()
@@ -113,7 +124,7 @@ def aggregate(
     """Read features into one row and one chroma sequence a performance."""
     run = _flow("aggregate")
 
-    _show_path("features", run(data, frame_rate=_rate(frame_rate), home=home), as_json)
+    tables.show_path("features", run(data, frame_rate=_rate(frame_rate), home=home), as_json)
 
 
 @app.command()
@@ -133,7 +144,9 @@ def train(
     """Train an encoder on aggregated features: the result is a bundle."""
     run = _flow("train")
 
-    _show_path("bundle", run(features, encoder, _config(config), hold_out, seed, home), as_json)
+    tables.show_path(
+        "bundle", run(features, encoder, _config(config), hold_out, seed, home), as_json
+    )
 
 
 @app.command()
@@ -150,7 +163,7 @@ def embed(
     """Embed every performance with a bundle and publish the collection."""
     run = _flow("embed")
 
-    _show_path("vectors", run(features, bundle, home), as_json)
+    tables.show_path("vectors", run(features, bundle, home), as_json)
 
 
 @app.command()
@@ -164,7 +177,7 @@ def evaluate(
     """Measure retrieval and clique separation on the works the encoder hasn't seen."""
     run = _flow("evaluate")
 
-    _show_result(run(vectors, home), as_json)
+    tables.show_result(run(vectors, home), as_json)
 
 
 @app.command()
@@ -183,14 +196,14 @@ def cluster(
 
     result = run(features, smallest, largest, seed, home)
     if as_json:
-        _print_json(result)
+        tables.print_json(result)
         return
-    _table(
+    tables.show_table(
         ["k", "inertia", "silhouette"],
         ([row["k"], row["inertia"], row["silhouette"]] for row in result["curve"]),
     )
-    _table(["measure", "value"], result["metrics"].items())
-    _say_paths(result["paths"])
+    tables.show_table(["measure", "value"], result["metrics"].items())
+    tables.show_paths(result["paths"])
 
 
 @app.command()
@@ -218,25 +231,7 @@ def compare(
     run = _flow("compare")
 
     result = run(data, train, seeds, frame_rate=_rate(frame_rate), home=home)
-    if as_json:
-        _print_json(result)
-        return
-    _table(
-        ["", "MAP (95 %)", "seeds", "MR1", "hits@1", "AUC", "dim", "s"],
-        map(_compared, result["rows"]),
-        tight=True,
-    )
-    console = Console(soft_wrap=True)
-    for row in result["rows"]:
-        if row["why_not"]:
-            console.print(f"{row['row']} is not measured: {row['why_not']}", highlight=False)
-    console.print(
-        "seeds: the range of MAP over them; all else is of the median one. "
-        "s: seconds to train, or to compute all distances.",
-        highlight=False,
-    )
-    console.print(result["measured_on"]["summary"], highlight=False)
-    _say_paths(result["paths"])
+    tables.show_comparison(result, as_json)
 
 
 @app.command()
@@ -261,7 +256,7 @@ def similar(
     found = _searcher(home).similar(
         track_id, limit, rerank=rerank, leave_out_same_work=other_works, where=_where(where)
     )
-    _show_matches(track_id, found, as_json)
+    tables.show_matches(track_id, found, as_json)
 
 
 @app.command()
@@ -279,7 +274,43 @@ def works(
     found = _searcher(home).works(
         track_id, limit, leave_out_same_work=other_works, where=_where(where)
     )
-    _show_matches(track_id, found, as_json)
+    tables.show_matches(track_id, found, as_json)
+
+
+@app.command()
+def identify(
+    track_id: Annotated[str, typer.Argument(help="A performance in the collection.")],
+    limit: Limit = 5,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name the work that a performance is a version of, whatever it is labelled, or say none."""
+    tables.show_identification(_searcher(home).identify(track_id, limit), as_json)
+
+
+@app.command()
+def same_work(
+    a: Annotated[str, typer.Argument(help="A performance in the collection.")],
+    b: Annotated[str, typer.Argument(help="Another one.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge whether two performances are versions of one work."""
+    tables.show_matches(a, [_searcher(home).same_work(a, b)], as_json)
+
+
+@app.command()
+def duplicates(
+    limit: Annotated[int, typer.Option(help="How many pairs to list, at most.", min=1)] = 1000,
+    least: Annotated[float, typer.Option(help="And none less probable.", min=0, max=1)] = 0.5,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find pairs that are probably of one work although they are labelled as of two.
+
+    These are mislabelled performances and works that should be linked, the most probable first.
+    """
+    tables.show_duplicates(_flow("duplicates")(limit, least, home), as_json)
 
 
 @app.command()
@@ -292,7 +323,7 @@ def distance(
     """Print the distance between two performances."""
     value = _searcher(home).distance(a, b)
     if as_json:
-        _print_json({"a": a, "b": b, "distance": value})
+        tables.print_json({"a": a, "b": b, "distance": value})
     else:
         Console().print(f"{value:.4f}")
 
@@ -300,17 +331,7 @@ def distance(
 @app.command()
 def status(home: Home = None, as_json: AsJson = False) -> None:
     """Show which collection is served, what it was made from and what it can go back to."""
-    facts = _searcher(home).status()
-    if as_json:
-        _print_json(dataclasses.asdict(facts))
-        return
-    for role, one in zip(
-        ("current", *("previous" for _ in facts.previous)),
-        (facts.current, *facts.previous),
-        strict=True,
-    ):
-        _table(["", role], dataclasses.asdict(one).items() if one else [("nothing", "")])
-    _show_path("kept in", facts.location, as_json)
+    tables.show_status(_searcher(home).status(), as_json)
 
 
 @app.command()
@@ -318,7 +339,7 @@ def rollback(home: Home = None, as_json: AsJson = False) -> None:
     """Serve the previous collection again."""
     import search
 
-    _show_path("collection", search.rollback(search.connect(home)).name, as_json)
+    tables.show_path("collection", search.rollback(search.connect(home)).name, as_json)
 
 
 @app.command()
@@ -354,18 +375,17 @@ def demo() -> None:
 
     import search
 
-    # As many batches as so few works need.
-    result = run(SAMPLE, encoder="version", config={"epochs": 3})
+    result = run(SAMPLE, bundle=Path("pretrained"))
     clusters = run_cluster(Path(result["paths"]["features"]))
     result["paths"]["plots"] += clusters["paths"]["plots"]
-    # Of a work that was held out: the encoder has never met it.
     query = "P_249990"
     console = Console()
-    for rerank in (False, True):
-        console.rule(f"covers similar {query} --limit 5{' --rerank' * rerank}")
-        _show_matches(query, search.similar(query, 5, rerank=rerank), as_json=False)
-    console.rule("how good is it, before re-ranking")
-    _show_result(result, as_json=False)
+    console.rule(f"covers similar {query} --limit 5 --rerank")
+    tables.show_matches(query, search.similar(query, 5, rerank=True), as_json=False)
+    console.rule(f"covers identify {query} --limit 3")
+    tables.show_identification(search.identify(query, 3), as_json=False)
+    console.rule("how good is it")
+    tables.show_result(result, as_json=False)
 
 
 def _flow(name: str) -> Callable[..., Any]:
@@ -429,122 +449,6 @@ def _value(text: str) -> str | int | bool:
     if text.lower() in ("no", "false"):
         return False
     return int(text) if text.lstrip("-").isdigit() else text
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_text, value))
-    return str(value)
-
-
-def _table(columns: Sequence[str], rows: Iterable[Iterable[Any]], *, tight: bool = False) -> None:
-    # Without lines between them, eight columns of figures fit into 80 characters.
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False) if tight else Table()
-    for column in columns:
-        # Ids and figures stay whole; where a terminal is narrow, words are cut to make room.
-        table.add_column(column, no_wrap=column not in WORDY)
-    for row in rows:
-        table.add_row(*(Text(_text(value), no_wrap=True, overflow="ellipsis") for value in row))
-    Console().print(table)
-
-
-def _show_path(what: str, value: object, as_json: bool) -> None:
-    if as_json:
-        _print_json({what: str(value)})
-    else:
-        Console(soft_wrap=True).print(f"{what}: {value}", highlight=False)
-
-
-def _say_paths(paths: dict[str, Any]) -> None:
-    for name, value in paths.items():
-        for one in value if isinstance(value, list) else [value]:
-            _show_path(name, one, as_json=False)
-
-
-def _show_result(result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        _print_json(result)
-        return
-    _table(["measure", "value"], result["metrics"].items())
-    if again := result.get("reranked"):
-        names = ["map", "mr1", "hits@1", "hits@10", "queries"]
-        _table(["re-ranked", "value"], ((name, again[name]) for name in names))
-    for kind, sure in result.get("certainty", {}).items():
-        figures = {name: value for name, value in sure.items() if isinstance(value, float)}
-        _table([f"probability by {kind}", "value"], figures.items())
-    Console(soft_wrap=True).print(result["measured_on"]["summary"], highlight=False)
-    _say_paths(result["paths"])
-
-
-def _compared(row: dict[str, Any]) -> Iterable[str]:
-    """The cells of a row; a dash where there is nothing to say."""
-
-    def cell(form: str, *names: str) -> str:
-        values = [row[name] for name in names]
-        return "-" if None in values else form.format(*values)
-
-    interval = cell(" ({:.2f}-{:.2f})", "map_low", "map_high").strip("-")
-    return (
-        row["row"],
-        cell("{:.2f}", "map") + interval,
-        cell("{:.2f}-{:.2f}", "map_least", "map_most"),
-        cell("{:.1f}", "mr1"),
-        cell("{:.2f}", "hits@1"),
-        cell("{:.2f}", "auc"),
-        cell("{}", "dimension"),
-        cell("{:.0f}", "seconds"),
-    )
-
-
-def _show_matches(track_id: str, matches: Sequence[Any], as_json: bool) -> None:
-    if as_json:
-        found = [dataclasses.asdict(match) for match in matches]
-        _print_json({"query": track_id, "matches": found})
-        return
-    aligned = any(match.alignment for match in matches)
-    about = ["title"] if aligned else ["work", "title", "artist"]
-    _table(
-        ["", "track", *about, "distance", "same work", *(["key", "stretch"] if aligned else [])],
-        (
-            [
-                rank,
-                match.track_id,
-                *(
-                    {
-                        "work": match.work_id,
-                        "title": match.title or match.work_title,
-                        "artist": match.artist or match.work_artist,
-                    }[column]
-                    for column in about
-                ),
-                match.distance,
-                "yes" if match.same_work else "",
-                *(_alignment(match.alignment) if aligned else []),
-            ]
-            for rank, match in enumerate(matches, 1)
-        ),
-    )
-
-
-def _alignment(found: "Alignment | None") -> tuple[str, str]:
-    """Semitones up from the query, and the first stretch: of the query ~ of the match."""
-    if found is None or not found.stretches:
-        return "", ""
-    one = found.stretches[0]
-    query_start, query_end, match_start, match_end = (
-        f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
-        for seconds in (one.query_start, one.query_end, one.match_start, one.match_end)
-    )
-    stretch = f"{query_start}-{query_end} ~ {match_start}-{match_end}"
-    return f"{found.transposition:+d}", stretch
 
 
 def main() -> None:

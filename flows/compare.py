@@ -1,6 +1,7 @@
 """Every encoder and its peers, side by side: one table, measured on the same performances."""
 
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,17 +17,19 @@ from prefect.cache_policies import NO_CACHE
 from embedding import bundle as bundles
 from embedding import peers, store
 from embedding.cliques import group
-from embedding.distances import Distances, Euclidean
+from embedding.distances import DistanceMatrix, Distances, Euclidean
 from embedding.retrieval import bootstrap_interval, retrieval
 from embedding.separation import separation
 from embedding.splits import split_works
 from embedding.store import FeatureStore
 from flows import plots
 from flows.aggregate import aggregate
-from flows.embed import embed_features
+from flows.calibrate import calibrate, read_calibration
+from flows.embed import embed_features, points_of
 from flows.pipeline import HELD_OUT
 from flows.show import show_figures
 from flows.train import train_encoder
+from flows.trial import QUERIES, matches, published, rankings
 from flows.workspace import Workspace, claimed, key, make_once
 
 #: Counted up when a row, a metric's definition or the plot changes, so that it is computed anew.
@@ -47,20 +50,44 @@ class Trained:
 
     name: str
     encoder: str
-    distances: Callable[[FeatureStore, np.ndarray], Distances] = lambda _, vectors: Euclidean(
-        vectors
+    distances: Callable[[FeatureStore, np.ndarray, Path], Distances] = (
+        lambda _store, vectors, _bundle: Euclidean(vectors)
     )
 
 
-#: The table, from knowing nothing to knowing all. What ranks by more than the distance between
-#: vectors, as re-ranking does, joins as a `Trained` with `distances` of its own.
+def reranked(store: FeatureStore, vectors: np.ndarray, bundle: Path) -> DistanceMatrix:
+    """Return the ranks that `search` answers with, as distances from each query."""
+    if len(store) > QUERIES:
+        raise ValueError(
+            f"re-ranking {len(store)} performances for each other takes hours: compare at most "
+            f"{QUERIES}, or see what `covers evaluate` says of a sample of them"
+        )
+    rows = store.table.select("track_id", "work_id").with_columns(
+        vector=pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))
+    )
+    points = points_of(rows, store, read_calibration(bundle))
+    ranks = np.zeros((len(store), len(store)))
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        published(points, bundle.name, Path(scratch)) as searcher,
+    ):
+        answers = matches(searcher, points.track_ids, rerank=True)
+    for row, ranking in rankings(answers, points):
+        ranks[row, ranking] = np.arange(1, len(ranking) + 1)
+    # Points are in the order of their track ids.
+    place = {track_id: i for i, track_id in enumerate(points.track_ids)}
+    order = [place[track_id] for track_id in store.table["track_id"]]
+    return DistanceMatrix(ranks[np.ix_(order, order)])
+
+
+#: The table, from knowing nothing to knowing all.
 ROWS: tuple[Peer | Trained, ...] = (
     Peer("chance", peers.chance),
     Peer("track length", peers.track_length),
     Peer("raw means", peers.raw_means),
     Trained("means", "means"),
     Trained("autoencoder", "autoencoder"),
-    Trained("K-Means", "means", lambda _, vectors: peers.same_cluster(vectors)),
+    Trained("K-Means", "means", lambda _store, vectors, _bundle: peers.same_cluster(vectors)),
     Peer("OTI mean chroma", peers.mean_chroma),
     Peer("2DFTM", peers.fourier_magnitudes),
     Peer("SiMPle", peers.simple),
@@ -69,6 +96,7 @@ ROWS: tuple[Peer | Trained, ...] = (
     Trained("conv-autoencoder", "conv-autoencoder"),
     Trained("descriptors", "descriptors"),
     Trained("version", "version"),
+    Trained("version, re-ranked", "version", reranked),
 )
 
 #: The columns of comparison.parquet. Of several seeds, `seed` is the one with the median MAP and
@@ -147,6 +175,7 @@ def compare(
         # How long it took is known only to whoever trained it.
         new = (bundle / "bundle.json").stat().st_mtime >= start
         seconds = round(time.time() - start, 2) if new else None
+        calibrate(bundle, learned)
         return measure(row, features, tracks, bundle, seconds, workspace.root)
 
     rows = []
@@ -272,9 +301,11 @@ def measure(
         if isinstance(row, Peer):
             distances = row.distances(chosen)
             took = round(time.perf_counter() - start, 2)
+        elif bundle is None:
+            raise ValueError(f"{row.name} needs a bundle of {row.encoder}")
         else:
             vectors = _vectors(row, features, bundle, tracks, works, home)
-            distances = row.distances(chosen, vectors)
+            distances = row.distances(chosen, vectors, bundle)
         found = retrieval(distances, works, tracks)
         queries = found.per_query
         several = queries["work_id"].n_unique() > 1
@@ -307,14 +338,12 @@ def measure(
 def _vectors(
     row: Trained,
     features: Path,
-    bundle: Path | None,
+    bundle: Path,
     tracks: list[str],
     works: list[str],
     home: Path,
 ) -> np.ndarray:
     """The vectors of these performances, in their order."""
-    if bundle is None:
-        raise ValueError(f"{row.name} needs a bundle of {row.encoder}")
     if seen := set(works) & set(bundles.load(bundle).seen_works):
         raise ValueError(f"{row.encoder} has seen {len(seen)} of the works, such as {min(seen)}")
     table = pl.read_parquet(embed_features(features, bundle, home))

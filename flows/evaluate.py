@@ -9,16 +9,17 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+import search
 from embedding import bundle as bundles
 from embedding.distances import Euclidean
-from embedding.retrieval import bootstrap_interval, retrieval
+from embedding.retrieval import Retrieval, bootstrap_interval, retrieval, retrieval_of
 from embedding.separation import separation
 from embedding.store import FeatureStore
 from flows import plots
 from flows.calibrate import read_calibration
 from flows.embed import VECTORS, points_of
 from flows.show import show_figures
-from flows.trial import ask, certainty, retrieved
+from flows.trial import certainty, choose_queries, identified, matches, names, published, rankings
 from flows.workspace import Workspace, key, make_once
 
 #: Counted up when a metric's definition or a plot changes, so that it is computed anew.
@@ -82,17 +83,11 @@ def measure(vectors: Path, home: Path) -> Path:
         distances = Euclidean(table["vector"].to_numpy())
         found = retrieval(distances, works, tracks)
         apart = separation(distances, works, tracks)
-        queries = found.per_query
         found.per_query.write_parquet(directory / "queries.parquet")
         apart.per_clique.write_parquet(directory / "cliques.parquet")
         result: dict[str, Any] = {
             "metrics": found.summary() | apart.summary(),
-            "intervals": {
-                name: bootstrap_interval(values, queries["work_id"], seed=0)
-                for name, values in {"map": queries["ap"], "mr1": queries["first"]}.items()
-            }
-            if queries["work_id"].n_unique() > 1
-            else {},
+            "intervals": _intervals(found),
             "measured_on": {
                 "data": made_with["data"],
                 "bundle": bundle.id,
@@ -103,19 +98,10 @@ def measure(vectors: Path, home: Path) -> Path:
         }
         store = FeatureStore.open(workspace.root / made_with["features"])
         points = points_of(table, store, read_calibration(bundle_path))
-        sure = {}
-        for kind, rerank in {"distance": False, "reranked": True}.items():
-            if rerank and points.sequences is None:
-                continue
-            trial = ask(points, bundle.id, rerank=rerank, scratch=directory)
-            trial.matches.write_parquet(directory / f"matches_{kind}.parquet")
-            if rerank:
-                result["reranked"] = retrieved(trial, points)
-            if (sure_of := certainty(trial, points)) is not None:
-                sure[kind] = sure_of
-        if sure:
-            result["certainty"] = sure
-            plots.save(plots.reliability(sure), directory / "reliability.png")
+        result |= try_out(points, bundle.id, directory)
+        if "certainty" in result:
+            sure = plots.reliability(result["certainty"])
+            plots.save(sure, directory / "reliability.png")
         text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
         (directory / "metrics.json").write_text(text, encoding="utf-8")
         plots.save(plots.separation(apart), directory / "separation.png")
@@ -126,6 +112,56 @@ def measure(vectors: Path, home: Path) -> Path:
     made = make_once(place, make)
     logger.info("%s %s", "measured" if made else "unchanged: had measured", vectors)
     return place
+
+
+def try_out(points: search.Points, bundle: str, directory: Path) -> dict[str, Any]:
+    """Measure what `search` answers: re-ranked, and how sure it is; what there is to measure.
+
+    Parameters
+    ----------
+    points : Points
+        The performances to measure on.
+    bundle : str
+        Id of the bundle that made them.
+    directory : Path
+        Gets the matches, in matches_distance.parquet and matches_reranked.parquet.
+
+    Returns
+    -------
+    dict
+        `reranked`, as metrics, with `intervals`; `certainty`, by the evidence it rests on.
+    """
+    result: dict[str, Any] = {}
+    sure: dict[str, Any] = {}
+    kinds = {"distance": False, "reranked": True}
+    if points.sequences is None:
+        del kinds["reranked"]
+    queries = choose_queries(points)
+    works = [str(payload["work_id"]) for payload in points.payloads]
+    with published(points, bundle, directory) as searcher:
+        for kind, rerank in kinds.items():
+            answers = matches(searcher, queries, rerank=rerank)
+            answers.write_parquet(directory / f"matches_{kind}.parquet")
+            if rerank:
+                found = retrieval_of(rankings(answers, points), works, points.track_ids)
+                result["reranked"] = found.summary() | {"intervals": _intervals(found)}
+            if points.calibration is not None:
+                sure[kind] = certainty(answers, points)
+        if sure:
+            best = list(sure)[-1]  # which `identify` goes by
+            sure[best] |= identified(names(searcher, queries), points)
+            result["certainty"] = sure
+    return result
+
+
+def _intervals(found: Retrieval) -> dict[str, tuple[float, float]]:
+    queries = found.per_query
+    if queries["work_id"].n_unique() < 2:
+        return {}
+    return {
+        name: bootstrap_interval(values, queries["work_id"], seed=0)
+        for name, values in {"map": queries["ap"], "mr1": queries["first"]}.items()
+    }
 
 
 def _origin(vectors: Path) -> dict[str, str]:

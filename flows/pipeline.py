@@ -5,6 +5,7 @@ from typing import Any
 
 from prefect import flow
 
+from embedding.bundle import PRETRAINED
 from flows.aggregate import aggregate
 from flows.embed import embed
 from flows.evaluate import evaluate
@@ -20,11 +21,14 @@ def pipeline(
     training_data: Path | None = None,
     encoder: str = "autoencoder",
     config: dict[str, Any] | None = None,
+    bundle: Path | None = None,
     frame_rate: float | None = None,
     seed: int = 0,
     home: Path | None = None,
 ) -> dict[str, Any]:
     """Aggregate, train, embed, publish and evaluate; what hasn't changed is not done again.
+
+    Trained is on `training_data`, on a share of `data`, or not at all where there is a `bundle`.
 
     Parameters
     ----------
@@ -37,6 +41,8 @@ def pipeline(
         A name in `embedding.bundle.ENCODERS`.
     config : dict, optional
         Settings of the encoder that differ from its defaults.
+    bundle : Path, optional
+        A trained encoder to use; "pretrained" is the one that comes with the package.
     frame_rate : float, optional
         Frames a second, where `data` (and `training_data`) doesn't say it.
     seed : int
@@ -49,8 +55,14 @@ def pipeline(
     dict
         `metrics` and what they were measured on, as in metrics.json, and `paths`.
     """
+    if bundle is not None and training_data is not None:
+        raise ValueError(
+            f"{bundle} is trained already, so {training_data} would go unused: leave one out."
+        )
     features = aggregate(data, frame_rate=frame_rate, home=home)
-    if training_data is None:
+    if bundle is not None:
+        bundle = PRETRAINED if str(bundle) == "pretrained" else bundle.expanduser().resolve()
+    elif training_data is None:
         bundle = train(features, encoder, config, hold_out=HELD_OUT, seed=seed, home=home)
     else:
         learned = aggregate(training_data, frame_rate=frame_rate, home=home)

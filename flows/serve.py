@@ -11,13 +11,15 @@ from prefect.deployments.runner import RunnerDeployment
 from flows.aggregate import aggregate
 from flows.cluster import cluster
 from flows.compare import compare
+from flows.duplicates import duplicates
 from flows.embed import embed
 from flows.evaluate import evaluate
 from flows.pipeline import pipeline
 from flows.train import train
 
 FLOWS = {
-    flow.name: flow for flow in (aggregate, train, embed, evaluate, cluster, compare, pipeline)
+    flow.name: flow
+    for flow in (aggregate, train, embed, evaluate, duplicates, cluster, compare, pipeline)
 }
 
 #: The whole pipeline every night; the stages wait to be started by hand.

@@ -6,9 +6,10 @@ them can differ from the first.
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from sklearn.metrics import roc_auc_score
 import search
 from embedding.distances import Ints
 from embedding.reliability import at_thresholds, recall_at_precision, reliability
-from embedding.retrieval import Retrieval, bootstrap_interval, retrieval_of
 from search.embedded import Embedded
 from search.reranking import CANDIDATES
 
@@ -31,93 +31,76 @@ QUERIES = 1000
 LOOKED_AT = 10
 
 
-@dataclass(frozen=True)
-class Trial:
-    """The answers to some queries.
-
-    Attributes
-    ----------
-    matches : pl.DataFrame
-        query, rank (from 1), match, same_work, distance, probability (null without calibration).
-    named : pl.DataFrame
-        A row a query: query, work_id, named (the work that was identified, or null), none (the
-        probability of that); empty without calibration.
-    """
-
-    matches: pl.DataFrame
-    named: pl.DataFrame
-
-
-def ask(points: search.Points, bundle: str, *, rerank: bool, scratch: Path, seed: int = 0) -> Trial:
-    """Publish points in a directory of their own and ask about them.
+@contextmanager
+def published(points: search.Points, bundle: str, scratch: Path) -> Iterator[search.Searcher]:
+    """Publish points in a directory of their own, which is removed again.
 
     Parameters
     ----------
     points : Points
         At least two.
     bundle : str
-        Its id.
-    rerank : bool
-        Whether to align; needs sequences.
+        Id of the bundle that made them.
     scratch : Path
-        Where to publish; what is written there is removed again.
-    seed : int
-        Of the works that are drawn.
+        Where to make that directory.
     """
-    queries = _queries(points, seed)
     with tempfile.TemporaryDirectory(dir=scratch) as directory:
-        searcher = search.Searcher(Embedded(Path(directory)))
-        description = search.publish(points, bundle, searcher.engine)
+        engine = Embedded(Path(directory))
+        search.publish(points, bundle, engine)
+        yield search.Searcher(engine)
 
-        def answers(track_id: str) -> list[search.Match]:
-            return searcher.similar(track_id, CANDIDATES, rerank=rerank)
 
-        def name(track_id: str) -> search.Identification:
-            return searcher.identify(track_id)
+def matches(searcher: search.Searcher, queries: Sequence[str], *, rerank: bool) -> pl.DataFrame:
+    """Ask for the `CANDIDATES` best matches of each query.
 
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            found = list(threads.map(answers, queries))
-            calibrated = description.calibration is not None
-            named = list(threads.map(name, queries)) if calibrated and rerank else []
-    work_of = {track_id: str(each["work_id"]) for track_id, each in _labelled(points)}
-    return Trial(
-        pl.DataFrame(
-            [
-                (query, rank, one.track_id, one.same_work, one.distance, one.probability)
-                for query, matches in zip(queries, found, strict=True)
-                for rank, one in enumerate(matches, 1)
-            ],
-            schema={
-                "query": pl.String,
-                "rank": pl.Int64,
-                "match": pl.String,
-                "same_work": pl.Boolean,
-                "distance": pl.Float64,
-                "probability": pl.Float64,
-            },
-            orient="row",
-        ),
-        pl.DataFrame(
-            [
-                (one.track_id, work_of[one.track_id], one.work and one.work.work_id, one.none)
-                for one in named
-            ],
-            schema={
-                "query": pl.String,
-                "work_id": pl.String,
-                "named": pl.String,
-                "none": pl.Float64,
-            },
-            orient="row",
-        ),
-    )
+    Returns
+    -------
+    pl.DataFrame
+        query, rank (from 1), match, same_work, distance, probability (null without calibration).
+    """
+
+    def best(track_id: str) -> list[search.Match]:
+        return searcher.similar(track_id, CANDIDATES, rerank=rerank)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = list(threads.map(best, queries))
+    rows = [
+        (query, rank, one.track_id, one.same_work, one.distance, one.probability)
+        for query, ranked in zip(queries, found, strict=True)
+        for rank, one in enumerate(ranked, 1)
+    ]
+    schema = {
+        "query": pl.String,
+        "rank": pl.Int64,
+        "match": pl.String,
+        "same_work": pl.Boolean,
+        "distance": pl.Float64,
+        "probability": pl.Float64,
+    }
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def names(searcher: search.Searcher, queries: Sequence[str]) -> pl.DataFrame:
+    """Ask of which work each query is.
+
+    Returns
+    -------
+    pl.DataFrame
+        query, named (a work, or null), none (the probability that there is no version of it).
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = list(threads.map(searcher.identify, queries))
+    rows = [(one.track_id, one.work and one.work.work_id, one.none) for one in found]
+    schema = {"query": pl.String, "named": pl.String, "none": pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _labelled(points: search.Points) -> Iterator[tuple[str, Any]]:
     return zip(points.track_ids, points.payloads, strict=True)
 
 
-def _queries(points: search.Points, seed: int) -> list[str]:
+def choose_queries(points: search.Points, seed: int = 0) -> list[str]:
+    """Return all track ids, or those of works drawn at random where there are very many."""
     works: dict[str, list[str]] = {}
     for track_id, payload in _labelled(points):
         works.setdefault(str(payload["work_id"]), []).append(track_id)
@@ -131,76 +114,67 @@ def _queries(points: search.Points, seed: int) -> list[str]:
     return drawn
 
 
-def retrieved(trial: Trial, points: search.Points) -> dict[str, Any]:
-    """Return the retrieval metrics of the answers' order, then of the distance.
+def rankings(found: pl.DataFrame, points: search.Points) -> Iterator[tuple[int, Ints]]:
+    """Complete the `matches` of each query by all other performances, nearest first.
 
-    Only the first `CANDIDATES` are asked for; the others follow by distance.
+    Yields
+    ------
+    tuple of (int, np.ndarray of shape=(performances - 1,))
+        The query's place in the points, and those of all others, the best first.
     """
     place = {track_id: i for i, track_id in enumerate(points.track_ids)}
     vectors = points.vectors.astype(np.float64)
-
-    def rankings() -> Iterator[tuple[int, Ints]]:
-        for (query,), matches in trial.matches.group_by("query", maintain_order=True):
-            row = place[str(query)]
-            first = np.array([place[match] for match in matches["match"]], dtype=np.intp)
-            # Points are sorted by track id, which breaks ties.
-            order = np.argsort(((vectors - vectors[row]) ** 2).sum(axis=1), kind="stable")
-            yield row, np.concatenate([first, order[~np.isin(order, [row, *first])]])
-
-    works = [str(payload["work_id"]) for _, payload in _labelled(points)]
-    found: Retrieval = retrieval_of(rankings(), works, points.track_ids)
-    queries = found.per_query
-    return found.summary() | {
-        "intervals": {
-            name: bootstrap_interval(values, queries["work_id"], seed=0)
-            for name, values in {"map": queries["ap"], "mr1": queries["first"]}.items()
-        }
-        if queries["work_id"].n_unique() > 1
-        else {},
-    }
+    for (query,), ranked in found.group_by("query", maintain_order=True):
+        row = place[str(query)]
+        first = np.array([place[match] for match in ranked["match"]], dtype=np.intp)
+        # Points are sorted by track id, which breaks ties.
+        order = np.argsort(((vectors - vectors[row]) ** 2).sum(axis=1), kind="stable")
+        yield row, np.concatenate([first, order[~np.isin(order, [row, *first])]])
 
 
-def certainty(trial: Trial, points: search.Points) -> dict[str, Any] | None:
-    """Compare stated probabilities with the labels; None where none were stated.
+def certainty(found: pl.DataFrame, points: search.Points) -> dict[str, Any]:
+    """Compare the probabilities of `matches` with the labels.
 
     Returns
     -------
     dict
         `calibration_error` over the `LOOKED_AT` likeliest matches of each query, with its `curve`;
-        `thresholds`, and `recall_at_precision_95`, over all pairs of the queries. Where works were
-        named: `identified`, the share of queries whose work, or lack of one, was named rightly,
-        and `none_auroc`, how well the probability of none tells noise works from others.
+        `thresholds` and `recall_at_precision_95` over all pairs of the queries.
     """
-    stated = trial.matches.filter(pl.col("probability").is_not_null())
-    if stated.is_empty():
-        return None
-    sizes = dict(
-        pl.DataFrame({"work_id": [str(each["work_id"]) for _, each in _labelled(points)]})
-        .group_by("work_id")
-        .len()
-        .iter_rows()
-    )
-    work_of = {track_id: str(each["work_id"]) for track_id, each in _labelled(points)}
-    relevant = sum(sizes[work_of[query]] - 1 for query in stated["query"].unique())
-    likeliest = stated.sort("probability", descending=True).group_by("query").head(LOOKED_AT)
+    sizes, work_of = _works(points)
+    relevant = sum(sizes[work_of[query]] - 1 for query in found["query"].unique())
+    likeliest = found.sort("probability", descending=True).group_by("query").head(LOOKED_AT)
     trusted = reliability(likeliest["probability"], likeliest["same_work"])
-    every = stated["probability"], stated["same_work"], relevant
-    result: dict[str, Any] = {
+    every = found["probability"], found["same_work"], relevant
+    return {
         "calibration_error": trusted.error,
         "curve": trusted.curve.to_dicts(),
         "thresholds": at_thresholds(*every).to_dicts(),
         "recall_at_precision_95": recall_at_precision(*every, 0.95),
     }
-    if len(trial.named):
-        named = trial.named.with_columns(
-            noise=pl.col("work_id").replace_strict(sizes, return_dtype=pl.Int64) == 1
-        )
-        right = named.select(
-            pl.when("noise")
-            .then(pl.col("named").is_null())
-            .otherwise(pl.col("named").eq_missing(pl.col("work_id")))
-        )
-        result["identified"] = float(right.to_series().mean())  # type: ignore[arg-type]
-        if 0 < named["noise"].sum() < len(named):
-            result["none_auroc"] = float(roc_auc_score(named["noise"], named["none"]))
+
+
+def identified(named: pl.DataFrame, points: search.Points) -> dict[str, float]:
+    """Compare `names` with the labels.
+
+    Returns
+    -------
+    dict
+        `identified`, the share of queries whose work, or lack of one, was named rightly; and, where
+        there are both, `none_auroc`: how well the probability of none tells noise works apart.
+    """
+    sizes, work_of = _works(points)
+    works = [work_of[query] for query in named["query"]]
+    noise = np.array([sizes[work] == 1 for work in works])
+    expected = [None if alone else work for work, alone in zip(works, noise, strict=True)]
+    right = [answer == truth for answer, truth in zip(named["named"], expected, strict=True)]
+    result = {"identified": float(np.mean(right))}
+    if noise.any() and not noise.all():
+        result["none_auroc"] = float(roc_auc_score(noise, named["none"]))
     return result
+
+
+def _works(points: search.Points) -> tuple[Counter[str], dict[str, str]]:
+    """Sizes by work, and works by track id."""
+    work_of = {track_id: str(each["work_id"]) for track_id, each in _labelled(points)}
+    return Counter(work_of.values()), work_of

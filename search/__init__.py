@@ -18,12 +18,13 @@ from search.errors import (
     ServerUnreachable,
     TrackNotFound,
 )
-from search.matches import Identification, Match, Work
+from search.matches import Duplicate, Identification, Match, Work
 from search.publishing import Status, publish, rollback
 from search.query import (
     Searcher,
     connect,
     distance,
+    duplicates,
     identify,
     same_work,
     similar,
@@ -38,6 +39,7 @@ __all__ = [
     "Calibration",
     "DamagedCollection",
     "Description",
+    "Duplicate",
     "Identification",
     "InvalidPoints",
     "InvalidQuery",
@@ -55,6 +57,7 @@ __all__ = [
     "Work",
     "connect",
     "distance",
+    "duplicates",
     "identify",
     "publish",
     "rollback",

@@ -129,6 +129,13 @@ class Aligned:
         short = [len(other) < STACK_SECONDS * self._rate for other in self._others]
         return np.where(short, by_distance, ratios)
 
+    @property
+    def judged(self) -> list[Match]:
+        """All matches with their probabilities, in their order and without the why."""
+        if self.log_ratio is None:
+            return list(self._nearest)
+        return _with_probabilities(self._collection, self._nearest, self.log_ratio)
+
     def matches(self, places: Sequence[int], similarity: Numbers | None = None) -> list[Match]:
         """Return the matches at some places, with their probabilities and what matches what.
 

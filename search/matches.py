@@ -88,3 +88,26 @@ class Identification:
     work: Work | None
     none: float
     works: tuple[Work, ...]
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """Two performances that are probably of one work, although they are labelled otherwise.
+
+    Attributes
+    ----------
+    track_id, work_id : str
+        One of them.
+    title, work_title, artist, work_artist : str or None
+        Of it, where known.
+    match : Match
+        The other, as it is seen from this one, with its probability.
+    """
+
+    track_id: str
+    work_id: str
+    title: str | None
+    work_title: str | None
+    artist: str | None
+    work_artist: str | None
+    match: Match

@@ -13,9 +13,11 @@ import numpy.typing as npt
 from search import judging, settings
 from search.calibration import relative
 from search.collection import USUAL_DISTANCE, Candidate, Collection, Engine, Payload, Vectors
+from search.duplicates import NEIGHBOURS
+from search.duplicates import duplicates as find_duplicates
 from search.errors import CollectionGone, InvalidQuery, SearchError, TrackNotFound
 from search.fields import Condition, conditions
-from search.matches import Identification, Match
+from search.matches import Duplicate, Identification, Match
 from search.publishing import Status
 from search.publishing import status as published
 from search.reranking import CANDIDATES
@@ -301,6 +303,43 @@ class Searcher:
 
         return self._ask(answer)
 
+    def duplicates(self, limit: int = 100, *, least: float = 0.5) -> list[Duplicate]:
+        """Go through the catalogue for performances of one work that are labelled as of two.
+
+        Each performance is compared with the `NEIGHBOURS` (10) nearest of other works, aligned
+        where they can be: some 10 ms a minute of music, on every core.
+
+        Parameters
+        ----------
+        limit : int in [1, 10000]
+            The most pairs to list.
+        least : float in [0, 1]
+            And none that is less probable.
+
+        Returns
+        -------
+        list of Duplicate
+            The most probable first.
+
+        Raises
+        ------
+        InvalidQuery
+            If the bundle isn't calibrated, or the limit or the probability is impossible.
+        """
+        _check_limit(limit)
+        if not 0 <= least <= 1:
+            raise InvalidQuery(f"least={least!r} is no probability: give a number from 0 to 1.")
+
+        def answer(collection: Collection) -> list[Duplicate]:
+            judging.calibration_of(collection)
+            queries = [Query(one.vector, one.payload) for one in collection.everything()]
+            nearest = _matches(collection, queries, NEIGHBOURS, (), leave_out_same_work=True)
+            payloads = (query.payload for query in queries)
+            neighbours = zip(payloads, nearest, strict=True)
+            return find_duplicates(collection, neighbours, limit, least)
+
+        return self._ask(answer)
+
     def status(self) -> Status:
         """Say what is published, and what was before."""
         return published(self.engine)
@@ -542,6 +581,11 @@ def same_work(a: str, b: str) -> Match:
 def identify(track_id: str, limit: int = 5) -> Identification:
     """Name the work that a performance is a version of; see `Searcher.identify`."""
     return _searcher().identify(track_id, limit)
+
+
+def duplicates(limit: int = 100, *, least: float = 0.5) -> list[Duplicate]:
+    """Find performances of one work that are labelled as of two; see `Searcher.duplicates`."""
+    return _searcher().duplicates(limit, least=least)
 
 
 def status() -> Status:

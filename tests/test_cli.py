@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import search
-from flows import cli
+from flows import cli, tables
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_similar_says_how_what_it_re_ranked_aligns(covers, tmp_path):
     assert (first["track_id"], second["track_id"]) == ("P_1", "P_2")
     assert first["alignment"]["transposition"] == 3
     rows = [
-        cli._alignment(match.alignment)
+        tables._alignment(match.alignment)
         for match in search.Searcher(search.connect(tmp_path)).similar("P_0", rerank=True)
     ]
     assert rows[0] == ("+3", "0:10-1:00 ~ 0:00-0:50")

@@ -16,7 +16,7 @@ from flows.serve import FLOWS, deployments
 def test_every_flow_is_deployed_and_the_pipeline_every_night(tmp_path):
     made = {each.flow_name: each for each in deployments(tmp_path, home=tmp_path)}
     assert set(made) == set(FLOWS) == {
-        "aggregate", "train", "embed", "evaluate", "cluster", "compare", "pipeline"
+        "aggregate", "train", "embed", "evaluate", "cluster", "compare", "duplicates", "pipeline"
     }  # fmt: skip
     assert made["pipeline"].parameters == {"data": str(tmp_path), "home": str(tmp_path)}
     assert made["train"].parameters == {"home": str(tmp_path)}

@@ -1,0 +1,97 @@
+"""The published collection -> the pairs that are probably of one work but labelled as of two."""
+
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+import search
+from flows.workspace import Workspace, key, make_once
+
+#: Counted up when what is found or listed changes, so that it is done anew.
+VERSION = 1
+
+#: Rows in the artifact; the table holds all.
+SHOWN = 100
+
+
+@flow(name="duplicates", flow_run_name="duplicates")
+def duplicates(limit: int = 1000, least: float = 0.5, home: Path | None = None) -> Path:
+    """Go through the published collection for mislabelled performances and unlinked works.
+
+    Parameters
+    ----------
+    limit : int in [1, 10000]
+        The most pairs to list.
+    least : float in [0, 1]
+        And none that is less probable.
+    home : Path, optional
+        The workspace; by default `$COVERS_HOME`.
+
+    Returns
+    -------
+    Path
+        duplicates.csv, the most probable first: probability, distance, transposition, and of both
+        track_id, work_id, title and artist; `pairs` is how many of them connect the same two works,
+        more than a mislabelled performance alone would.
+    """
+    workspace = Workspace.at(home)
+    table = list_duplicates(limit, least, workspace.root)
+    rows = pl.read_csv(table, n_rows=SHOWN).to_dicts()
+    create_table_artifact(rows, key="duplicates", description=f"The whole table: {table}")
+    return table
+
+
+@task(cache_policy=NO_CACHE)
+def list_duplicates(limit: int, least: float, home: Path) -> Path:
+    """Write the table, unless it stands for the same collection."""
+    logger = get_run_logger()
+    searcher = search.Searcher(search.connect(home))
+    name = searcher.engine.open().description.name
+    place = Workspace(home).path("duplicates", f"{name}-{key(VERSION, limit, least)}")
+
+    def make(directory: Path) -> None:
+        found = searcher.duplicates(limit, least=least)
+        works = Counter(frozenset((one.work_id, one.match.work_id)) for one in found)
+        rows = [
+            {
+                "probability": one.match.probability,
+                "distance": one.match.distance,
+                "transposition": one.match.alignment and one.match.alignment.transposition,
+                "track_id": one.track_id,
+                "work_id": one.work_id,
+                "title": one.title or one.work_title,
+                "artist": one.artist or one.work_artist,
+                "other_track_id": one.match.track_id,
+                "other_work_id": one.match.work_id,
+                "other_title": one.match.title or one.match.work_title,
+                "other_artist": one.match.artist or one.match.work_artist,
+                "pairs": works[frozenset((one.work_id, one.match.work_id))],
+            }
+            for one in found
+        ]
+        pl.DataFrame(rows, schema=SCHEMA).write_csv(directory / "duplicates.csv")
+
+    make_once(place, make)
+    table = place / "duplicates.csv"
+    logger.info("%d pairs of %s are probably of one work", len(pl.read_csv(table)), name)
+    return table
+
+
+SCHEMA = {
+    "probability": pl.Float64,
+    "distance": pl.Float64,
+    "transposition": pl.Int64,
+    "track_id": pl.String,
+    "work_id": pl.String,
+    "title": pl.String,
+    "artist": pl.String,
+    "other_track_id": pl.String,
+    "other_work_id": pl.String,
+    "other_title": pl.String,
+    "other_artist": pl.String,
+    "pairs": pl.Int64,
+}

@@ -1,0 +1,94 @@
+"""Calibrating a bundle: on its own validation works, once, and only where there are enough."""
+
+import json
+
+import numpy as np
+import pytest
+from feature_stores import make_store
+from prefect.logging import disable_run_logger
+
+from embedding import bundle as bundles
+from embedding import training
+from embedding.store import FeatureStore
+from flows.calibrate import FILE, calibrate, fit, read_calibration
+
+
+def make_bundle(store: FeatureStore, place) -> bundles.Bundle:
+    config = {"dimension": 8, "tempos": []}
+    encoder, facts = training.train(store, "descriptors", config=config, progress=False)
+    return bundles.save(place, "descriptors", encoder, facts)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("calibrate")
+    make_bundle(make_store(place / "features", works=60, each=4), place / "bundle")
+    with disable_run_logger():
+        calibrate.fn(place / "bundle", place / "features")
+    return place
+
+
+def test_nearer_and_more_similar_is_likelier(place):
+    made = read_calibration(place / "bundle")
+    assert made.distance.weights[0] < 0
+    similarity, _, distance, _ = made.alignment.weights
+    assert similarity > 0 > distance
+
+
+def test_the_log_ratio_separates_versions_of_the_validation_works_from_others(place):
+    """Both kinds weigh the same, so a pair that is as likely of one work as of two has ratio 0."""
+    store = FeatureStore.open(place / "features")
+    bundle = bundles.load(place / "bundle")
+    chosen = bundle.training.works.filter(side="validation")["work_id"]
+    store = store.select(store.table["work_id"].is_in(chosen.implode()).to_numpy())
+    made = fit(bundle, store)
+    assert made == read_calibration(place / "bundle")  # the other works played no part
+
+    from search.calibration import relative, usual_distances
+
+    vectors, works = bundle.embed(store).astype(np.float64), store.table["work_id"].to_numpy()
+    usual = usual_distances(vectors)
+    a, b = np.triu_indices(len(store), 1)
+    near = relative(np.linalg.norm(vectors[a] - vectors[b], axis=1), usual[a], usual[b])
+    ratio = made.distance.log_ratio(near[:, None])
+    one_work = works[a] == works[b]
+    assert np.median(ratio[one_work]) > 0 > np.median(ratio[~one_work])
+
+
+def test_a_calibrated_bundle_is_left_alone_and_an_outdated_one_is_calibrated_again(place):
+    path = place / "bundle" / FILE
+    before = path.read_text()
+    with disable_run_logger():
+        path.write_text(before.replace("\n", " "))  # the same, told apart by its bytes
+        calibrate.fn(place / "bundle", place / "features")
+        assert path.read_text() != before
+        path.write_text(json.dumps(json.loads(before) | {"format": 0}))
+        assert read_calibration(place / "bundle") is None
+        calibrate.fn(place / "bundle", place / "features")
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize("content", ["{", '{"format": 1, "calibration": {"distance": 3}}', "[]"])
+def test_a_damaged_calibration_is_named(place, tmp_path, content):
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(ValueError, match=r"calibration\.json is damaged: delete it"):
+        read_calibration(tmp_path)
+
+
+def test_too_few_versions_make_no_calibration_and_are_not_tried_again(tmp_path):
+    make_bundle(make_store(tmp_path / "features", works=10, each=2), tmp_path / "bundle")
+    with disable_run_logger():
+        calibrate.fn(tmp_path / "bundle", tmp_path / "features")
+    assert read_calibration(tmp_path / "bundle") is None
+    assert json.loads((tmp_path / "bundle" / FILE).read_text())["calibration"] is None
+
+
+def test_without_chroma_there_is_a_calibration_of_distances_alone(tmp_path):
+    store = make_store(
+        tmp_path / "features", works=60, each=4, sequences=[np.empty((0, 2, 12))] * 240
+    )
+    encoder, facts = training.train(store, "means", progress=False)
+    bundle = bundles.save(tmp_path / "bundle", "means", encoder, facts)
+    made = fit(bundle, store)
+    assert made.alignment is None
+    assert np.isfinite(made.distance.bias)

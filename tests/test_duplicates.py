@@ -1,0 +1,79 @@
+"""The table that a catalogue team works through: one work under two names, and wrong labels."""
+
+import dataclasses
+from collections import Counter
+
+import polars as pl
+import pytest
+from catalogue import in_memory
+from test_judging import CALIBRATED
+
+from flows.duplicates import duplicates as run_duplicates
+from search import InvalidQuery, Searcher, publish
+from search.embedded import Embedded
+
+#: P_9 is of W_2, and W_4 and W_5 are told to be one more work each than they are.
+WRONG = {"P_9": "W_7", "P_18": "W_99", "P_19": "W_99"}
+
+
+@pytest.fixture(scope="module")
+def home():
+    payloads = [
+        payload | {"work_id": WRONG.get(payload["track_id"], payload["work_id"])}
+        for payload in CALIBRATED.payloads
+    ]
+    for payload in payloads:
+        del payload["clique_size"]
+    with in_memory() as directory:
+        points = dataclasses.replace(CALIBRATED, payloads=payloads)
+        publish(points, "b", Embedded(directory / "qdrant"))
+        yield directory
+
+
+def expected() -> set[frozenset[str]]:
+    wrong = {frozenset(("P_9", f"P_{i}")) for i in (8, 10, 11)}
+    split = {frozenset((f"P_{i}", f"P_{j}")) for i in (16, 17) for j in (18, 19)}
+    return wrong | split
+
+
+def test_wrong_labels_and_split_works_are_found_and_nothing_else(home, monkeypatch):
+    monkeypatch.setattr("search.query.NEIGHBOURS", 39)  # these vectors find nothing
+    found = Searcher(Embedded(home / "qdrant")).duplicates(least=0.5)
+    assert {frozenset((one.track_id, one.match.track_id)) for one in found} == expected()
+    stated = [one.match.probability for one in found]
+    assert stated == sorted(stated, reverse=True)
+    assert all(one.match.alignment.stretches for one in found)
+    assert all(one.work_id != one.match.work_id for one in found)
+
+
+def test_a_limit_keeps_the_most_probable(home, monkeypatch):
+    monkeypatch.setattr("search.query.NEIGHBOURS", 39)
+    searcher = Searcher(Embedded(home / "qdrant"))
+    assert searcher.duplicates(3) == searcher.duplicates(100)[:3]
+
+
+def test_where_all_labels_are_right_there_is_nothing_to_report():
+    with in_memory() as directory:
+        engine = Embedded(directory / "qdrant")
+        publish(CALIBRATED, "b", engine)
+        assert Searcher(engine).duplicates() == []
+
+
+def test_what_is_no_probability_is_refused(home):
+    with pytest.raises(InvalidQuery, match="least=2 is no probability"):
+        Searcher(Embedded(home / "qdrant")).duplicates(least=2)
+
+
+def test_the_table_counts_the_pairs_between_two_works(home, monkeypatch, prefect_server):
+    monkeypatch.setattr("search.query.NEIGHBOURS", 39)
+    table = run_duplicates(home=home)
+    rows = pl.read_csv(table)
+    assert len(rows) == len(expected())
+    works = Counter(frozenset(pair) for pair in rows.select("work_id", "other_work_id").rows())
+    for pair, count in zip(
+        rows.select("work_id", "other_work_id").rows(), rows["pairs"], strict=True
+    ):
+        assert works[frozenset(pair)] == count
+    before = table.stat().st_mtime_ns
+    assert run_duplicates(home=home) == table
+    assert table.stat().st_mtime_ns == before

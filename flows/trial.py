@@ -21,6 +21,7 @@ import search
 from embedding.distances import Ints
 from embedding.reliability import at_thresholds, recall_at_precision, reliability
 from search.embedded import Embedded
+from search.judging import alignable
 from search.reranking import CANDIDATES
 
 #: Past so many performances, whole works are drawn at random to be asked about; everything stays
@@ -51,7 +52,7 @@ def published(points: search.Points, bundle: str, scratch: Path) -> Iterator[sea
 
 
 def matches(searcher: search.Searcher, queries: Sequence[str], *, rerank: bool) -> pl.DataFrame:
-    """Ask for the `CANDIDATES` best matches of each query.
+    """Ask for the `CANDIDATES` best matches of each query; what can't be aligned, by distance.
 
     Returns
     -------
@@ -59,8 +60,11 @@ def matches(searcher: search.Searcher, queries: Sequence[str], *, rerank: bool) 
         query, rank (from 1), match, same_work, distance, probability (null without calibration).
     """
 
+    collection = searcher.engine.open()
+
     def best(track_id: str) -> list[search.Match]:
-        return searcher.similar(track_id, CANDIDATES, rerank=rerank)
+        align = rerank and alignable(collection, track_id)
+        return searcher.similar(track_id, CANDIDATES, rerank=align)
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         found = list(threads.map(best, queries))

@@ -30,12 +30,20 @@ from torch.utils.data import DataLoader
 from embedding.augmentation import vary
 from embedding.autoencoder import Autoencoder, AutoencoderConfig
 from embedding.bundle import ENCODERS, LOSS_CURVE, Encoder, Training, configure
-from embedding.descriptors import Descriptors, DescriptorsConfig, fit_projection, sequences
+from embedding.descriptors import (
+    Descriptors,
+    DescriptorsConfig,
+    describe,
+    sequences,
+    with_altered_copies,
+)
 from embedding.means import Means, MeansConfig
+from embedding.motifs import cut_motifs
+from embedding.projection import fit_discriminant, fit_principal
 from embedding.scaling import Standardizer
 from embedding.splits import split_works
 from embedding.store import FeatureStore
-from embedding.version import TwelveKeyNet, VersionConfig, VersionEncoder, padded
+from embedding.version import TwelveKeyNet, VersionConfig, VersionEncoder, padded, statistics
 
 logger = logging.getLogger(__name__)
 
@@ -191,15 +199,10 @@ def fit_descriptors(
     progress: bool,
 ) -> tuple[Descriptors, pl.DataFrame, dict[str, Any]]:
     """Take the principal components; there are no labels, and there is nothing to choose."""
-    projection = fit_projection(
-        sequences(train, config.chroma_rate),
-        None,
-        rate=config.chroma_rate,
-        dimension=config.dimension,
-        tempering=config.tempering,
-        tempos=config.tempos,
-        seed=seed,
-    )
+    rate = config.chroma_rate
+    heard = with_altered_copies(sequences(train, rate), config.tempos, seed)
+    rows = np.stack([np.concatenate(describe(each, rate)) for each in heard])
+    projection = fit_principal(rows, dimension=config.dimension, tempering=config.tempering)
     return Descriptors(config, projection), pl.DataFrame(schema=LOSS_CURVE), {}
 
 
@@ -211,47 +214,50 @@ def fit_version(
     seed: int,
     progress: bool,
 ) -> tuple[VersionEncoder, pl.DataFrame, dict[str, Any]]:
-    """Project the descriptors in closed form, and train the network to tell works apart.
+    """Cut motifs, project the statistics in closed form, train the network to tell works apart.
 
-    All epochs are run, as the learning rate falls to zero over them; the best is kept.
+    Works of one performance take no part: they have no version to be near to. All epochs are run,
+    as the learning rate falls to zero over them; the best is kept.
     """
+    train, validation = _of_several(train), _of_several(validation)
     for store, purpose in ((train, "learn from"), (validation, "validate on")):
-        if (count := len(set(_cliques(store)) - {-1})) < 2:  # told apart: one is too few
+        if (count := store.table["work_id"].n_unique()) < 2:  # told apart: one is too few
             raise ValueError(
                 "the version encoder needs at least 2 works of several performances "
                 f"to {purpose}, and of {store.name} it has {count}: aggregate more"
             )
     rate = config.chroma_rate
     heard, unseen = sequences(train, rate), sequences(validation, rate)
+    motifs = cut_motifs(heard, rate, np.random.default_rng(seed))
     with _one_thread():
-        projection = fit_projection(
-            heard,
-            train.table["work_id"],
-            rate=rate,
-            dimension=config.descriptor_dimension,
-            tempering=config.tempering,
+        joined = with_altered_copies(heard, config.tempos, seed)
+        rows = [statistics(each, rate, motifs) for each in joined]
+        projection = fit_discriminant(
+            [np.stack(block) for block in zip(*rows, strict=True)],
+            train.table["work_id"].to_list() * (1 + len(config.tempos)),
+            dimension=config.projection_dimension,
             shrinkage=config.shrinkage,
-            tempos=config.tempos,
-            seed=seed,
         )
         module = _Contrast(
             config,
-            (heard, _cliques(train)),
-            (unseen, _cliques(validation)),
+            (heard, _numbers(train)),
+            (unseen, _numbers(validation)),
             torch.Generator().manual_seed(seed),
         )
         curve, best = run(
             module, max_epochs=config.epochs, patience=config.epochs, progress=progress
         )
-    return VersionEncoder(config, projection, module.average.cpu().eval()), curve, best
+    return VersionEncoder(config, motifs, projection, module.average.cpu().eval()), curve, best
 
 
-def _cliques(store: FeatureStore) -> list[int]:
-    """Number the works; -1 for those of one performance, which no other resembles."""
-    works = store.table["work_id"]
-    number = {work: i for i, work in enumerate(works.unique().sort())}
-    several = works.is_duplicated()
-    return [number[work] if more else -1 for work, more in zip(works, several, strict=True)]
+def _of_several(store: FeatureStore) -> FeatureStore:
+    """The performances whose work has another."""
+    return store.select(store.table["work_id"].is_duplicated().to_numpy())
+
+
+def _numbers(store: FeatureStore) -> Tensor:
+    """Number the works."""
+    return torch.from_numpy(np.unique(store.table["work_id"].to_list(), return_inverse=True)[1])
 
 
 FITS: dict[str, Fit] = {
@@ -376,15 +382,14 @@ class _Contrast(LightningModule):
     def __init__(
         self,
         config: VersionConfig,
-        train: tuple[list[np.ndarray], list[int]],
-        validation: tuple[list[np.ndarray], list[int]],
+        train: tuple[list[np.ndarray], Tensor],
+        validation: tuple[list[np.ndarray], Tensor],
         generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.config = config
-        # Works of one performance have no version to be near to.
-        self.heard, self.clique = _of_cliques(*train)
-        self.unseen, self.unseen_clique = _of_cliques(*validation)
+        self.heard, self.clique = train
+        self.unseen, self.unseen_clique = validation
         self.generator = generator
         self.network = TwelveKeyNet(config)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
@@ -441,11 +446,6 @@ class _Contrast(LightningModule):
             pct_start=0.15,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _of_cliques(heard: list[np.ndarray], clique: list[int]) -> tuple[list[np.ndarray], Tensor]:
-    rows = [row for row, number in enumerate(clique) if number >= 0]
-    return [heard[row] for row in rows], torch.tensor([clique[row] for row in rows])
 
 
 class _Batches:

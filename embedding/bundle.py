@@ -4,6 +4,7 @@
 bundle.json           encoder, configuration, columns, dimension, content hash; how it was trained
 weights.safetensors   every array of the encoder, scaling included
 works.parquet         the works it was trained on and chosen by: work_id, side
+validation.parquet    the vectors of the latter, made before it learnt from any: track_id, vector
 loss_curve.csv        epoch, train, validation; no rows where nothing was iterated
 calibration.json      how far to trust its distances; added by `flows.calibrate`
 ```
@@ -42,7 +43,7 @@ from embedding.version import VersionEncoder
 PRETRAINED = Path(__file__).resolve().parent / "pretrained"
 
 #: Counted up when a bundle's files change their meaning.
-FORMAT = 1
+FORMAT = 2
 
 #: Whose versions decide what an encoder computes.
 PACKAGES = (
@@ -126,6 +127,9 @@ class Training:
         Of the split, the initial weights and the batches.
     works : pl.DataFrame
         work_id, side ("train" or "validation"), sorted by work id.
+    validation : pl.DataFrame
+        track_id, vector: of the performances of the validation works, by the encoder as it was
+        before it learnt from them. Distances between them are as those between strangers.
     loss_curve : pl.DataFrame
         epoch (from 1), train (mean over the epoch's batches, as they were met), validation
         (at the epoch's end).
@@ -137,6 +141,7 @@ class Training:
     fingerprint: str
     seed: int
     works: pl.DataFrame
+    validation: pl.DataFrame
     loss_curve: pl.DataFrame
     figures: dict[str, Any]
 
@@ -284,6 +289,7 @@ def save(directory: Path, encoder_name: str, encoder: Encoder, training: Trainin
         scratch.chmod(0o755)  # mkdtemp's 0700 would keep the operator's other users out
         save_file(tensors, scratch / "weights.safetensors")
         training.works.write_parquet(scratch / "works.parquet")
+        training.validation.write_parquet(scratch / "validation.parquet")
         training.loss_curve.write_csv(scratch / "loss_curve.csv")
         text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         (scratch / "bundle.json").write_text(text, encoding="utf-8")
@@ -343,6 +349,7 @@ def load(directory: Path) -> Bundle:
         training = Training(
             **facts["training"],
             works=pl.read_parquet(directory / "works.parquet", schema=WORKS),
+            validation=pl.read_parquet(directory / "validation.parquet"),
             loss_curve=pl.read_csv(directory / "loss_curve.csv", schema=LOSS_CURVE),
         )
         return Bundle(_id(name, content), name, encoder, training, facts["versions"])

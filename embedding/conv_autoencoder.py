@@ -20,12 +20,11 @@ from torch.nn.functional import relu
 from embedding.chroma import CHANNELS
 from embedding.descriptors import (
     CHROMA_RATE,
-    Floats,
-    Projection,
     check_numbers,
     sequences,
     unusable,
 )
+from embedding.projection import Floats, Projection
 from embedding.store import FeatureStore
 from embedding.weights import arrays_of, fill
 
@@ -51,7 +50,7 @@ class ConvAutoencoderConfig:
     dimension : int
         Components of a vector; at most 14 for each number of the code.
     tempering : float
-        As in `descriptors.fit_projection`.
+        As in `projection.fit_principal`.
     batch : int
         Windows a step.
     steps, epochs : int
@@ -137,36 +136,6 @@ def as_image(x: Tensor) -> Tensor:  # (B, T, 2, 12) -> (B, 24, T)
     return x.flatten(2).transpose(1, 2)
 
 
-def fit_components(x: np.ndarray, dimension: int, tempering: float) -> Projection:
-    """Tempered principal components of any statistics.
-
-    Parameters
-    ----------
-    x : np.ndarray, shape=(n, D)
-        A row a performance.
-    dimension : int
-        Components kept, or as many as vary.
-    tempering : float
-        As in `descriptors.fit_projection`.
-
-    Raises
-    ------
-    ValueError
-        If all rows are the same.
-    """
-    mean = x.mean(axis=0)
-    _, spread, axes = np.linalg.svd(x - mean, full_matrices=False)
-    spread = spread[:dimension] / math.sqrt(len(x))
-    kept = spread > 1e-4 * max(float(np.abs(mean).max()), 1e-9)
-    if not kept.any():
-        raise ValueError(
-            f"all {len(x)} training performances have the same chroma, so there is nothing to "
-            "learn from them"
-        )
-    matrix = axes[:dimension][kept].T / spread[kept] ** (2 * tempering)
-    return Projection(mean.astype(np.float32), (matrix / np.abs(matrix).max()).astype(np.float16))
-
-
 @dataclass(frozen=True)
 class ConvAutoencoder:
     """The network's codes, pooled over time and keys, and their tempered principal components."""
@@ -219,13 +188,7 @@ class ConvAutoencoder:
         with torch.device("meta"):  # shapes without random weights, which are not wanted here
             network = ChromaDrawer(config)
         fill(network, tensors, "network.")
-        projection = Projection(tensors["projection.mean"], tensors["projection.matrix"])
-        inputs = MAGNITUDES * config.code
-        if projection.mean.shape != (inputs,) or projection.matrix.shape[:-1] != (inputs,):
-            raise ValueError(
-                f"the projection has shapes {projection.mean.shape} and "
-                f"{projection.matrix.shape}, expected {inputs} magnitudes"
-            )
+        projection = Projection.from_tensors(tensors, MAGNITUDES * config.code)
         return cls(config, projection, network.eval())
 
 

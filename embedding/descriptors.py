@@ -1,27 +1,23 @@
-"""Descriptors of a chroma sequence that no transposition changes, and their closed-form projection.
+"""Descriptors of a chroma sequence that no transposition changes.
 
 They are moments of the sequence: Fourier magnitudes of its patches, and time averages of triple
 products of its Fourier coefficients over pitch. Projected without any label they are the encoder
-"descriptors"; `version` projects them with labels and adds a network.
-
-Closed form, because with a few hundred cliques gradient descent on the same moments overfits.
+"descriptors"; `version` projects them with labels and adds more.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedding.chroma import CHANNELS
+from embedding.projection import Floats, Projection
 from embedding.store import FeatureStore
-
-Floats = NDArray[np.float64]
 
 #: A frame whose strongest HPCP bin is below this is silent; in music it is about 0.6.
 SILENCE = 0.05
@@ -136,7 +132,7 @@ def resample(x: np.ndarray, factor: float) -> np.ndarray:
     return np.asarray(np.diff(area, axis=0) / (len(x) / count))
 
 
-def describe(sequence: np.ndarray, rate: float) -> np.ndarray:
+def describe(sequence: np.ndarray, rate: float) -> list[Floats]:
     """Return all moments of one sounding sequence.
 
     Parameters
@@ -148,7 +144,7 @@ def describe(sequence: np.ndarray, rate: float) -> np.ndarray:
 
     Returns
     -------
-    np.ndarray, shape=(length(),), float64
+    list of np.ndarray, each of one dimension, float64; `length()` moments in all
         The same, but for rounding, for the sequence rotated in pitch.
     """
     blocks = []
@@ -157,20 +153,20 @@ def describe(sequence: np.ndarray, rate: float) -> np.ndarray:
         for fps, width, kind, statistic in PATCHES:
             x = resample(chroma, rate / fps)
             if kind == "rise":
-                x = _unit_frames(np.maximum(np.diff(x, axis=0), 0) + 1e-3, 1)
+                x = unit_frames(np.maximum(np.diff(x, axis=0), 0) + 1e-3, 1)
             else:
-                x = _unit_frames(x, 4 if kind == "peak" else 2)
+                x = unit_frames(x, 4 if kind == "peak" else 2)
             blocks.append(patch_magnitudes(x, width, statistic))
         for fps, lags in TRIPLES:
-            x = _unit_frames(resample(chroma, rate / fps), 1.5)
+            x = unit_frames(resample(chroma, rate / fps), 1.5)
             blocks.append(TRIPLE_WEIGHT * triple_products(x, lags))
-    return np.concatenate(blocks)
+    return blocks
 
 
 @functools.cache
 def length() -> int:
     """How many moments there are."""
-    return len(describe(np.ones((75, len(CHANNELS), 12)), CHROMA_RATE))
+    return sum(map(len, describe(np.ones((75, len(CHANNELS), 12)), CHROMA_RATE)))
 
 
 def patch_magnitudes(x: np.ndarray, width: int, statistic: str) -> Floats:
@@ -233,7 +229,8 @@ def triple_products(x: np.ndarray, lags: Sequence[tuple[int, int]]) -> Floats:
     return _unit(np.sign(parts) * np.sqrt(np.abs(parts)))  # the root tames a few large products
 
 
-def _unit_frames(x: np.ndarray, power: float) -> np.ndarray:
+def unit_frames(x: np.ndarray, power: float) -> np.ndarray:
+    """Bring each frame to unit length, and its bins to a power: the higher, the fewer count."""
     return np.asarray((x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-3)) ** power)
 
 
@@ -242,135 +239,20 @@ def _unit(v: np.ndarray) -> Floats:
     return np.asarray(v / max(float(np.linalg.norm(v)), 1e-6))
 
 
+def with_altered_copies(
+    heard: Sequence[np.ndarray], tempos: Sequence[float], seed: int
+) -> list[np.ndarray]:
+    """Return the sequences, and then an altered copy of each at the first tempo, and so on."""
+    rng = np.random.default_rng(seed)
+    return [*heard, *(altered_copy(each, tempo, rng) for tempo in tempos for each in heard)]
+
+
 def altered_copy(sequence: np.ndarray, tempo: float, rng: np.random.Generator) -> np.ndarray:
     """Three quarters of a sequence, from anywhere in it, `tempo` times as fast."""
     faster = resample(sequence, tempo)
     kept = math.ceil(0.75 * len(faster))
     start = rng.integers(len(faster) - kept + 1)
     return faster[start : start + kept]
-
-
-@dataclass(frozen=True)
-class Projection:
-    """An affine map of descriptors, onto the unit sphere.
-
-    Attributes
-    ----------
-    mean : np.ndarray, shape=(D,), float32
-    matrix : np.ndarray, shape=(D, d), float16
-        Its largest entry is 1, as its scale has no effect. Half precision, as it is nearly all
-        of a bundle.
-    """
-
-    mean: np.ndarray
-    matrix: np.ndarray
-
-    @property
-    def dimension(self) -> int:
-        """Components of a vector."""
-        return int(self.matrix.shape[1])
-
-    def __call__(self, x: np.ndarray) -> Floats:
-        """Map descriptors, shape=(n, D), to vectors, shape=(n, d), of unit length."""
-        # One by one and in float64: how a matrix product is summed depends on its size.
-        matrix = self.matrix.astype(np.float64)
-        y = np.empty((len(x), self.dimension))
-        for row, vector in zip(x, y, strict=True):
-            vector[:] = (row - self.mean) @ matrix
-        return np.asarray(y / np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1e-9))
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """What is kept of it in a bundle."""
-        return {"projection.mean": self.mean, "projection.matrix": self.matrix}
-
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, np.ndarray]) -> Projection:
-        """The inverse of `tensors`; raises ValueError if they don't fit the descriptors."""
-        made = cls(tensors["projection.mean"], tensors["projection.matrix"])
-        if made.mean.shape != (length(),) or made.matrix.shape[:-1] != (length(),):
-            raise ValueError(
-                f"the projection has shapes {made.mean.shape} and {made.matrix.shape}, expected "
-                f"{length()} descriptors"
-            )
-        return made
-
-
-def fit_projection(
-    heard: Sequence[np.ndarray],
-    works: Iterable[str] | None,
-    *,
-    rate: float,
-    dimension: int,
-    tempering: float,
-    shrinkage: float = 0.0,
-    tempos: Sequence[float],
-    seed: int,
-) -> Projection:
-    """Tempered principal components, then whitening of what varies within a work.
-
-    Parameters
-    ----------
-    heard : sequence of np.ndarray
-        As `sequences` returns them; each joins with an altered copy a tempo.
-    works : iterable of str, or None
-        Work ids. None stops after the principal components; a work of one performance takes part
-        in those only.
-    rate : float
-        Frames a second of `heard`.
-    dimension : int
-        Components kept, or as many as vary.
-    tempering : float
-        Components are divided by their standard deviation to the power of twice this: 0 is plain
-        PCA, 0.5 whitening.
-    shrinkage : float
-        Share of the identity in the covariance within works.
-    tempos : sequence of float
-        How many times as fast each altered copy is.
-    seed : int
-        Of where the altered copies start.
-
-    Raises
-    ------
-    ValueError
-        If the sequences are all the same.
-    """
-    rng = np.random.default_rng(seed)
-    rows = [describe(each, rate) for each in heard]
-    for tempo in tempos:
-        rows += [describe(altered_copy(each, tempo, rng), rate) for each in heard]
-    x = np.stack(rows)
-    mean = x.mean(axis=0)
-    x -= mean
-
-    # The same components come from the products of rows and from those of columns: the fewer.
-    wide = len(x) < x.shape[1]
-    values, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
-    kept = np.argsort(values)[::-1][:dimension]
-    kept = kept[values[kept] > 1e-9 * max(values.max(), 1e-9)]
-    if len(kept) == 0:
-        raise ValueError(
-            f"all {len(heard)} training performances have the same chroma, so there is nothing "
-            "to learn from them"
-        )
-    spread = np.sqrt(values[kept])
-    axes = x.T @ (vectors[:, kept] / spread) if wide else vectors[:, kept]
-    matrix = axes / (spread / math.sqrt(len(x))) ** (2 * tempering)
-    if works is not None:
-        labels = np.tile(np.array(list(works), dtype=str), 1 + len(tempos))
-        matrix = matrix @ _whitening(x @ matrix, labels, 1 + len(tempos), shrinkage)
-    return Projection(mean.astype(np.float32), (matrix / np.abs(matrix).max()).astype(np.float16))
-
-
-def _whitening(y: Floats, works: np.ndarray, copies: int, shrinkage: float) -> Floats:
-    _, clique, size = np.unique(works, return_inverse=True, return_counts=True)
-    centres = np.zeros((len(size), y.shape[1]))
-    np.add.at(centres, clique, y)
-    several = size[clique] > copies
-    within = (y - (centres / size[:, None])[clique])[several]
-    covariance = within.T @ within / max(int(several.sum()), 1)
-    identity = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    covariance = (1 - shrinkage) * covariance + shrinkage * identity
-    return np.asarray(np.linalg.cholesky(np.linalg.inv(covariance)))
 
 
 def check_numbers(config: Any, bounds: dict[str, tuple[float, float]]) -> None:
@@ -403,9 +285,9 @@ class DescriptorsConfig:
     dimension : int
         Components of a vector, or as many as the training performances have.
     tempering : float
-        As in `fit_projection`.
+        As in `projection.fit_principal`.
     tempos : tuple of float
-        As in `fit_projection`.
+        How many times as fast the altered copies are that performances join in training.
     """
 
     chroma_rate: float = CHROMA_RATE
@@ -449,7 +331,7 @@ class Descriptors:
             If a performance is unusable.
         """
         rate = self.config.chroma_rate
-        x = [describe(each, rate) for each in sequences(store, rate)]
+        x = [np.concatenate(describe(each, rate)) for each in sequences(store, rate)]
         return self.projection(np.reshape(x, (-1, length()))).astype(np.float32)
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -459,4 +341,4 @@ class Descriptors:
     @classmethod
     def from_tensors(cls, config: DescriptorsConfig, tensors: dict[str, np.ndarray]) -> Descriptors:
         """The inverse of `tensors`; raises KeyError or ValueError as `Projection`."""
-        return cls(config, Projection.from_tensors(tensors))
+        return cls(config, Projection.from_tensors(tensors, length()))

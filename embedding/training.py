@@ -11,6 +11,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,15 +37,22 @@ from embedding.conv_autoencoder import (
     ConvAutoencoder,
     ConvAutoencoderConfig,
     as_image,
-    fit_components,
     presences,
 )
-from embedding.descriptors import Descriptors, DescriptorsConfig, fit_projection, sequences
+from embedding.descriptors import (
+    Descriptors,
+    DescriptorsConfig,
+    describe,
+    sequences,
+    with_altered_copies,
+)
 from embedding.means import Means, MeansConfig
+from embedding.motifs import Motifs, cut_motifs
+from embedding.projection import Projection, fit_discriminant, fit_principal
 from embedding.scaling import Standardizer
 from embedding.splits import split_works
 from embedding.store import FeatureStore
-from embedding.version import TwelveKeyNet, VersionConfig, VersionEncoder, padded
+from embedding.version import TwelveKeyNet, VersionConfig, VersionEncoder, padded, statistics
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +83,9 @@ def train(
     With as many threads, that is: sums split otherwise differ in the last digit, and training
     amplifies it.
 
-    `VALIDATION_SHARE` of the works take no part in fitting and choose the epoch that is kept.
+    `VALIDATION_SHARE` of the works take no part in fitting and choose the epoch that is kept. What
+    nothing was chosen of, as the version encoder's projection, is then fitted on all works; the
+    vectors that the bundle is calibrated by are made before that.
     Performances that the encoder cannot use are left out, each with a warning that says why.
 
     Parameters
@@ -119,15 +129,20 @@ def train(
     shares = (1 - VALIDATION_SHARE, VALIDATION_SHARE)
     side = split_works(works, shares, seed, "validation")
     with _reproducible(seed), _quiet():
+        unseen = usable.select(side == 1)
         encoder, loss_curve, figures = FITS[encoder_name](
-            usable.select(side == 0), usable.select(side == 1), config, seed=seed, progress=progress
+            usable.select(side == 0), unseen, config, seed=seed, progress=progress
         )
+        validation = validation_vectors(unseen, encoder)
+        if encoder_name in REFITS:
+            encoder = REFITS[encoder_name](encoder, usable, seed=seed)
     sides = pl.DataFrame({"work_id": works, "side": np.where(side == 0, "train", "validation")})
     return encoder, Training(
         data=store.name,
         fingerprint=store.fingerprint,
         seed=seed,
         works=sides.unique().sort("work_id"),
+        validation=validation,
         loss_curve=loss_curve,
         figures={
             "train_performances": int((side == 0).sum()),
@@ -136,6 +151,13 @@ def train(
             **figures,
         },
     )
+
+
+def validation_vectors(store: FeatureStore, encoder: Encoder) -> pl.DataFrame:
+    """Embed works that the encoder hasn't learnt from; columns track_id, vector."""
+    vectors = encoder.embed(store)
+    kind = pl.Array(pl.Float32, vectors.shape[1])
+    return store.table.select("track_id", vector=pl.Series(vectors, dtype=kind))
 
 
 class Fit(Protocol):
@@ -210,7 +232,8 @@ def fit_conv_autoencoder(
             module, max_epochs=config.epochs, patience=config.epochs, progress=progress
         )
         network = module.network.cpu().eval()
-        projection = fit_components(presences(network, heard), config.dimension, config.tempering)
+        rows = presences(network, heard)
+        projection = fit_principal(rows, dimension=config.dimension, tempering=config.tempering)
     return ConvAutoencoder(config, projection, network), curve, figures | best
 
 
@@ -223,15 +246,10 @@ def fit_descriptors(
     progress: bool,
 ) -> tuple[Descriptors, pl.DataFrame, dict[str, Any]]:
     """Take the principal components; there are no labels, and there is nothing to choose."""
-    projection = fit_projection(
-        sequences(train, config.chroma_rate),
-        None,
-        rate=config.chroma_rate,
-        dimension=config.dimension,
-        tempering=config.tempering,
-        tempos=config.tempos,
-        seed=seed,
-    )
+    rate = config.chroma_rate
+    heard = with_altered_copies(sequences(train, rate), config.tempos, seed)
+    rows = np.stack([np.concatenate(describe(each, rate)) for each in heard])
+    projection = fit_principal(rows, dimension=config.dimension, tempering=config.tempering)
     return Descriptors(config, projection), pl.DataFrame(schema=LOSS_CURVE), {}
 
 
@@ -243,47 +261,68 @@ def fit_version(
     seed: int,
     progress: bool,
 ) -> tuple[VersionEncoder, pl.DataFrame, dict[str, Any]]:
-    """Project the descriptors in closed form, and train the network to tell works apart.
+    """Cut motifs, project the statistics in closed form, train the network to tell works apart.
 
-    All epochs are run, as the learning rate falls to zero over them; the best is kept.
+    Works of one performance take no part: they have no version to be near to. All epochs are run,
+    as the learning rate falls to zero over them; the best is kept.
     """
+    train, validation = _of_several(train), _of_several(validation)
     for store, purpose in ((train, "learn from"), (validation, "validate on")):
-        if (count := len(set(_cliques(store)) - {-1})) < 2:  # told apart: one is too few
+        if (count := store.table["work_id"].n_unique()) < 2:  # told apart: one is too few
             raise ValueError(
                 "the version encoder needs at least 2 works of several performances "
                 f"to {purpose}, and of {store.name} it has {count}: aggregate more"
             )
     rate = config.chroma_rate
     heard, unseen = sequences(train, rate), sequences(validation, rate)
+    motifs = cut_motifs(heard, rate, np.random.default_rng(seed))
     with _one_thread():
-        projection = fit_projection(
-            heard,
-            train.table["work_id"],
-            rate=rate,
-            dimension=config.descriptor_dimension,
-            tempering=config.tempering,
-            shrinkage=config.shrinkage,
-            tempos=config.tempos,
-            seed=seed,
-        )
+        projection = _discriminant(heard, train, motifs, config, seed)
         module = _Contrast(
             config,
-            (heard, _cliques(train)),
-            (unseen, _cliques(validation)),
+            (heard, _numbers(train)),
+            (unseen, _numbers(validation)),
             torch.Generator().manual_seed(seed),
         )
         curve, best = run(
             module, max_epochs=config.epochs, patience=config.epochs, progress=progress
         )
-    return VersionEncoder(config, projection, module.average.cpu().eval()), curve, best
+    return VersionEncoder(config, motifs, projection, module.average.cpu().eval()), curve, best
 
 
-def _cliques(store: FeatureStore) -> list[int]:
-    """Number the works; -1 for those of one performance, which no other resembles."""
-    works = store.table["work_id"]
-    number = {work: i for i, work in enumerate(works.unique().sort())}
-    several = works.is_duplicated()
-    return [number[work] if more else -1 for work, more in zip(works, several, strict=True)]
+def refit_version(encoder: VersionEncoder, store: FeatureStore, *, seed: int) -> VersionEncoder:
+    """Fit the projection again, on the works that chose the network too.
+
+    Nothing was chosen of the projection, and every clique counts.
+    """
+    store = _of_several(store)
+    heard = sequences(store, encoder.config.chroma_rate)
+    with _one_thread():
+        projection = _discriminant(heard, store, encoder.motifs, encoder.config, seed)
+    return replace(encoder, projection=projection)
+
+
+def _discriminant(
+    heard: list[np.ndarray], store: FeatureStore, motifs: Motifs, config: VersionConfig, seed: int
+) -> Projection:
+    joined = with_altered_copies(heard, config.tempos, seed)
+    rows = [statistics(each, config.chroma_rate, motifs) for each in joined]
+    return fit_discriminant(
+        [np.stack(block) for block in zip(*rows, strict=True)],
+        store.table["work_id"].to_list() * (1 + len(config.tempos)),
+        dimension=config.projection_dimension,
+        shrinkage=config.shrinkage,
+    )
+
+
+def _of_several(store: FeatureStore) -> FeatureStore:
+    """The performances whose work has another."""
+    return store.select(store.table["work_id"].is_duplicated().to_numpy())
+
+
+def _numbers(store: FeatureStore) -> Tensor:
+    """Number the works."""
+    return torch.from_numpy(np.unique(store.table["work_id"].to_list(), return_inverse=True)[1])
 
 
 FITS: dict[str, Fit] = {
@@ -293,6 +332,16 @@ FITS: dict[str, Fit] = {
     "means": fit_means,
     "version": fit_version,
 }
+
+
+class Refit(Protocol):
+    """Fits again, on all works, what of an encoder nothing was chosen of."""
+
+    def __call__(self, encoder: Any, store: FeatureStore, *, seed: int) -> Encoder:
+        """Return the encoder that is kept."""
+
+
+REFITS: dict[str, Refit] = {"version": refit_version}
 
 
 def run(
@@ -464,15 +513,14 @@ class _Contrast(LightningModule):
     def __init__(
         self,
         config: VersionConfig,
-        train: tuple[list[np.ndarray], list[int]],
-        validation: tuple[list[np.ndarray], list[int]],
+        train: tuple[list[np.ndarray], Tensor],
+        validation: tuple[list[np.ndarray], Tensor],
         generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.config = config
-        # Works of one performance have no version to be near to.
-        self.heard, self.clique = _of_cliques(*train)
-        self.unseen, self.unseen_clique = _of_cliques(*validation)
+        self.heard, self.clique = train
+        self.unseen, self.unseen_clique = validation
         self.generator = generator
         self.network = TwelveKeyNet(config)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
@@ -529,11 +577,6 @@ class _Contrast(LightningModule):
             pct_start=0.15,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _of_cliques(heard: list[np.ndarray], clique: list[int]) -> tuple[list[np.ndarray], Tensor]:
-    rows = [row for row, number in enumerate(clique) if number >= 0]
-    return [heard[row] for row in rows], torch.tensor([clique[row] for row in rows])
 
 
 class _Batches:

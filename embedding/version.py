@@ -1,8 +1,8 @@
 """The version encoder: one vector a performance, near those of other versions of its work.
 
-Two halves, concatenated: the descriptors of `descriptors`, projected with clique labels, and a
-network that hears the sequence in all twelve keys at once. Neither can tell a transposition, nor
-what silence is around the music.
+Two halves, concatenated: a projection of the descriptors and of the answers to motifs, fitted with
+clique labels, and a network that hears the sequence in all twelve keys at once. None of them can
+tell a transposition, nor what silence is around the music.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from torch.nn.functional import conv1d, normalize, relu
 from embedding.chroma import CHANNELS
 from embedding.descriptors import (
     CHROMA_RATE,
-    Projection,
     check_numbers,
     check_tempos,
     describe,
@@ -28,6 +27,8 @@ from embedding.descriptors import (
     sequences,
     unusable,
 )
+from embedding.motifs import Motifs
+from embedding.projection import Floats, Projection
 from embedding.store import FeatureStore
 from embedding.weights import arrays_of, fill
 
@@ -43,12 +44,14 @@ class VersionConfig:
     ----------
     chroma_rate : float
         Frames a second that sequences are brought to.
-    descriptor_dimension, network_dimension : int
+    projection_dimension, network_dimension : int
         Components of the two halves; the first has as many as the training performances, at most.
     network_weight : float
-        Length of the network's half, where the descriptors' is 1.
-    tempering, shrinkage, tempos
-        As in `descriptors.fit_projection`.
+        Length of the network's half, where the projection's is 1.
+    shrinkage : float
+        As in `projection.fit_discriminant`.
+    tempos : tuple of float
+        How many times as fast the altered copies are that performances join in its fitting.
     channels, wide_channels, hidden : int
         Widths of the network, from its input to its output.
     dropout : float
@@ -73,10 +76,9 @@ class VersionConfig:
     """
 
     chroma_rate: float = CHROMA_RATE
-    descriptor_dimension: int = 208
+    projection_dimension: int = 208
     network_dimension: int = 48
     network_weight: float = 0.5
-    tempering: float = 0.35
     shrinkage: float = 0.1
     tempos: tuple[float, ...] = (0.82, 1.22)
     channels: int = 32
@@ -103,7 +105,6 @@ class VersionConfig:
             {
                 "chroma_rate": (4, 50),
                 "network_weight": (0, many),
-                "tempering": (0, 0.5),
                 "shrinkage": (tiny, 1),
                 "dropout": (0, 0.9),
                 "crop": (16, many),
@@ -114,7 +115,7 @@ class VersionConfig:
                 "temperature": (tiny, many),
                 "averaging": (0, 1 - tiny),
                 "augmentation": (0, 1),
-                **dict.fromkeys(("descriptor_dimension", "network_dimension"), (1, many)),
+                **dict.fromkeys(("projection_dimension", "network_dimension"), (1, many)),
                 **dict.fromkeys(("channels", "wide_channels", "hidden"), (1, many)),
                 **dict.fromkeys(("steps", "epochs"), (1, many)),
             },
@@ -123,7 +124,7 @@ class VersionConfig:
 
 #: For a GPU and thousands of cliques.
 LARGE = VersionConfig(
-    descriptor_dimension=96,
+    projection_dimension=96,
     network_dimension=160,
     network_weight=1.0,
     channels=96,
@@ -257,14 +258,20 @@ def padded(heard: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     return x, frames
 
 
+def statistics(sequence: np.ndarray, rate: float, motifs: Motifs) -> list[Floats]:
+    """What is projected of a sounding sequence, in blocks that measure one thing each."""
+    return [*describe(sequence, rate), *motifs.answers(sequence, rate)]
+
+
 @dataclass(frozen=True)
 class VersionEncoder:
-    """Descriptors and network, each of a length of its own, together of length 1."""
+    """Projection and network, each of a length of its own, together of length 1."""
 
     columns: ClassVar[tuple[str, ...]] = CHANNELS
     settings: ClassVar[type[VersionConfig]] = VersionConfig
 
     config: VersionConfig
+    motifs: Motifs
     projection: Projection
     network: TwelveKeyNet
 
@@ -288,14 +295,19 @@ class VersionEncoder:
         """
         rate = self.config.chroma_rate
         heard = sequences(store, rate)
-        x = np.reshape([describe(each, rate) for each in heard], (-1, length()))
+        rows = [np.concatenate(statistics(each, rate, self.motifs)) for each in heard]
+        x = np.reshape(rows, (-1, length() + self.motifs.count))
         network = self.config.network_weight * self.network.embed(heard).numpy()
         vectors = np.concatenate([self.projection(x), network], axis=1)
         return (vectors / math.hypot(1, self.config.network_weight)).astype(np.float32)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """The projection and the weights, by name."""
-        return {**self.projection.tensors(), **arrays_of(self.network, "network.")}
+        """The motifs, the projection and the weights, by name."""
+        return {
+            "motifs": self.motifs.patterns,
+            **self.projection.tensors(),
+            **arrays_of(self.network, "network."),
+        }
 
     @classmethod
     def from_tensors(cls, config: VersionConfig, tensors: dict[str, np.ndarray]) -> VersionEncoder:
@@ -311,4 +323,6 @@ class VersionEncoder:
         with torch.device("meta"):  # shapes without random weights, which are not wanted here
             network = TwelveKeyNet(config)
         fill(network, tensors, "network.")
-        return cls(config, Projection.from_tensors(tensors), network.eval())
+        motifs = Motifs(tensors["motifs"])
+        projection = Projection.from_tensors(tensors, length() + motifs.count)
+        return cls(config, motifs, projection, network.eval())

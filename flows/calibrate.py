@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from sklearn.linear_model import LogisticRegression
@@ -100,13 +101,12 @@ def calibrate(bundle: Path, features: Path) -> None:
 
 def fit(bundle: Bundle, store: FeatureStore) -> Calibration | None:
     """Fit the calibration of a bundle on its validation works in a store; None with too few."""
-    store = _validation(bundle, store)
+    store, vectors = _validation(bundle, store)
     works = store.table["work_id"].to_numpy()
     pairs = ~np.eye(len(store), dtype=bool)
     one_work = (works[:, None] == works)[pairs]
     if one_work.sum() < NEEDED or one_work.all():
         return None
-    vectors = bundle.embed(store)
     usual = usual_distances(vectors)
     first, second = np.nonzero(pairs)
     distance = np.linalg.norm(vectors[first].astype(np.float64) - vectors[second], axis=1)
@@ -130,18 +130,24 @@ def fit(bundle: Bundle, store: FeatureStore) -> Calibration | None:
     return Calibration(by_distance, _logistic(columns, one_work))
 
 
-def _validation(bundle: Bundle, store: FeatureStore) -> FeatureStore:
-    """The validation works, or some at random where there are very many, in no order."""
-    works = bundle.training.works.filter(side="validation")["work_id"].to_numpy()
+def _validation(bundle: Bundle, store: FeatureStore) -> tuple[FeatureStore, np.ndarray]:
+    """The validation performances and their vectors, of some works where there are very many."""
     rng = np.random.default_rng(bundle.training.seed)
-    unusable = store.table["track_id"].is_in(list(bundle.unusable(store)))
-    rows: list[int] = []
-    for work in rng.permutation(works):
-        of_work = np.flatnonzero(((store.table["work_id"] == work) & ~unusable).to_numpy())
-        if len(rows) + len(of_work) > AT_MOST:
+    known = bundle.training.validation.join(
+        store.table.select("track_id", "work_id").with_row_index("row"), on="track_id"
+    )
+    chosen: list[pl.DataFrame] = []
+    count = 0
+    for work in rng.permutation(known["work_id"].unique().sort().to_numpy()):
+        performances = known.filter(work_id=str(work))
+        count += len(performances)
+        if count > AT_MOST:
             break
-        rows.extend(of_work.tolist())
-    return store.select(rng.permutation(rows).astype(int).tolist())
+        chosen.append(performances)
+    # In no order, so that the first of them are references as good as any.
+    table = pl.concat([known.clear(), *chosen])
+    table = table[rng.permutation(len(table)).tolist()]
+    return store.select(table["row"].to_list()), table["vector"].to_numpy()
 
 
 def _logistic(columns: np.ndarray, one_work: np.ndarray) -> Logistic:

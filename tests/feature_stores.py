@@ -15,7 +15,7 @@ from embedding.store import FeatureStore
 
 #: A version encoder that trains in a second.
 TINY = {
-    "descriptor_dimension": 12,
+    "projection_dimension": 12,
     "network_dimension": 4,
     "channels": 4,
     "wide_channels": 6,

@@ -15,9 +15,9 @@ from embedding.conv_autoencoder import (
     ConvAutoencoder,
     ConvAutoencoderConfig,
     as_image,
-    fit_components,
 )
 from embedding.distances import Euclidean
+from embedding.projection import fit_principal
 from embedding.retrieval import retrieval
 from embedding.training import train
 
@@ -174,7 +174,7 @@ def test_nothing_to_embed_makes_no_vectors(trained, store):
 
 def test_components_are_those_that_vary_each_tempered_by_its_deviation(rng):
     x = rng.normal(size=(400, 3)) * [8, 1, 0] + 5
-    plain, tempered = (fit_components(x, 9, tempering) for tempering in (0, 0.5))
+    plain, tempered = (fit_principal(x, dimension=9, tempering=tempering) for tempering in (0, 0.5))
     assert plain.dimension == tempered.dimension == 2
     spread = ((x - x.mean(axis=0)) @ tempered.matrix.astype(float)).std(axis=0)
     np.testing.assert_allclose(spread[0], spread[1], rtol=1e-2)

@@ -67,7 +67,7 @@ def test_what_lies_beyond_the_end_changes_nothing_in_the_network(frames, padding
 
 def test_halves_have_the_lengths_they_were_given(trained, store):
     encoder, vectors = trained[0], trained[0].embed(store)
-    halves = np.split(vectors, [TINY["descriptor_dimension"]], axis=1)
+    halves = np.split(vectors, [TINY["projection_dimension"]], axis=1)
     lengths = [np.linalg.norm(half, axis=1) for half in halves]
     assert vectors.shape == (45, encoder.dimension) == (45, 16)
     np.testing.assert_allclose(lengths[1] / lengths[0], 0.5, rtol=1e-5)
@@ -80,6 +80,9 @@ def test_what_is_kept_brings_back_the_same_vectors(trained, store):
     lacking = {n: t for n, t in trained[0].tensors().items() if n != "network.kernel"}
     with pytest.raises(KeyError, match=r"network\.kernel"):
         VersionEncoder.from_tensors(trained[0].config, lacking)
+    fewer = trained[0].tensors() | {"motifs": trained[0].motifs.patterns[:, 1:]}
+    with pytest.raises(ValueError, match="the projection has shapes"):
+        VersionEncoder.from_tensors(trained[0].config, fewer)
     with pytest.raises(ValueError, match=r"tensor network\.kernel has shape \(4, .*\(5, 2, 12, 7"):
         VersionEncoder.from_tensors(VersionConfig(**TINY | {"channels": 5}), trained[0].tensors())
 
@@ -131,6 +134,7 @@ def test_works_of_one_performance_do_no_harm(store, tmp_path):
     table = pl.concat([make_table(), noise])
     encoder, _ = train(make_store(tmp_path / "features", table), "version", config=TINY, seed=SEED)
     assert np.isfinite(encoder.embed(store)).all()
+    assert encoder.motifs.count == 2 * 30  # cut out of the 10 works with versions alone
 
 
 def test_too_few_works_with_versions_are_said_so(store, tmp_path):
@@ -160,7 +164,7 @@ def test_at_strength_0_only_time_is_varied():
 
 def test_both_sizes_make_vectors_of_at_most_256_components():
     for config in (VersionConfig(), LARGE):
-        assert config.descriptor_dimension + config.network_dimension <= 256
+        assert config.projection_dimension + config.network_dimension <= 256
         assert config.chroma_rate == CHROMA_RATE
 
 

@@ -59,6 +59,7 @@ def test_a_bundle_is_plain_files_that_say_what_they_are(saved):
     assert sorted(path.name for path in saved.iterdir()) == [
         "bundle.json",
         "loss_curve.csv",
+        "validation.parquet",
         "weights.safetensors",
         "works.parquet",
     ]
@@ -141,10 +142,10 @@ DAMAGES = {
     "manifest cut": (lambda d: (d / "bundle.json").write_text('{"format": 1, '), "is damaged: "),
     "manifest of a list": (lambda d: (d / "bundle.json").write_text("[]"), "is damaged: "),
     "key missing": (
-        lambda d: (d / "bundle.json").write_text('{"format": 1}'),
+        lambda d: (d / "bundle.json").write_text('{"format": 2}'),
         "is damaged: it lacks 'encoder'",
     ),
-    "later format": (lambda d: edit(d, format=2), "has format 2, this version reads 1"),
+    "later format": (lambda d: edit(d, format=3), "has format 3, this version reads 2"),
     "unknown encoder": (
         lambda d: edit(d, encoder="oracle"),
         "an encoder 'oracle' that this version doesn't know: it knows autoencoder, conv-",
@@ -175,6 +176,10 @@ DAMAGES = {
         "weights and configuration are not those it was saved with",
     ),
     "works missing": (lambda d: (d / "works.parquet").unlink(), "is damaged: .*works"),
+    "vectors missing": (
+        lambda d: (d / "validation.parquet").unlink(),
+        "is damaged: .*validation",
+    ),
     "curve missing": (lambda d: (d / "loss_curve.csv").unlink(), "is damaged: .*loss_curve"),
 }
 

@@ -198,7 +198,7 @@ def test_tensors_that_do_not_fit_the_configuration_are_refused(trained):
     with pytest.raises(KeyError, match=r"network\.encode\.0\.weight"):
         ConvAutoencoder.from_tensors(trained[0].config, lacking)
     cut = tensors | {"projection.mean": tensors["projection.mean"][1:]}
-    with pytest.raises(ValueError, match=r"shapes \(83,\) and \(84, 10\), expected 84 magnitudes"):
+    with pytest.raises(ValueError, match=r"shapes \(83,\) and \(84, 10\), expected 84 descriptors"):
         ConvAutoencoder.from_tensors(trained[0].config, cut)
 
 

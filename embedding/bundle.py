@@ -4,7 +4,7 @@
 bundle.json           encoder, configuration, columns, dimension, content hash; how it was trained
 weights.safetensors   every array of the encoder, scaling included
 works.parquet         the works it was trained on and chosen by: work_id, side
-validation.parquet    the vectors of the latter, made before it learnt from any: track_id, vector
+validation.parquet    track_id, work_id, vector: of the latter, made before it learnt from any
 loss_curve.csv        epoch, train, validation; no rows where nothing was iterated
 calibration.json      how far to trust its distances; added by `flows.calibrate`
 ```
@@ -128,8 +128,8 @@ class Training:
     works : pl.DataFrame
         work_id, side ("train" or "validation"), sorted by work id.
     validation : pl.DataFrame
-        track_id, vector: of the performances of the validation works, by the encoder as it was
-        before it learnt from them. Distances between them are as those between strangers.
+        track_id, work_id, vector: of the performances of the validation works, by the encoder as it
+        was before it learnt from them. Distances between them are as those between strangers.
     loss_curve : pl.DataFrame
         epoch (from 1), train (mean over the epoch's batches, as they were met), validation
         (at the epoch's end).
@@ -288,6 +288,7 @@ def save(directory: Path, encoder_name: str, encoder: Encoder, training: Trainin
     try:
         scratch.chmod(0o755)  # mkdtemp's 0700 would keep the operator's other users out
         save_file(tensors, scratch / "weights.safetensors")
+        (scratch / "weights.safetensors").chmod(0o644)
         training.works.write_parquet(scratch / "works.parquet")
         training.validation.write_parquet(scratch / "validation.parquet")
         training.loss_curve.write_csv(scratch / "loss_curve.csv")

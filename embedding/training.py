@@ -154,10 +154,10 @@ def train(
 
 
 def validation_vectors(store: FeatureStore, encoder: Encoder) -> pl.DataFrame:
-    """Embed works that the encoder hasn't learnt from; columns track_id, vector."""
+    """Embed works that the encoder hasn't learnt from; columns track_id, work_id, vector."""
     vectors = encoder.embed(store)
     kind = pl.Array(pl.Float32, vectors.shape[1])
-    return store.table.select("track_id", vector=pl.Series(vectors, dtype=kind))
+    return store.table.select("track_id", "work_id", vector=pl.Series(vectors, dtype=kind))
 
 
 class Fit(Protocol):

@@ -134,7 +134,7 @@ def _validation(bundle: Bundle, store: FeatureStore) -> tuple[FeatureStore, np.n
     """The validation performances and their vectors, of some works where there are very many."""
     rng = np.random.default_rng(bundle.training.seed)
     known = bundle.training.validation.join(
-        store.table.select("track_id", "work_id").with_row_index("row"), on="track_id"
+        store.table.select("track_id").with_row_index("row"), on="track_id"
     )
     chosen: list[pl.DataFrame] = []
     count = 0

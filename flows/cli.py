@@ -181,6 +181,28 @@ def evaluate(
 
 
 @app.command()
+def add(
+    data: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Directories of features, or CSV tables; by default those it holds."),
+    ] = None,
+    frame_rate: Rate = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the collection up to date with its data, or add data to it, without training.
+
+    Only what is new or changed is read and embedded; what is withdrawn disappears.
+    """
+    result = _flow("add")(data, _rate(frame_rate), home)
+    if as_json:
+        tables.print_json(result)
+    else:
+        tables.show_table(["", "performances"], list(result.items())[:4])
+        tables.show_path("collection", result["collection"], as_json)
+
+
+@app.command()
 def cluster(
     features: Annotated[
         Path | None, typer.Argument(help="What `covers aggregate` made; by default the latest.")

@@ -25,8 +25,9 @@ from embedding.store import FeatureStore
 from flows import plots
 from flows.aggregate import aggregate
 from flows.calibrate import calibrate, read_calibration
-from flows.embed import embed_features, points_of
+from flows.embed import embed_features
 from flows.pipeline import HELD_OUT
+from flows.publish import points_of
 from flows.show import show_figures
 from flows.train import train_encoder
 from flows.trial import QUERIES, matches, published, rankings

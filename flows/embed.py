@@ -7,21 +7,23 @@ import polars as pl
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-import search
 from embedding import bundle as bundles
-from embedding.store import METADATA, FeatureStore
-from flows.calibrate import read_calibration
+from embedding.store import FeatureStore
+from flows.publish import Recipe, Source, publish
 from flows.workspace import Workspace, key, make_once
 
 VECTORS = "vectors.parquet"
 
 #: Counted up when what stands beside the vectors changes, so that it is made anew.
-VERSION = 2
+VERSION = 3
 
 
 @flow(name="embed", flow_run_name="embed")
 def embed(
-    features: Path | None = None, bundle: Path | None = None, home: Path | None = None
+    features: Path | None = None,
+    bundle: Path | None = None,
+    home: Path | None = None,
+    data: Path | None = None,
 ) -> Path:
     """Embed every performance and publish the vectors as the current collection.
 
@@ -33,24 +35,26 @@ def embed(
         What `train` made; by default the latest.
     home : Path, optional
         The workspace; by default `$COVERS_HOME`.
+    data : Path, optional
+        What the features were made of, where `covers add` shall look for what is new.
 
     Returns
     -------
     Path
-        vectors.parquet: track_id, work_id, vector; its metadata name the bundle and the features,
-        relative to the workspace.
+        vectors.parquet: track_id, work_id, fingerprint, vector; its metadata name the bundle and
+        the features, relative to the workspace.
     """
     workspace = Workspace.at(home)
     features = features or workspace.latest("features", "store.json")
     bundle = bundle or workspace.latest("bundles", "bundle.json")
     vectors = embed_features(features, bundle, workspace.root)
-    publish_vectors(vectors, features, bundle, workspace.root)
+    publish(Recipe(bundle, (Source(data, features, vectors),)), workspace.root)
     return vectors
 
 
 @task(cache_policy=NO_CACHE, retries=1)
 def embed_features(features: Path, bundle: Path, home: Path) -> Path:
-    """Embed a feature store, unless the same bundle has embedded the same features before.
+    """Embed what of a feature store the same bundle hasn't embedded before.
 
     What the encoder can't use, such as silence, is left out; rejects.parquet says what and why.
     """
@@ -66,12 +70,14 @@ def embed_features(features: Path, bundle: Path, home: Path) -> Path:
         schema = {"track_id": pl.String, "reason": pl.String}
         pl.DataFrame(rejects, schema=schema).write_parquet(directory / "rejects.parquet")
         usable = store.select(~store.table["track_id"].is_in(rejects["track_id"]))
-        vectors = encoder.embed(usable)
-        usable.table.select(
-            "track_id",
-            "work_id",
-            vector=pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1])),
-        ).write_parquet(
+        ids = usable.table.select("track_id", "work_id", "fingerprint")
+        kind = pl.Array(pl.Float32, encoder.dimension)
+        vectors = _embedded_before(ids, kind, place)
+        new = vectors["vector"].is_null()
+        fresh = encoder.embed(usable.select(new.to_numpy()))
+        logger.info("%d performances of %s are new or changed", len(fresh), store.name)
+        made = ids.filter(new).with_columns(vector=pl.Series(fresh, dtype=kind))
+        pl.concat([vectors.filter(~new), made]).sort("track_id").write_parquet(
             directory / VECTORS,
             metadata={
                 "bundle": os.path.relpath(bundle, home),
@@ -91,45 +97,18 @@ def embed_features(features: Path, bundle: Path, home: Path) -> Path:
     return place / VECTORS
 
 
-@task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[1, 5, 20])
-def publish_vectors(vectors: Path, features: Path, bundle: Path, home: Path) -> search.Description:
-    """Publish vectors with what the features know of each performance.
+def _embedded_before(ids: pl.DataFrame, kind: pl.Array, place: Path) -> pl.DataFrame:
+    """Add the vectors that the same bundle has made of the same contents; null where it hasn't.
 
-    Publishing the same content again changes nothing, so a retry is harmless.
+    A vector depends on its own performance only, so it doesn't matter what was embedded with it.
     """
-    logger = get_run_logger()
-    made_with = pl.read_parquet_metadata(vectors)["bundle_id"]
-    points = points_of(
-        pl.read_parquet(vectors), FeatureStore.open(features), read_calibration(bundle)
-    )
-    published = search.publish(points, made_with, search.connect(home))
-    logger.info("serving %s: %d performances", published.name, published.points)
-    return published
-
-
-def points_of(
-    vectors: pl.DataFrame, store: FeatureStore, calibration: search.Calibration | None
-) -> search.Points:
-    """Join vectors with what a store knows of their performances: titles, and the chroma.
-
-    Parameters
-    ----------
-    vectors : pl.DataFrame
-        Rows of a vectors.parquet.
-    store : FeatureStore
-        Holds their performances.
-    calibration : Calibration or None
-        Of the bundle that made them.
-    """
-    known = store.table.select("track_id", *METADATA, "subset")
-    # The vectors' own order and works; titles are looked up so that a corrected one arrives.
-    table = vectors.join(known, on="track_id", how="left", maintain_order="left")
-    row = {track_id: i for i, track_id in enumerate(store.table["track_id"])}
-    return search.Points(
-        track_ids=table["track_id"].to_list(),
-        vectors=table["vector"].to_numpy(),
-        payloads=table.drop("track_id", "vector").to_dicts(),
-        sequences=[store.sequence(row[track_id]) for track_id in table["track_id"]],
-        rate=store.chroma_rate,
-        calibration=calibration,
-    )
+    bundle_id = place.name.rpartition("-")[0]
+    parts = [
+        known.select("track_id", "fingerprint", "vector")
+        for path in place.parent.glob(f"{bundle_id}-*/{VECTORS}")
+        if "fingerprint" in (known := pl.read_parquet(path)).columns
+    ]
+    if not parts:
+        return ids.with_columns(vector=pl.lit(None, dtype=kind))
+    known = pl.concat(parts).unique(["track_id", "fingerprint"], keep="any")
+    return ids.join(known, on=["track_id", "fingerprint"], how="left", maintain_order="left")

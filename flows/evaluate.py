@@ -17,7 +17,8 @@ from embedding.separation import separation
 from embedding.store import FeatureStore
 from flows import plots
 from flows.calibrate import read_calibration
-from flows.embed import VECTORS, points_of
+from flows.embed import VECTORS
+from flows.publish import points_of
 from flows.show import show_figures
 from flows.trial import certainty, choose_queries, identified, matches, names, published, rankings
 from flows.workspace import Workspace, key, make_once

@@ -3,13 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
+from prefect.states import Completed
 
 from embedding.bundle import PRETRAINED
 from flows.aggregate import aggregate
-from flows.embed import embed
+from flows.embed import embed, embed_features
 from flows.evaluate import evaluate
+from flows.promote import compare_with_published
 from flows.train import train
+from flows.workspace import Workspace
 
 #: Without training data of its own, this share of the works is kept from training to be measured.
 HELD_OUT = 0.2
@@ -25,10 +28,12 @@ def pipeline(
     frame_rate: float | None = None,
     seed: int = 0,
     home: Path | None = None,
-) -> dict[str, Any]:
+) -> Any:
     """Aggregate, train, embed, publish and evaluate; what hasn't changed is not done again.
 
-    Trained is on `training_data`, on a share of `data`, or not at all where there is a `bundle`.
+    Trained is on `training_data`, on a share of `data`, or not at all where there is a `bundle`. A
+    retrained bundle that is worse than the published one, by `promote.MARGIN`, is not published:
+    the run ends in the state "Kept", and the old collection serves on. `embed` publishes any.
 
     Parameters
     ----------
@@ -53,7 +58,8 @@ def pipeline(
     Returns
     -------
     dict
-        `metrics` and what they were measured on, as in metrics.json, and `paths`.
+        `metrics` and what they were measured on, as in metrics.json; `published`, the `verdict` in
+        words, and `paths`.
     """
     if bundle is not None and training_data is not None:
         raise ValueError(
@@ -67,12 +73,23 @@ def pipeline(
     else:
         learned = aggregate(training_data, frame_rate=frame_rate, home=home)
         bundle = train(learned, encoder, config, seed=seed, home=home)
-    vectors = embed(features, bundle, home=home)
+    workspace = Workspace.at(home)
+    verdict = compare_with_published(bundle, workspace.root)
+    get_run_logger().info(verdict.reason)
+    if verdict.publish:
+        vectors = embed(features, bundle, home=home, data=data.expanduser().resolve())
+    else:
+        vectors = embed_features(features, bundle, workspace.root)
     result = evaluate(vectors, home=home)
+    result["published"] = verdict.publish
+    result["verdict"] = verdict.reason
     result["paths"] = {
         "features": str(features),
         "bundle": str(bundle),
         "vectors": str(vectors),
         **result["paths"],
     }
-    return result
+    if verdict.publish:
+        return result
+    # A state that an operator sees at a glance, and an automation can wait for.
+    return Completed(name="Kept", message=verdict.reason, data=result)

@@ -8,6 +8,7 @@ from prefect import serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 
+from flows.add import add
 from flows.aggregate import aggregate
 from flows.cluster import cluster
 from flows.compare import compare
@@ -19,7 +20,7 @@ from flows.train import train
 
 FLOWS = {
     flow.name: flow
-    for flow in (aggregate, train, embed, evaluate, duplicates, cluster, compare, pipeline)
+    for flow in (add, aggregate, train, embed, evaluate, duplicates, cluster, compare, pipeline)
 }
 
 #: The whole pipeline every night; the stages wait to be started by hand.

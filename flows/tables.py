@@ -77,7 +77,10 @@ def show_result(result: dict[str, Any], as_json: bool) -> None:
     for kind, sure in result.get("certainty", {}).items():
         figures = {name: value for name, value in sure.items() if isinstance(value, float)}
         show_table([f"probability by {kind}", "value"], figures.items())
-    Console(soft_wrap=True).print(result["measured_on"]["summary"], highlight=False)
+    say = Console(soft_wrap=True).print
+    say(result["measured_on"]["summary"], highlight=False)
+    if not result.get("published", True):
+        say(result["verdict"], highlight=False)
     show_paths(result["paths"])
 
 

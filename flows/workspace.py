@@ -5,6 +5,7 @@ features/<data set>/<key>/   aggregated features and chroma sequences
 bundles/<encoder>-<key>/     a trained encoder
 vectors/<bundle>-<key>/      vectors.parquet, a vector a performance
 evaluations/<key>/           metrics.json and plots
+published/<collection>.json  what a collection was made of
 duplicates/<collection>-<key>/  duplicates.csv
 clusters/<key>/              K-Means over k, and plots
 splits/<data set>-<key>/     features of the works that a comparison trains on

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -50,7 +51,25 @@ class Recipe:
     sources: tuple[Source, ...]
 
 
-@task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[1, 5, 20])
+def may_pass(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether it is worth trying again: a server may come back, wrong data stay wrong."""
+    try:
+        state.result()
+    except search.ServerRefused:
+        return False
+    except (search.ServerUnreachable, search.PublishError, OSError):
+        return True
+    except Exception:
+        return False
+    return False
+
+
+@task(
+    cache_policy=NO_CACHE,
+    retries=3,
+    retry_delay_seconds=[1, 5, 20],
+    retry_condition_fn=may_pass,
+)
 def publish(recipe: Recipe, home: Path) -> search.Description:
     """Publish the vectors of all sources, with what their features know of each performance.
 

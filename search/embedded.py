@@ -179,8 +179,13 @@ class Embedded:
         with _engine_errors(lambda reason: PublishError(f"{scratch} can't be written: {reason}.")):
             _write(scratch / "shard", description, points)
         if points.sequences is not None and points.rate is not None:
-            sequences = points.sequences
-            write_sequences(scratch / "sequences", points.track_ids, sequences, points.rate)
+            # Measuring backgrounds takes longer than all else, and most are measured already.
+            before = None
+            with contextlib.suppress(SearchError):  # none yet, or damaged: measure all
+                before = self.open().sequences
+            write_sequences(
+                scratch / "sequences", points.track_ids, points.sequences, points.rate, before
+            )
         files = {
             str(path.relative_to(scratch)): path.stat()
             for path in sorted(scratch.rglob("*"))

@@ -48,7 +48,9 @@ def ranking_score(similarity: npt.ArrayLike, background: npt.ArrayLike) -> npt.N
     return log_similarity(similarity) - HUB_POWER * np.asarray(background, np.float64)[:, 0]
 
 
-def backgrounds(sequences: Sequence[Chroma], rate: float) -> Floats:
+def backgrounds(
+    sequences: Sequence[Chroma], rate: float, known: npt.ArrayLike | None = None
+) -> Floats:
     """Measure how much each performance resembles others anyway: high for a hub.
 
     The references are the first `REFERENCES` that have a sequence, so let the order be an arbitrary
@@ -63,6 +65,9 @@ def backgrounds(sequences: Sequence[Chroma], rate: float) -> Floats:
         Of the whole catalogue; any may be empty.
     rate : float
         Frames a second.
+    known : array_like, shape=(n, 2), optional
+        Backgrounds that were measured before, NaN where none was. They stay as they are: other
+        references would say nearly the same.
 
     Returns
     -------
@@ -80,11 +85,15 @@ def backgrounds(sequences: Sequence[Chroma], rate: float) -> Floats:
         usual = log_similarity(kept if len(kept) else [0.0])
         return float(usual.mean()), float(usual.std()) + SPREAD
 
-    found = np.zeros((len(sequences), 2), np.float32)
+    found = np.full((len(sequences), 2), np.nan, np.float32)
+    if known is not None:
+        found[:] = known
+    missing = np.flatnonzero(np.isnan(found[:, 0])).tolist()
     # The compiled loops release the interpreter, so threads do.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for i, value in enumerate(threads.map(measure, range(len(sequences)))):
+        measured = threads.map(measure, missing)
+        for done, (i, value) in enumerate(zip(missing, measured, strict=True), 1):
             found[i] = value
-            if (i + 1) % 1000 == 0:
-                logger.info("compared %d of %d with the references", i + 1, len(sequences))
+            if done % 1000 == 0:
+                logger.info("compared %d of %d with the references", done, len(missing))
     return found

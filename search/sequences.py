@@ -22,9 +22,16 @@ FILES = ("frames.npy", "starts.npy", "ids.npy", "background.npy")
 
 
 def write(
-    directory: Path, track_ids: Sequence[str], sequences: Sequence[Frames], rate: float
+    directory: Path,
+    track_ids: Sequence[str],
+    sequences: Sequence[Frames],
+    rate: float,
+    before: "Sequences | None" = None,
 ) -> None:
-    """Write sequences, not all of them empty, and measure their backgrounds."""
+    """Write sequences, not all of them empty, and measure the backgrounds that `before` lacks."""
+    known = None
+    if before is not None and before.rate == rate:
+        known = before.backgrounds_of_same(track_ids, sequences)
     ids = _ids(track_ids)
     # By point id, which is no order of theirs: so the first of them are a fair sample.
     order = np.argsort(ids)
@@ -39,7 +46,8 @@ def write(
     frames.flush()
     np.save(directory / "starts.npy", starts)
     np.save(directory / "ids.npy", ids[order])
-    np.save(directory / "background.npy", backgrounds(sequences, rate))
+    known = None if known is None else known[order]
+    np.save(directory / "background.npy", backgrounds(sequences, rate, known))
 
 
 class Sequences:
@@ -67,6 +75,21 @@ class Sequences:
     def backgrounds(self, track_ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """Backgrounds of performances of the collection, shape=(n, 2)."""
         return np.asarray(self._background[self._rows(track_ids)])
+
+    def backgrounds_of_same(
+        self, track_ids: Sequence[str], sequences: Sequence[Frames]
+    ) -> npt.NDArray[np.float32]:
+        """Backgrounds of those whose sequence is the one kept here, NaN of others, shape=(n, 2)."""
+        found = np.full((len(track_ids), 2), np.nan, np.float32)
+        if self._background.ndim != 2:  # of an earlier version, which measured something else
+            return found
+        ids = _ids(track_ids)
+        rows = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
+        for i in np.flatnonzero(self._ids[rows] == ids).tolist():
+            kept = self._frames[self._starts[rows[i]] : self._starts[rows[i] + 1]]
+            if np.array_equal(kept, sequences[i]):
+                found[i] = self._background[rows[i]]
+        return found
 
     @cached_property
     def mean_background(self) -> float:

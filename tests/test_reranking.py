@@ -222,6 +222,27 @@ def test_a_background_is_high_for_what_resembles_many_and_blind_to_one_version()
     assert reranking.backgrounds(tunes[:1], RATE).tolist() == [[many[12], np.float32(0.3)]]
 
 
+def test_backgrounds_that_are_known_are_not_measured_again(monkeypatch):
+    with in_memory() as directory:
+        engine = Embedded(directory / "qdrant")
+        publish(POINTS, "b", engine)
+        before = engine.open().sequences.backgrounds(POINTS.track_ids)
+        changed = list(POINTS.sequences)
+        changed[3] = changed[3][::-1]
+        measured = []
+        monkeypatch.setattr(
+            reranking,
+            "similarities",
+            lambda query, *rest: (measured.append(query), similarities(query, *rest))[1],
+        )
+        publish(dataclasses.replace(POINTS, sequences=changed), "b", engine)
+        assert len(measured) == 1
+        np.testing.assert_array_equal(measured[0], changed[3])
+        after = engine.open().sequences.backgrounds(POINTS.track_ids)
+        assert (after[3] != before[3]).any()
+        np.testing.assert_array_equal(np.delete(after, 3, 0), np.delete(before, 3, 0))
+
+
 @pytest.mark.parametrize(
     ("sequences", "rate", "words"),
     [

@@ -1,0 +1,187 @@
+"""Growing: what is new is taken in, what is withdrawn disappears, and nothing is done twice."""
+
+import shutil
+from copy import deepcopy as copy_of
+
+import numpy as np
+import pytest
+from conftest import Tree
+
+import search
+from embedding import bundle as bundles
+from embedding.means import Means
+from flows.add import add
+from flows.pipeline import pipeline
+
+
+def build(tree) -> None:
+    """Twelve works of two performances each, which have a work's chords in common."""
+    rng = np.random.default_rng(7)
+    for work in range(12):
+        chords = rng.random((1, 12))
+        for performance in range(2):
+            hpcp = np.clip(chords + 0.01 * rng.random((60, 12)), 0, 1).astype(np.float32)
+            tree.add(f"W_{work}", f"P_{work}{performance}", hpcp=hpcp)
+    tree.title("W_0", "P_00", perf_title="Helo")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, prefect_server):
+    """A catalogue and the workspace that it was published from; two works were held out."""
+    root = tmp_path_factory.mktemp("original")
+    tree = Tree(root / "catalogue")
+    build(tree)
+    return root, tree, pipeline(tree.root, encoder="means", home=root / "home")
+
+
+@pytest.fixture
+def catalogue(original, tmp_path):
+    """A copy of the catalogue, which the copied workspace knows."""
+    root, tree, _ = original
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    for recipe in tmp_path.glob("home/published/*.json"):
+        recipe.write_text(recipe.read_text().replace(str(root), str(tmp_path)))
+    copy = Tree(tmp_path / "catalogue")
+    copy.metadata = copy_of(tree.metadata)
+    return copy
+
+
+@pytest.fixture
+def home(catalogue):
+    return catalogue.root.parent / "home"
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """How many performances each call of the encoder embeds."""
+    counts = []
+    plain = Means.embed
+
+    def embed(self, store):
+        counts.append(len(store))
+        return plain(self, store)
+
+    monkeypatch.setattr(Means, "embed", embed)
+    return counts
+
+
+def served(home) -> dict[str, dict]:
+    collection = search.connect(home).open()
+    return {one.payload["track_id"]: one.payload for one in collection.everything()}
+
+
+def numbers(result) -> tuple[int, ...]:
+    return tuple(result[name] for name in ("added", "changed", "relabelled", "withdrawn"))
+
+
+def test_what_is_new_changed_and_withdrawn_arrives_and_only_that_is_embedded(
+    catalogue, home, embedded
+):
+    catalogue.add("W_0", "P_02")  # new
+    catalogue.add("W_1", "P_10", frames=80)  # changed
+    catalogue.path("W_2", "P_20").unlink()  # withdrawn
+    catalogue.title("W_0", "P_00", perf_title="Hello")  # corrected
+    (bundle,) = home.glob("bundles/*/bundle.json")
+    result = add(home=home)
+    assert numbers(result) == (1, 1, 0, 1)
+    assert [count for count in embedded if count] == [2]
+    now = served(home)
+    assert "P_02" in now
+    assert "P_20" not in now
+    assert now["P_00"]["title"] == "Hello"
+    assert {payload["bundle"] for payload in now.values()} == {bundles.load(bundle.parent).id}
+    assert len(search.Searcher(search.connect(home)).similar("P_02", 30)) == len(now) - 1
+
+
+def test_a_corrected_work_arrives_without_embedding_again(catalogue, home, embedded):
+    path = catalogue.path("W_3", "P_31")
+    path.unlink()
+    catalogue.add("W_4", "P_31")  # the same features under another label
+    result = add(home=home)
+    assert result["relabelled"] == 1
+    assert served(home)["P_31"]["work_id"] == "W_4"
+    assert served(home)["P_31"]["clique_size"] == 3
+
+
+def test_running_twice_changes_nothing(catalogue, home, embedded):
+    add(home=home)
+    embedded.clear()
+    name = search.connect(home).open().description.name
+    before = {path: path.stat().st_mtime_ns for path in home.rglob("*.parquet")}
+    result = add(home=home)
+    assert numbers(result) == (0, 0, 0, 0)
+    assert result["collection"] == name
+    assert not any(embedded)
+    assert {path: path.stat().st_mtime_ns for path in home.rglob("*.parquet")} == before
+
+
+def test_another_data_set_joins_and_is_looked_through_from_then_on(catalogue, home, make_tree):
+    other = make_tree(name="other")
+    other.add("W_0", "P_x")
+    other.add("W_new", "P_y")
+    assert numbers(add([other.root], home=home)) == (2, 0, 0, 0)
+    assert served(home)["P_x"]["clique_size"] == 3
+    other.path("W_new", "P_y").unlink()
+    catalogue.add("W_5", "P_52")
+    assert numbers(add(home=home)) == (1, 0, 0, 1)
+    assert len(served(home)) == 26
+
+
+def test_a_performance_in_two_data_sets_is_named_and_nothing_changes(catalogue, home, make_tree):
+    other = make_tree(name="other")
+    other.add("W_0", "P_00")
+    before = served(home)
+    with pytest.raises(ValueError, match=r"Performance P_00 is in .*catalogue and in .*other"):
+        add([other.root], home=home)
+    assert served(home) == before
+
+
+def test_without_a_collection_there_is_nothing_to_add_to(catalogue, tmp_path):
+    with pytest.raises(search.NoCollection, match="make one with `covers pipeline"):
+        add([catalogue.root], home=tmp_path / "empty")
+
+
+def test_what_one_went_back_to_is_what_is_added_to(catalogue, home):
+    catalogue.add("W_0", "P_02")
+    add(home=home)
+    search.rollback(search.connect(home))
+    assert "P_02" not in served(home)
+    assert numbers(add(home=home)) == (1, 0, 0, 0)
+    assert "P_02" in served(home)
+
+
+def test_a_retrained_bundle_that_is_worse_is_not_published(catalogue, home, monkeypatch):
+    monkeypatch.setattr("flows.promote.CLIQUES", 2)
+    for work in range(12):
+        catalogue.add(f"W_{work}", f"P_{work}2")  # so that it is trained again
+    before = served(home)
+    plain = Means.embed
+    noise = np.random.default_rng(0)
+    monkeypatch.setattr(
+        Means, "embed", lambda self, store: noise.random((len(store), 52), np.float32)
+    )
+    state = pipeline(catalogue.root, encoder="means", home=home, return_state=True)
+    assert state.is_completed()
+    assert state.name == "Kept", state.result()["verdict"]
+    assert "is not published, as it is worse: MAP 0." in state.message
+    result = state.result()
+    assert not result["published"]
+    assert result["metrics"]["queries"] > 0
+    assert served(home) == before
+    monkeypatch.setattr(Means, "embed", plain)
+    catalogue.add("W_0", "P_03")
+    assert pipeline(catalogue.root, encoder="means", home=home)["published"]
+    assert "P_03" in served(home)
+
+
+def test_a_bundle_can_not_be_used_and_trained_at_once(catalogue, home):
+    with pytest.raises(ValueError, match="is trained already, so"):
+        pipeline(catalogue.root, catalogue.root, bundle="pretrained", home=home)
+
+
+def test_data_that_moved_away_is_named(catalogue, home, tmp_path):
+    shutil.move(catalogue.root, tmp_path / "elsewhere")
+    before = served(home)
+    with pytest.raises((ValueError, OSError), match="catalogue"):
+        add(home=home)
+    assert served(home) == before

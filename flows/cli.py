@@ -413,7 +413,14 @@ def _flow(name: str) -> Callable[..., Any]:
     """Import a stage's flow; what fails in it is told in a sentence."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS", "flows.console.ConsoleHandler")
     flow: Callable[..., Any] = getattr(import_module(f"flows.{name}"), name)
-    return flow
+
+    def run(*given: Any, **named: Any) -> Any:
+        from flows import temporary
+
+        temporary.start()
+        return flow(*given, **named)
+
+    return run
 
 
 def _searcher(home: Path | None) -> "Searcher":

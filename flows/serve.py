@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from prefect import get_client
 from prefect import serve as prefect_serve
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
@@ -98,6 +99,8 @@ def deployments(
 def serve(made: list[RunnerDeployment]) -> None:
     """Run what the schedules or an operator start, until interrupted."""
     _require_server()
+    with get_client(sync_client=True) as client:
+        _clear(client, made, None)
     prefect_serve(*made)
 
 
@@ -125,8 +128,23 @@ def deploy(made: list[RunnerDeployment], pool: str) -> None:
                     base_job_template=ProcessWorker.get_default_base_job_template(),
                 )
             )
+        _clear(client, made, pool)
     for each in made:
         each.apply(work_pool_name=pool)
+
+
+def _clear(client: SyncPrefectClient, made: list[RunnerDeployment], pool: str | None) -> None:
+    """Delete what stands of these in another pool, or on a schedule although it gets none now.
+
+    An update would leave both as they are. Runs that were, and their logs, stay.
+    """
+    for each in made:
+        try:
+            standing = client.read_deployment_by_name(each.full_name)
+        except ObjectNotFound:
+            continue
+        if standing.work_pool_name != pool or (standing.schedules and not each.schedules):
+            client.delete_deployment(standing.id)
 
 
 def _require_server() -> None:

@@ -78,5 +78,10 @@ def test_what_is_served_is_run_on_its_schedule(server, tree, tmp_path):
         [run] = wait_for(ended, 150, running)
     assert run["state_type"] == "COMPLETED", run["state"]["message"]
     assert run["auto_scheduled"]
+    # They were the pool's before, and the pipeline was on a schedule.
     assert run["work_pool_name"] is None
+    assert [
+        each["schedules"]
+        for each in ask(server, "deployments", flows={"name": {"any_": ["pipeline"]}})
+    ] == [[]]
     assert list(home.glob("features/*/*/features.parquet"))

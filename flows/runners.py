@@ -21,7 +21,8 @@ def task_runner() -> TaskRunner[Any]:
     Raises
     ------
     ValueError
-        If it is none of these, or its library isn't installed.
+        If it is none of these, its library isn't installed, or there is no Prefect server that the
+        cluster's workers could report to.
     """
     given = os.environ.get(SETTING) or "threads"
     if given == "threads":
@@ -31,6 +32,11 @@ def task_runner() -> TaskRunner[Any]:
         raise ValueError(
             f"{SETTING} is {given!r}, expected threads, dask, dask://host:8786, ray or "
             "ray://head:10001."
+        )
+    if not PREFECT_API_URL.value():
+        raise ValueError(
+            f"{SETTING} is {given!r}, and there is no Prefect server that the cluster's workers "
+            "could report to: run `prefect server start` and set PREFECT_API_URL."
         )
     try:
         library = import_module(f"prefect_{kind}")
@@ -50,19 +56,6 @@ def task_runner() -> TaskRunner[Any]:
 
 
 def in_cluster() -> bool:
-    """Whether the running flow's tasks leave this process.
-
-    Raises
-    ------
-    ValueError
-        If they do and there is no Prefect server for them to report to.
-    """
+    """Whether the running flow's tasks leave this process."""
     context = FlowRunContext.get()
-    if context is None or isinstance(context.task_runner, ThreadPoolTaskRunner):
-        return False
-    if not PREFECT_API_URL.value():
-        raise ValueError(
-            f"{SETTING} sends tasks to a cluster, whose workers report to a Prefect server, and "
-            "there is none: run `prefect server start` and set PREFECT_API_URL."
-        )
-    return True
+    return context is not None and not isinstance(context.task_runner, ThreadPoolTaskRunner)

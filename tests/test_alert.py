@@ -7,7 +7,7 @@ import pytest
 from listening import listening
 
 from flows import alert
-from flows.pipeline import pipeline
+from flows.pipeline import _hours, pipeline
 
 
 @pytest.fixture
@@ -73,3 +73,13 @@ def test_a_run_that_takes_too_long_is_ended_and_told(prefect_server, tree, tmp_p
     assert state.name == "TimedOut"
     assert got[0]["state"] == "TimedOut"
     assert "0.05 second" in got[0]["message"]
+
+
+def test_how_long_is_too_long_is_a_setting(monkeypatch):
+    assert pipeline.timeout_seconds == 23 * 3600
+    monkeypatch.setenv("COVERS_TIMEOUT_HOURS", "0.5")
+    assert _hours() == 0.5
+    for text in ("a day", "0", "-1", "nan", "inf"):
+        monkeypatch.setenv("COVERS_TIMEOUT_HOURS", text)
+        with pytest.raises(ValueError, match=f"COVERS_TIMEOUT_HOURS is '{text}', expected a numb"):
+            _hours()

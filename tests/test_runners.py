@@ -6,6 +6,7 @@ import sys
 
 import polars as pl
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect_server import COVERS, ROOT
 
@@ -29,8 +30,24 @@ def test_an_unknown_setting_is_refused(monkeypatch, value):
         task_runner()
 
 
+def test_a_cluster_needs_a_server_to_report_to(monkeypatch):
+    monkeypatch.setenv("COVERS_TASK_RUNNER", "dask")
+    with (
+        temporary_settings({PREFECT_API_URL: None}),
+        pytest.raises(ValueError, match="run `prefect server start` and set PREFECT_API_URL"),
+    ):
+        task_runner()
+
+
+@pytest.fixture
+def reported():
+    """Somewhere to report to, which nobody asks here."""
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        yield
+
+
 @pytest.mark.parametrize("kind", ["dask", "ray"])
-def test_a_library_that_is_missing_is_named(monkeypatch, kind):
+def test_a_library_that_is_missing_is_named(monkeypatch, reported, kind):
     monkeypatch.setenv("COVERS_TASK_RUNNER", kind)
     monkeypatch.setitem(sys.modules, f"prefect_{kind}", None)
     with pytest.raises(ValueError, match=rf"pip install 'covers\[{kind}\]'"):
@@ -38,7 +55,7 @@ def test_a_library_that_is_missing_is_named(monkeypatch, kind):
 
 
 @pytest.mark.parametrize("kind", ["dask", "ray"])
-def test_a_cluster_s_address_is_passed_on(monkeypatch, kind):
+def test_a_cluster_s_address_is_passed_on(monkeypatch, reported, kind):
     pytest.importorskip(f"prefect_{kind}")
     monkeypatch.setenv("COVERS_TASK_RUNNER", f"{kind}://head:1234")
     scheme = {"dask": "tcp", "ray": "ray"}[kind]
@@ -64,16 +81,3 @@ def test_batches_read_on_a_cluster_make_the_same_store(prefect_server, tree, tmp
     [there] = (tmp_path / kind).glob("features/*/*/features.parquet")
     here = aggregate(tree.root, home=tmp_path / "here") / "features.parquet"
     assert pl.read_parquet(there).equals(pl.read_parquet(here))
-
-
-def test_a_cluster_needs_a_server_to_report_to(tree, tmp_path):
-    pytest.importorskip("prefect_dask")
-    environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
-    environment |= {"COVERS_TASK_RUNNER": "dask", "PYTHONPATH": str(ROOT),
-                    "PREFECT_HOME": str(tmp_path / "prefect")}  # fmt: skip
-    done = subprocess.run(
-        [*COVERS, "aggregate", str(tree.root), "--home", str(tmp_path)],
-        env=environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "run `prefect server start` and set PREFECT_API_URL" in done.stderr

@@ -24,6 +24,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 from lightkube import codecs
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
+from prefect.automations import AutomationCore, Posture
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import Settings
@@ -607,3 +608,14 @@ def test_the_runbooks_commands_are_those_of_the_program():
     commands = get_command(app).commands
     named = re.findall(r"covers covers (\w+)|`covers (\w+)", read("RUNBOOK.md"))
     assert {first or second for first, second in named} <= set(commands)
+
+
+def test_the_runbooks_automation_is_one():
+    text = re.search(r"<<'END'\n(.*?)\nEND\n", read("RUNBOOK.md"), re.DOTALL)[1]
+    block = "00000000-0000-0000-0000-000000000000"
+    made = AutomationCore.model_validate(yaml.safe_load(text.replace("ON-CALL-ID", block)))
+    assert made.trigger.posture is Posture.Reactive
+    # Every state that the alert by URL is for, and the one in which no hook can run.
+    ends = {each.rpartition(".")[2] for each in made.trigger.expect}
+    assert ends == {"Failed", "TimedOut", "Crashed", "Late"}
+    assert made.actions[0].type == "send-notification"

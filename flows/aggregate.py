@@ -6,6 +6,7 @@ import shutil
 import threading
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
@@ -16,17 +17,21 @@ from embedding import store
 from embedding.aggregate import aggregate_batch, aggregate_csv, assemble, parts, pending
 from embedding.da_tacos import Dataset, Performance, open_dataset
 from embedding.store import FeatureStore
+from flows.runners import in_cluster, task_runner
 from flows.workspace import Workspace, claimed, key
 
 #: Performances in a batch: few enough that a killed run loses little, enough to outweigh what
 #: starting a task costs.
 SMALLEST_BATCH, LARGEST_BATCH = 16, 500
 
+#: Cores that batches are cut for on a cluster, which doesn't say how many it has or will have.
+CLUSTER_CORES = 32
+
 #: Earlier versions of a data set's store that stay, for whoever still reads them.
 KEPT = 2
 
 
-@flow(name="aggregate", flow_run_name="aggregate {data}")
+@flow(name="aggregate", flow_run_name="aggregate {data}", task_runner=task_runner())
 def aggregate(
     data: Path,
     frame_rate: float | None = None,
@@ -55,7 +60,7 @@ def aggregate(
     """
     logger = get_run_logger()
     workspace = Workspace.at(home)
-    data = data.expanduser()
+    data = data.expanduser().absolute()  # a cluster's worker stands in a directory of its own
     if data.is_file():
         return _from_table(data, workspace)
     dataset = open_dataset(data, frame_rate)
@@ -100,20 +105,23 @@ def aggregate(
 
 
 def read_all(performances: tuple[Performance, ...], frame_rate: float, directory: Path) -> None:
-    """Aggregate performances into parts, batch by batch, on all cores."""
+    """Aggregate performances into parts, batch by batch, on all cores, here or of a cluster."""
     if not performances:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = cores or 1
-    size = min(max(len(performances) // (4 * workers), SMALLEST_BATCH), LARGEST_BATCH)
+    clustered = in_cluster()
+    cores = CLUSTER_CORES if clustered else _cores()
+    size = min(max(len(performances) // (4 * cores), SMALLEST_BATCH), LARGEST_BATCH)
     batches = [performances[i : i + size] for i in range(0, len(performances), size)]
-    # Processes, because HDF5 holds a lock that lets one thread read at a time; not Prefect's own
-    # process runner, whose workers would each start a server where none is configured.
-    with ProcessPoolExecutor(
-        min(workers, len(batches)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_die_with_parent,
-    ) as pool:
+    reading: AbstractContextManager[Executor | None] = nullcontext()
+    if not clustered:
+        # Processes, because HDF5 holds a lock that lets one thread read at a time; not Prefect's
+        # own process runner, whose workers would each start a server where none is configured.
+        reading = ProcessPoolExecutor(
+            min(cores, len(batches)),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_die_with_parent,
+        )
+    with reading as pool:
         futures = [
             aggregate_part.submit(number, len(batches), batch, frame_rate, directory, pool)
             for number, batch in enumerate(batches, 1)
@@ -129,11 +137,14 @@ def aggregate_part(
     batch: tuple[Performance, ...],
     frame_rate: float,
     directory: Path,
-    pool: Executor,
+    pool: Executor | None,
 ) -> Path:
-    """Aggregate one batch in a process of its own."""
+    """Aggregate one batch in a process of the pool, or right here in a cluster's worker."""
     try:
-        part = pool.submit(aggregate_batch, batch, frame_rate, directory).result()
+        if pool is None:
+            part = aggregate_batch(batch, frame_rate, directory)
+        else:
+            part = pool.submit(aggregate_batch, batch, frame_rate, directory).result()
     except BrokenProcessPool as error:
         raise RuntimeError(
             f"A reading process was killed at batch {number} of {count}, perhaps for want of "
@@ -141,6 +152,12 @@ def aggregate_part(
         ) from error
     get_run_logger().info("read batch %d of %d", number, count)
     return part
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _die_with_parent() -> None:

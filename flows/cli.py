@@ -370,6 +370,15 @@ def serve(
     train: Annotated[
         Path | None, typer.Option(help="Features to train on.", show_default=False)
     ] = None,
+    encoder: Encoder = "autoencoder",
+    config: Settings = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Use this bundle, and train none; `pretrained` is the one that comes with covers.",
+            show_default=False,
+        ),
+    ] = None,
     schedule: Annotated[
         list[str] | None,
         typer.Option(
@@ -378,16 +387,28 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            help="Register the flows for the workers of this work pool, and end; a missing pool "
+            "is made, for `prefect worker start --type process --pool NAME`.",
+            show_default=False,
+        ),
+    ] = None,
     home: Home = None,
 ) -> None:
     """Serve every flow to a Prefect server, which starts them on schedule or by hand.
 
-    Needs PREFECT_API_URL, or a server that `prefect server start` runs here.
+    Needs PREFECT_API_URL.
     """
-    from flows.serve import NIGHTLY, deployments, run
+    from flows import serve as serving
 
-    schedules = dict(_pairs(schedule, "--schedule")) if schedule else NIGHTLY
-    run(deployments(data, train, home, schedules))
+    schedules = dict(_pairs(schedule, "--schedule")) if schedule else serving.NIGHTLY
+    made = serving.deployments(data, train, encoder, _config(config), bundle, home, schedules)
+    if pool is None:
+        serving.serve(made)
+    else:
+        serving.deploy(made, pool)
 
 
 @app.command(hidden=True)
@@ -414,7 +435,14 @@ def _flow(name: str) -> Callable[..., Any]:
     """Import a stage's flow; what fails in it is told in a sentence."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS", "flows.console.ConsoleHandler")
     flow: Callable[..., Any] = getattr(import_module(f"flows.{name}"), name)
-    return flow
+
+    def run(*given: Any, **named: Any) -> Any:
+        from flows import temporary
+
+        temporary.start()
+        return flow(*given, **named)
+
+    return run
 
 
 def _searcher(home: Path | None) -> "Searcher":

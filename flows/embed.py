@@ -32,7 +32,8 @@ def embed(
     features : Path, optional
         What `aggregate` made; by default the latest.
     bundle : Path, optional
-        What `train` made; by default the latest.
+        What `train` made; by default the latest. "pretrained" is the one that comes with the
+        package.
     home : Path, optional
         The workspace; by default `$COVERS_HOME`.
     data : Path, optional
@@ -46,10 +47,15 @@ def embed(
     """
     workspace = Workspace.at(home)
     features = features or workspace.latest("features", "store.json")
-    bundle = bundle or workspace.latest("bundles", "bundle.json")
+    bundle = named(bundle) if bundle else workspace.latest("bundles", "bundle.json")
     vectors = embed_features(features, bundle, workspace.root)
     publish(Recipe(bundle, (Source(data, features, vectors),)), workspace.root)
     return vectors
+
+
+def named(bundle: Path) -> Path:
+    """Return the directory of a bundle as a user names it: "pretrained", or a path."""
+    return bundles.PRETRAINED if str(bundle) == "pretrained" else bundle.expanduser().resolve()
 
 
 @task(cache_policy=NO_CACHE, retries=1)

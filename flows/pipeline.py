@@ -1,14 +1,16 @@
 """The way of the data, from raw features to answers and metrics."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from embedding.bundle import PRETRAINED
+from flows import alert
 from flows.aggregate import aggregate
-from flows.embed import embed, embed_features
+from flows.embed import embed, embed_features, named
 from flows.evaluate import evaluate
 from flows.promote import compare_with_published
 from flows.train import train
@@ -18,7 +20,33 @@ from flows.workspace import Workspace
 HELD_OUT = 0.2
 
 
-@flow(name="pipeline", flow_run_name="pipeline {data}")
+def _hours() -> float:
+    """After so long a run is given up; what it has done stays, and the next one goes on from it.
+
+    Just less than a day: a run that hangs would otherwise keep every following night from starting.
+    """
+    text = os.environ.get("COVERS_TIMEOUT_HOURS") or "23"
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours < float("inf"):
+        raise ValueError(f"COVERS_TIMEOUT_HOURS is {text!r}, expected a number of hours above 0.")
+    return hours
+
+
+def _run_name() -> str:
+    given = flow_run.parameters
+    return f"pipeline {given['data']} with {given.get('bundle') or given['encoder']}"
+
+
+@flow(
+    name="pipeline",
+    flow_run_name=_run_name,
+    timeout_seconds=_hours() * 3600,
+    on_failure=[alert.tell],
+    on_crashed=[alert.tell],
+)
 def pipeline(
     data: Path,
     training_data: Path | None = None,
@@ -67,7 +95,7 @@ def pipeline(
         )
     features = aggregate(data, frame_rate=frame_rate, home=home)
     if bundle is not None:
-        bundle = PRETRAINED if str(bundle) == "pretrained" else bundle.expanduser().resolve()
+        bundle = named(bundle)
     elif training_data is None:
         bundle = train(features, encoder, config, hold_out=HELD_OUT, seed=seed, home=home)
     else:

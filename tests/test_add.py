@@ -13,7 +13,6 @@ from embedding.means import Means
 from flows.add import add
 from flows.pipeline import pipeline
 
-
 WORKS = 30
 
 

@@ -5,8 +5,10 @@ as these go; then against each other, the program, and the versions it was teste
 """
 
 import importlib.util
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 from lightkube import codecs
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
+from prefect.automations import AutomationCore, Posture
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import Settings
@@ -290,13 +293,21 @@ def test_every_variable_is_explained_and_used():
         # A default that's said twice is the same twice; what has none must be given.
         default = used[name].removeprefix(":-") if used[name].startswith(":-") else ""
         assert value.strip('"') == default, name
-        assert (used[name] == ":?") == (value == ""), name
+        assert (used[name] == ":?") == (value == "" and name != "COVERS_ALERT_URL"), name
 
 
 def test_the_commands_are_those_of_the_program():
     serve = get_command(app).commands["serve"]
     known = {option for parameter in serve.params for option in parameter.opts}
-    for command in (SERVICES["covers"]["command"], POD["containers"][0]["args"]):
+    registering, working = (
+        shlex.split(SERVICES["worker"]["command"][0].split("&& exec ")[0]),
+        (shlex.split(SERVICES["worker"]["command"][0].split("&& exec ")[1])),
+    )
+    assert registering.pop(0) == "covers"
+    pool = registering[registering.index("--pool") + 1]
+    assert working[:3] == ["prefect", "worker", "start"]
+    assert working[working.index("--pool") + 1] == pool
+    for command in (SERVICES["covers"]["command"], POD["containers"][0]["args"], registering):
         assert command[0] == serve.name
         assert {word for word in command if word.startswith("--")} <= known
         assert any(re.fullmatch(r"pipeline=(\$\{.+\}|0 2 \* \* \*)", word) for word in command)
@@ -386,6 +397,35 @@ def test_a_pod_is_confined_limited_and_watched():
         }
         assert set(container["resources"]) == {"requests", "limits"}
         assert {"livenessProbe", "readinessProbe"} <= set(container)
+
+
+def test_a_job_is_as_confined_as_the_pod_that_serves_and_mounts_the_same():
+    template = json.loads(read("kubernetes/job-template.json"))
+    job = template["job_configuration"]["job_manifest"]
+    pod = job["spec"]["template"]["spec"]
+    # Prefect insists on these two here, where Kubernetes knows nothing of them.
+    assert (pod.pop("parallelism"), pod.pop("completions")) == (1, 1)
+    checked = json.loads(json.dumps(job))
+    checked["metadata"] |= {"labels": {}, "name": "x"}
+    assert codecs.from_dict(checked).to_dict() == checked
+    [container], serving = pod["containers"], POD["containers"][0]
+    for name in ("volumeMounts", "securityContext", "envFrom"):
+        assert container[name] == serving[name]
+    for name in ("volumes", "securityContext", "automountServiceAccountToken"):
+        assert pod[name] == POD[name]
+    assert set(references(job)) < set(references(POD))
+    assert container["command"] == ["env"]  # the image's entrypoint is `covers`, Prefect's its own
+    said = template["variables"]["properties"]
+    assert said["image"]["default"] in set(images())
+    used = set(re.findall(r"{{ (\w+) }}", json.dumps(template["job_configuration"])))
+    assert used == set(said)
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    selected = [
+        policy["spec"]["podSelector"]["matchLabels"] for policy in of_kind("NetworkPolicy")
+        if policy["spec"]["podSelector"]
+    ]  # fmt: skip
+    assert labels in selected
+    assert VALUES["values-prefect-worker"]["worker"]["config"]["type"] == "kubernetes"
 
 
 def test_one_pod_serves_the_schedules():
@@ -568,3 +608,14 @@ def test_the_runbooks_commands_are_those_of_the_program():
     commands = get_command(app).commands
     named = re.findall(r"covers covers (\w+)|`covers (\w+)", read("RUNBOOK.md"))
     assert {first or second for first, second in named} <= set(commands)
+
+
+def test_the_runbooks_automation_is_one():
+    text = re.search(r"<<'END'\n(.*?)\nEND\n", read("RUNBOOK.md"), re.DOTALL)[1]
+    block = "00000000-0000-0000-0000-000000000000"
+    made = AutomationCore.model_validate(yaml.safe_load(text.replace("ON-CALL-ID", block)))
+    assert made.trigger.posture is Posture.Reactive
+    # Every state that the alert by URL is for, and the one in which no hook can run.
+    ends = {each.rpartition(".")[2] for each in made.trigger.expect}
+    assert ends == {"Failed", "TimedOut", "Crashed", "Late"}
+    assert made.actions[0].type == "send-notification"

@@ -1,16 +1,12 @@
-"""Deployments and schedules, against a real Prefect server."""
+"""Deployments: what is registered with a Prefect server."""
 
-import os
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import httpx
 import pytest
+from prefect.flows import load_flow_from_entrypoint
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.serve import FLOWS, deployments
+from flows.serve import FLOWS, deploy, deployments, serve
 
 
 def test_every_flow_is_deployed_and_the_pipeline_every_night(tmp_path):
@@ -18,8 +14,9 @@ def test_every_flow_is_deployed_and_the_pipeline_every_night(tmp_path):
     assert set(made) == set(FLOWS) == {
         "aggregate", "train", "embed", "evaluate", "cluster", "compare", "duplicates", "pipeline"
     }  # fmt: skip
-    assert made["pipeline"].parameters == {"data": str(tmp_path), "home": str(tmp_path)}
-    assert made["train"].parameters == {"home": str(tmp_path)}
+    usual = {"encoder": "autoencoder", "home": str(tmp_path)}
+    assert made["pipeline"].parameters == usual | {"data": str(tmp_path)}
+    assert made["train"].parameters == usual
     crons = {name: [each.schedule.cron for each in one.schedules] for name, one in made.items()}
     assert crons.pop("pipeline") == ["0 2 * * *"]
     assert not any(crons.values())
@@ -30,70 +27,56 @@ def test_a_schedule_for_no_flow_is_refused(tmp_path):
         deployments(tmp_path, schedules={"retrain": "0 2 * * *"})
 
 
-@pytest.fixture
-def server(tmp_path):
-    """A Prefect server of its own: it plans scheduled runs, which a temporary one doesn't."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        wait_for(lambda: httpx.get(f"{environment['PREFECT_API_URL']}/health").is_success, 120)
-        yield environment
-    finally:
-        process.terminate()
-        process.wait(30)
+def test_an_operator_reads_what_each_does_and_a_night_is_not_overtaken(tmp_path):
+    for each in deployments(tmp_path):
+        assert each.description.startswith(FLOWS[each.name].fn.__doc__.strip()[:40])
+        assert each.tags == ["covers"]
+        assert each.concurrency_limit == 1
+        assert each.concurrency_options.collision_strategy == "CANCEL_NEW"
 
 
-def wait_for(happened, seconds):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if happened():
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.5)
-    pytest.fail(f"not within {seconds} s")
+def test_a_deployment_is_found_by_its_module_wherever_covers_is_installed(tmp_path):
+    for each in deployments(tmp_path):
+        assert load_flow_from_entrypoint(each.entrypoint).name == each.flow_name
 
 
-def test_a_scheduled_run_is_started_and_completes(server, tree, tmp_path):
-    """The cron expression says every minute; the run must come from the schedule alone."""
-    home = tmp_path / "home"
-    log = tmp_path / "served.log"
-    with log.open("w") as output:
-        serving = subprocess.Popen(
-            [Path(sys.executable).with_name("covers"), "serve", "--data", tree.root,
-             "--home", home, "--schedule", "aggregate=* * * * *"],
-            env=server, stdout=output, stderr=output,
-        )  # fmt: skip
-    api = server["PREFECT_API_URL"]
+def test_the_nightly_runs_take_the_encoder_and_the_bundle_they_are_told(tmp_path):
+    given = {each.name: each.parameters for each in deployments(
+        Path("songs"), Path("labelled"), "version", {"epochs": 3}
+    )}  # fmt: skip
+    trained = {"encoder": "version", "config": {"epochs": 3}}
+    assert given["train"] == trained
+    assert given["pipeline"] == trained | {
+        "data": str(Path("songs").absolute()), "training_data": str(Path("labelled").absolute())
+    }  # fmt: skip
+    assert "config" not in given["compare"]
+    bundled = {each.name: each.parameters for each in deployments(
+        tmp_path, bundle=Path("pretrained")
+    )}  # fmt: skip
+    assert bundled["pipeline"]["bundle"] == bundled["embed"]["bundle"] == "pretrained"
 
-    def completed() -> bool:
-        assert serving.poll() is None, log.read_text()
-        runs = httpx.post(
-            f"{api}/flow_runs/filter",
-            json={"flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}},
-        ).json()
-        for run in runs:
-            assert run["state_type"] == "COMPLETED", log.read_text()
-            assert run["auto_scheduled"]
-        return bool(runs)
 
-    try:
-        wait_for(completed, 150)
-    finally:
-        serving.terminate()
-        serving.wait(30)
-    assert list(home.glob("features/*/*/features.parquet"))
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"encoder": "vresion"}, "no encoder 'vresion': choose from"),
+        ({"config": {"depth": 3}}, "depth"),
+        ({"training_data": Path("a"), "bundle": Path("b")}, "b is trained already"),
+    ],
+)
+def test_what_would_fail_at_night_is_refused_at_once(tmp_path, wrong, said):
+    with pytest.raises(ValueError, match=said):
+        deployments(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [("", "No Prefect server is named"), ("http://127.0.0.1:9/api", "No Prefect server answers")],
+)
+@pytest.mark.parametrize("begin", [serve, lambda made: deploy(made, "covers")])
+def test_without_a_server_there_is_nothing_to_register_with(tmp_path, url, said, begin):
+    with (
+        temporary_settings({PREFECT_API_URL: url or None, PREFECT_CLIENT_MAX_RETRIES: 0}),
+        pytest.raises((ValueError, RuntimeError), match=said),
+    ):
+        begin(deployments(tmp_path))

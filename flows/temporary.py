@@ -1,0 +1,36 @@
+"""Prefect's temporary server, where none is configured, ends with the command that started it.
+
+It ends by itself when that command does, unless the command is killed outright: then it would stay,
+with its 200 MB, until somebody looks.
+"""
+
+import subprocess
+
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
+
+_watching: list[subprocess.Popen[bytes]] = []
+
+
+def start() -> None:
+    """Start the server that Prefect would start at its first need, and watch over it.
+
+    Nothing happens where a server is configured, or no temporary one is wanted.
+    """
+    if PREFECT_API_URL.value() or not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
+        return
+    server = SubprocessASGIServer()
+    server.start()
+    if server.server_process is None or _watching:
+        return
+    # However this process ends, its end of the pipe is closed, and the shell reads no further. In a
+    # session of its own, it isn't reached by what kills the group.
+    _watching.append(
+        subprocess.Popen(  # noqa: S603 - its words are all ours
+            ["/bin/sh", "-c", 'read -r _; kill "$0"', str(server.server_process.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    )

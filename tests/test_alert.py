@@ -1,0 +1,85 @@
+"""A run that fails says what is wrong, to Prefect and to whoever is on call."""
+
+import logging
+import socket
+
+import pytest
+from listening import listening
+
+from flows import alert
+from flows.pipeline import _hours, pipeline
+
+
+@pytest.fixture
+def failed(prefect_server, tmp_path, monkeypatch):
+    """Run the pipeline on a directory that isn't there, telling an address: its state."""
+
+    def run(address: str, **parameters):
+        monkeypatch.setenv("COVERS_ALERT_URL", address)
+        return pipeline(
+            tmp_path / "missing", home=tmp_path / "home", return_state=True, **parameters
+        )
+
+    return run
+
+
+def test_a_failed_run_names_the_input_in_its_state_and_in_what_is_told(failed, tmp_path):
+    with listening() as (address, got):
+        state = failed(address, seed=4)
+    assert state.is_failed()
+    assert str(tmp_path / "missing") in state.message
+    assert "\n" not in state.message
+    [said] = got
+    url = said.pop("url")
+    assert said == {
+        "flow": "pipeline",
+        "run": f"pipeline {tmp_path / 'missing'} with autoencoder",
+        "state": "Failed",
+        "message": state.message,
+    }
+    assert url.endswith(str(state.state_details.flow_run_id))
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/a-secret", "no address: a-secret"])
+def test_nobody_listening_changes_nothing_and_the_address_stays_out_of_the_log(
+    failed, address, caplog
+):
+    with caplog.at_level(logging.WARNING):
+        state = failed(address)
+    assert state.is_failed()
+    assert "COVERS_ALERT_URL was not told" in caplog.text
+    assert "a-secret" not in caplog.text
+
+
+def test_who_refuses_is_quoted(failed, caplog):
+    with listening(answer=403) as (address, _), caplog.at_level(logging.WARNING):
+        failed(address)
+    assert "was not told of this: it answered 403" in caplog.text
+    assert "a-secret" not in caplog.text
+
+
+def test_who_never_answers_holds_nothing_up_for_long(failed, caplog, monkeypatch):
+    monkeypatch.setattr(alert, "PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        failed(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+    assert "was not told of this: ReadTimeout" in caplog.text
+
+
+def test_a_run_that_takes_too_long_is_ended_and_told(prefect_server, tree, tmp_path, monkeypatch):
+    with listening() as (address, got):
+        monkeypatch.setenv("COVERS_ALERT_URL", address)
+        hurried = pipeline.with_options(timeout_seconds=0.05)
+        state = hurried(tree.root, home=tmp_path / "home", return_state=True)
+    assert state.name == "TimedOut"
+    assert got[0]["state"] == "TimedOut"
+    assert "0.05 second" in got[0]["message"]
+
+
+def test_how_long_is_too_long_is_a_setting(monkeypatch):
+    assert pipeline.timeout_seconds == 23 * 3600
+    monkeypatch.setenv("COVERS_TIMEOUT_HOURS", "0.5")
+    assert _hours() == 0.5
+    for text in ("a day", "0", "-1", "nan", "inf"):
+        monkeypatch.setenv("COVERS_TIMEOUT_HOURS", text)
+        with pytest.raises(ValueError, match=f"COVERS_TIMEOUT_HOURS is '{text}', expected a numb"):
+            _hours()

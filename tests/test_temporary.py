@@ -1,0 +1,46 @@
+"""The temporary server doesn't outlive the command that started it, however that ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from prefect_server import ROOT
+
+STARTS_ONE = """
+import time
+from prefect.server.api.server import SubprocessASGIServer
+from flows import temporary
+temporary.start()
+temporary.start()
+print(SubprocessASGIServer().server_process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_server_of_a_killed_command_ends_too(tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    environment |= {"PREFECT_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = subprocess.Popen(
+        [sys.executable, "-c", STARTS_ONE], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    with command:
+        server = int(command.stdout.readline())
+        assert alive(server)
+        command.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while alive(server):
+        if time.monotonic() > deadline:
+            os.kill(server, signal.SIGKILL)
+            pytest.fail("the server was left")
+        time.sleep(0.1)

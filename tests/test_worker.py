@@ -1,0 +1,87 @@
+"""Runs that come from a schedule, against a real Prefect server: by a worker, and by `serve`."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from listening import listening
+from prefect_server import COVERS, ask, prefect_server, started, wait_for
+
+import search
+
+#: With a sixth field, for seconds.
+EVERY_FIVE_SECONDS = "* * * * * */5"
+
+
+@pytest.fixture(scope="module")
+def told():
+    """Whoever is told of failures."""
+    with listening() as who:
+        yield who
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, told):
+    with prefect_server(tmp_path_factory.mktemp("server") / "prefect") as environment:
+        yield environment | {"COVERS_ALERT_URL": told[0]}
+
+
+def runs(server, flow, *states):
+    return ask(
+        server,
+        "flow_runs",
+        flows={"name": {"any_": [flow]}},
+        flow_runs={"state": {"type": {"any_": list(states)}}},
+    )
+
+
+def test_a_worker_runs_what_is_scheduled_and_a_crash_is_told(server, told, tree, tmp_path):
+    for i in range(4, 8):
+        tree.add(f"W_{i}", f"P_{i}1")
+        tree.add(f"W_{i}", f"P_{i}2")
+    home = tmp_path / "home"
+    deploy = [*COVERS, "serve", "--pool", "covers", "--data", str(tree.root), "--home", str(home),
+              "--encoder", "means", "--schedule", f"pipeline={EVERY_FIVE_SECONDS}"]  # fmt: skip
+    done = subprocess.run(deploy, env=server, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "covers",
+              "--type", "process", "--install-policy", "never"]  # fmt: skip
+    with started(worker, server, tmp_path / "worker.log") as running:
+        ended = wait_for(lambda: runs(server, "pipeline", "COMPLETED", "FAILED"), 150, running)
+        [run] = ended
+        assert run["state_type"] == "COMPLETED", run["state"]["message"]
+        assert run["auto_scheduled"]
+        assert run["work_pool_name"] == "covers"
+        assert run["name"] == f"pipeline {tree.root} with means"
+        assert len(search.Searcher(search.connect(home)).similar("P_11", 30)) == 12
+
+        # The schedule has begun the next one: its process is killed, as for want of memory.
+        going = wait_for(lambda: runs(server, "pipeline", "RUNNING"), 60, running)
+        os.kill(int(going[0]["infrastructure_pid"].rpartition(":")[2]), signal.SIGKILL)
+        [said] = wait_for(lambda: told[1], 60, running)
+    assert (said["flow"], said["state"]) == ("pipeline", "Crashed")
+    assert "-9" in said["message"]
+
+
+def test_what_is_served_is_run_on_its_schedule(server, tree, tmp_path):
+    home = tmp_path / "home"
+    serve = [*COVERS, "serve", "--data", tree.root, "--home", home,
+             "--schedule", f"aggregate={EVERY_FIVE_SECONDS}"]  # fmt: skip
+
+    def ended():
+        found = runs(server, "aggregate", "COMPLETED", "FAILED")
+        return [run for run in found if run["parameters"].get("home") == str(home)]
+
+    with started(serve, server, tmp_path / "served.log") as running:
+        [run] = wait_for(ended, 150, running)
+    assert run["state_type"] == "COMPLETED", run["state"]["message"]
+    assert run["auto_scheduled"]
+    # They were the pool's before, and the pipeline was on a schedule.
+    assert run["work_pool_name"] is None
+    assert [
+        each["schedules"]
+        for each in ask(server, "deployments", flows={"name": {"any_": ["pipeline"]}})
+    ] == [[]]
+    assert list(home.glob("features/*/*/features.parquet"))

@@ -23,7 +23,7 @@ def embed(
     features: Path | None = None,
     bundle: Path | None = None,
     home: Path | None = None,
-    data: Path | None = None,
+    source: Path | None = None,
 ) -> Path:
     """Embed every performance and publish the vectors as the current collection.
 
@@ -36,8 +36,8 @@ def embed(
         package.
     home : Path, optional
         The workspace; by default `$COVERS_HOME`.
-    data : Path, optional
-        What the features were made of, where `covers add` shall look for what is new.
+    source : Path, optional
+        The data that the features were made of, where `covers add` shall look for what is new.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def embed(
     features = features or workspace.latest("features", "store.json")
     bundle = named(bundle) if bundle else workspace.latest("bundles", "bundle.json")
     vectors = embed_features(features, bundle, workspace.root)
-    publish(Recipe(bundle, (Source(data, features, vectors),)), workspace.root)
+    publish(Recipe(bundle, (Source(source, features, vectors),)), workspace.root)
     return vectors
 
 

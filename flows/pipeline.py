@@ -105,7 +105,7 @@ def pipeline(
     verdict = compare_with_published(bundle, workspace.root)
     get_run_logger().info(verdict.reason)
     if verdict.publish:
-        vectors = embed(features, bundle, home=home, data=data.expanduser().resolve())
+        vectors = embed(features, bundle, home=home, source=data.expanduser().resolve())
     else:
         vectors = embed_features(features, bundle, workspace.root)
     result = evaluate(vectors, home=home)

@@ -46,7 +46,7 @@ from search.collection import (
 )
 from search.errors import DamagedCollection, NoCollection, PublishError, SearchError
 from search.fields import FIELDS, AnyOf, Condition
-from search.sequences import FILES, Sequences
+from search.sequences import FILES, MappedSequences, Sequences
 from search.sequences import write as write_sequences
 
 # Files that qdrant-edge 0.9 opens for reading alone, and that grow with the collection; and ours.
@@ -178,9 +178,9 @@ class Embedded:
         scratch.mkdir()
         with _engine_errors(lambda reason: PublishError(f"{scratch} can't be written: {reason}.")):
             _write(scratch / "shard", description, points)
-        if points.sequences is not None and points.rate is not None:
-            sequences = points.sequences
-            write_sequences(scratch / "sequences", points.track_ids, sequences, points.rate)
+        if points.sequences is not None:
+            where, background = scratch / "sequences", points.backgrounds()
+            write_sequences(where, points.track_ids, points.sequences, background)
         files = {
             str(path.relative_to(scratch)): path.stat()
             for path in sorted(scratch.rglob("*"))
@@ -253,10 +253,11 @@ class Embedded:
                 with _engine_errors(lambda reason: self._damaged(name, reason)):
                     shard = edge.EdgeShard.load(str(Path(scratch) / "shard"))
                     count = shard.info().points_count
-                rate, sequences = description.rate, None
+                rate = description.rate
+                sequences: Sequences | None = None
                 if rate is not None:
                     try:
-                        sequences = Sequences(Path(scratch) / "sequences", rate)
+                        sequences = MappedSequences(Path(scratch) / "sequences", rate)
                     except ValueError as error:
                         raise self._damaged(name, f"its sequences: {error}") from error
             # The engine is silent about files that are missing. Before a file is removed, the

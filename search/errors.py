@@ -41,3 +41,7 @@ class ServerRefused(SearchError, PermissionError):
 
 class CollectionGone(SearchError, LookupError):
     """The collection was pruned while it was searched: open the current one and ask again."""
+
+
+class ServerBusy(SearchError, RuntimeError):
+    """The Qdrant server fails at the moment, or asks for a pause: the same may succeed later."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.collection import Description, Engine, Points
+from search.collection import Description, Engine, Frames, Points
 from search.errors import CollectionGone, DamagedCollection, PublishError, SearchError
+from search.sequences import Sequences
 
 logger = logging.getLogger(__name__)
 
@@ -177,11 +178,26 @@ def _fault(points: Points, new: Description, engine: Engine) -> str | None:
                 or not np.array_equal(found.vector, points.vectors[i])
             ):
                 return f"performance {points.track_ids[i]} doesn't read back as it was written"
-        if points.sequences is not None and collection.sequences is not None:
-            kept = collection.sequences.of([points.track_ids[i] for i in sample])
-            for i, sequence in zip(sample, kept, strict=True):
-                if not np.array_equal(sequence, points.sequences[i]):
-                    return f"the sequence of {points.track_ids[i]} isn't the one that was written"
+        if points.sequences is not None:
+            return _fault_of_sequences(
+                points.track_ids, points.sequences, collection.sequences, sample
+            )
     except SearchError as error:
         return f"it can't be read back ({error})"
+    return None
+
+
+def _fault_of_sequences(
+    track_ids: Sequence[str],
+    sequences: Sequence[Frames],
+    kept: Sequences | None,
+    sample: list[int],
+) -> str | None:
+    if kept is None:
+        return "it holds no sequences"
+    if kept.count() != len(sequences):
+        return f"it holds {kept.count()} sequences and not {len(sequences)}"
+    for i, sequence in zip(sample, kept.of([track_ids[i] for i in sample]), strict=True):
+        if not np.array_equal(sequence, sequences[i]):
+            return f"the sequence of {track_ids[i]} isn't the one that was written"
     return None

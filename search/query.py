@@ -71,8 +71,15 @@ def connect(home: Path | None = None) -> Engine:
         return Embedded(home / "qdrant")
     from search.server import Server
 
-    lock = home / "qdrant" / "publish.lock"
-    return Server(environment.qdrant_url, environment.qdrant_api_key, lock)
+    return Server(
+        environment.qdrant_url,
+        environment.qdrant_api_key,
+        home / "qdrant" / "publish.lock",
+        grpc_port=environment.qdrant_grpc_port,
+        ca_cert=environment.qdrant_ca_cert,
+        shards=environment.qdrant_shards,
+        replicas=environment.qdrant_replicas,
+    )
 
 
 class Searcher:
@@ -110,8 +117,7 @@ class Searcher:
         rerank : bool
             Whether to align the nearest `CANDIDATES` (100) with the query and put the likeliest
             versions first, see `search.reranking`; the others follow by distance. Slower, better at
-            covers, and every aligned match says how. Needs a collection with sequences, in the
-            embedded engine.
+            covers, and every aligned match says how. Needs a collection with sequences.
         leave_out_same_work : bool
             Whether to leave out the query's own work, to see what else is near.
         where : mapping, optional

@@ -19,6 +19,10 @@ from qdrant_client.http import models
 READING = {"GET", "POST"}
 
 
+class BusyError(Exception):
+    """Answered by 503."""
+
+
 class ContractStub:
     """Serves on a free port of 127.0.0.1 until closed; `requests` lists what was asked."""
 
@@ -83,6 +87,8 @@ class ContractStub:
                 return 503, {"status": {"error": "not now"}}
             try:
                 result = self.route(method, path, body, query)
+            except BusyError as error:
+                return 503, {"status": {"error": str(error)}}
             except LookupError:
                 raise
             except ValueError as error:  # which is what local mode raises, and pydantic
@@ -116,7 +122,7 @@ class ContractStub:
             )
         if operation == "PATCH ":
             asked = models.UpdateCollection.model_validate_json(body)
-            return self.local.update_collection(name, metadata=asked.metadata)
+            return self.local.update_collection(name, metadata=asked.metadata or {})
         if operation == "PUT /index":
             asked = models.CreateFieldIndex.model_validate_json(body)
             return dump(self.local.create_payload_index(name, asked.field_name, asked.field_schema))

@@ -88,7 +88,7 @@ def publish(
                     "searchers, so look after the storage and publish again."
                 )
         standing = [new.name, *(name for name in history if name != new.name)][:keep]
-        if standing != history:
+        if standing != engine.history():  # a server forgets the alias of what it builds anew
             engine.serve(standing)
             logger.info("%s is current: %d performances", new.name, new.points)
         _clear(engine, keep=standing)

@@ -266,6 +266,11 @@ class Server:
             raise self._refusal(HTTP_STATUS.get(code.name, 500), f"{code.name}: {words}") from error
 
     def _unreachable(self, why: object) -> SearchError:
+        if "CERTIFICATE_VERIFY_FAILED" in str(why):
+            return ServerUnreachable(
+                f"This machine doesn't trust the certificate of {self.location} ({why}): set "
+                "QDRANT_CA_CERT to the PEM file of the authority that signed it."
+            )
         return ServerUnreachable(
             f"No Qdrant server answers at {self.location} ({why}): start it, or "
             "correct QDRANT_URL; without QDRANT_URL the embedded engine is used."

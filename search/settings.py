@@ -1,7 +1,6 @@
 """What the environment says: where the workspace is, and which Qdrant server is used, and how."""
 
 import os
-import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,6 +106,8 @@ def _certificate(path: Path, url: str | None) -> Path:
             f"QDRANT_CA_CERT is {path}, but QDRANT_URL is no https address, so nothing would be "
             "encrypted: write https:// there, or unset QDRANT_CA_CERT."
         )
+    import ssl  # takes 30 ms, which those without a server needn't wait
+
     try:
         ssl.create_default_context(cafile=path)
     except OSError as error:  # which ssl.SSLError is too

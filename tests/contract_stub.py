@@ -7,6 +7,7 @@ server itself would make of the requests is left to the tests marked `server`.
 
 import json
 import re
+import ssl
 import threading
 import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +28,11 @@ class ContractStub:
     """Serves on a free port of 127.0.0.1 until closed; `requests` lists what was asked."""
 
     def __init__(
-        self, api_key: str | None = None, read_only_key: str | None = None, version: str = "1.19.0"
+        self,
+        api_key: str | None = None,
+        read_only_key: str | None = None,
+        version: str = "1.19.0",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.local = QdrantClient(":memory:")
         self.keys = {api_key, read_only_key} - {None}
@@ -60,7 +65,9 @@ class ContractStub:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        if tls is not None:
+            self.http.socket = tls.wrap_socket(self.http.socket, server_side=True)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:

@@ -5,10 +5,14 @@ test_publish.py, marked `server`.
 """
 
 import socket
+import ssl
+import traceback
 
 import pytest
 from catalogue import make_points
+from certificates import make_certificate
 from contract_stub import BusyError, ContractStub
+from grpc_stub import GrpcStub
 
 import search
 from search import (
@@ -244,3 +248,59 @@ def test_the_environment_selects_the_server(stub, monkeypatch, tmp_path):
     assert len(search.similar("P_1", 100)) == 11
     with pytest.raises(PublishError, match="no earlier collection"):
         search.rollback(search.connect())
+
+
+@pytest.fixture
+def certified(tmp_path):
+    """A server with a certificate that only `ca.pem` vouches for."""
+    key, certificate = make_certificate()
+    (tmp_path / "ca.pem").write_bytes(certificate)
+    (tmp_path / "key.pem").write_bytes(key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
+    stub = ContractStub(KEY, READ_ONLY, tls=context)
+    stub.http.handle_error = lambda *args: None  # that a client hangs up is the test
+    grpc = GrpcStub(stub, KEY, (key, certificate))
+    yield stub, grpc
+    grpc.close()
+    stub.close()
+
+
+def test_an_own_authority_vouches_for_the_server_on_both_its_ports(
+    certified, monkeypatch, tmp_path
+):
+    stub, grpc = certified
+    monkeypatch.setenv("COVERS_HOME", str(tmp_path))
+    monkeypatch.setenv("QDRANT_URL", stub.url)
+    monkeypatch.setenv("QDRANT_API_KEY", KEY)
+    monkeypatch.setenv("QDRANT_GRPC_PORT", str(grpc.port))
+    stranger = search.connect()
+    with pytest.raises(ServerUnreachable, match=r"doesn't trust .* set QDRANT_CA_CERT") as raised:
+        publish(make_points(12), "b", stranger)
+    assert "s3cret" not in str(raised.value)
+    assert stub.requests == []  # and so the key wasn't sent
+    monkeypatch.setenv("QDRANT_CA_CERT", str(tmp_path / "ca.pem"))
+    server = search.connect()
+    publish(make_points(12), "b", server)
+    assert grpc.calls == ["CollectionExists", "Upsert"]
+    assert len(Searcher(server).similar("P_1", 20)) == 11
+    server.close()
+    stranger.close()
+
+
+def test_no_secret_is_shown_whatever_is_printed(stub, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("search.server.time.sleep", lambda seconds: None)
+    url = stub.url.replace("http://", "http://user:pass-s3cret@")
+    server = Server(url, READ_ONLY, tmp_path / "publish.lock", grpc_port=9)
+    with caplog.at_level("DEBUG"):
+        for ask in (
+            lambda: publish(make_points(12), "b", server),
+            lambda: server._upload("covers-x", [range(1)], lambda i: {}),
+            lambda: Searcher(server).similar("P_1"),
+        ):
+            with pytest.raises((SearchError, ValueError)) as raised:
+                ask()
+            assert "s3cret" not in "".join(traceback.format_exception(raised.value))
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("search")]
+    assert "s3cret" not in f"{server!r} {server.location} {ours}"
+    server.close()

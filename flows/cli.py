@@ -343,6 +343,22 @@ def rollback(home: Home = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def copy(
+    to: Annotated[str, typer.Option(help="A workspace directory, or the URL of a Qdrant server.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish the current collection elsewhere, every point, sequence and number as it is.
+
+    Example: covers copy --to http://localhost:6333. A server is sent $QDRANT_API_KEY.
+    """
+    import search
+
+    copied = search.copy(search.connect(home), search.connect_to(to))
+    tables.show_path("collection", copied.name, as_json)
+
+
+@app.command()
 def serve(
     data: Annotated[Path, typer.Option(help="Features to publish, as for `covers pipeline`.")],
     train: Annotated[

@@ -7,6 +7,7 @@
 from search.alignment import Alignment, Stretch
 from search.calibration import Calibration
 from search.collection import Description, Points
+from search.copying import copy
 from search.errors import (
     DamagedCollection,
     InvalidPoints,
@@ -23,6 +24,7 @@ from search.publishing import Status, publish, rollback
 from search.query import (
     Searcher,
     connect,
+    connect_to,
     distance,
     duplicates,
     identify,
@@ -56,6 +58,8 @@ __all__ = [
     "TrackNotFound",
     "Work",
     "connect",
+    "connect_to",
+    "copy",
     "distance",
     "duplicates",
     "identify",

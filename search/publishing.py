@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.collection import Description, Engine, Frames, Points
+from search.collection import Collection, Description, Engine, Frames, Points
 from search.errors import CollectionGone, DamagedCollection, PublishError, SearchError
 from search.sequences import Sequences
 
@@ -69,30 +69,55 @@ def publish(
     PublishError
         If another publisher doesn't finish, or the new collection doesn't hold what was written.
     """
-    if keep < 1:
-        raise ValueError(f"keep={keep} would leave nothing to search: keep at least 1 collection.")
-    new = points.describe(bundle)
-    with _publishing(engine, timeout):
+    return publish_as(points.describe(bundle), points, engine, keep, timeout)
+
+
+def publish_as(
+    new: Description,
+    points: Points,
+    engine: Engine,
+    keep: int,
+    timeout: float,
+    *,
+    thorough: bool = False,
+) -> Description:
+    """Publish points under a description that is there already; the rest is as for `publish`.
+
+    With `thorough`, every performance is read back, and not only `SAMPLE` of them.
+    """
+    check_keep(keep)
+    with publishing(engine, timeout):
         history = engine.history()
         # A name tells the content, so what was current once need not be built again.
-        fault = _fault(points, new, engine) if new.name in history else "not built yet"
+        fault = _fault(points, new, engine, thorough) if new.name in history else "not built yet"
         if fault is not None:
             logger.info("building %s: %s", new.name, fault)
-            _clear(engine, keep=history)
+            clear(engine, keep=history)
             engine.build(new, points)
-            fault = _fault(points, new, engine)
+            fault = _fault(points, new, engine, thorough)
             if fault is not None:
                 engine.drop(new.name)
                 raise PublishError(
                     f"{new.name} was not published, because {fault}: nothing has changed for "
                     "searchers, so look after the storage and publish again."
                 )
-        standing = [new.name, *(name for name in history if name != new.name)][:keep]
-        if standing != engine.history():  # a server forgets the alias of what it builds anew
-            engine.serve(standing)
-            logger.info("%s is current: %d performances", new.name, new.points)
-        _clear(engine, keep=standing)
-        return engine.describe(new.name)
+        return serve_first(new.name, history, engine, keep)
+
+
+def check_keep(keep: int) -> None:
+    """Raise ValueError unless at least one collection is kept."""
+    if keep < 1:
+        raise ValueError(f"keep={keep} would leave nothing to search: keep at least 1 collection.")
+
+
+def serve_first(name: str, history: Sequence[str], engine: Engine, keep: int) -> Description:
+    """Make a whole collection the current one, and prune the others."""
+    standing = [name, *(other for other in history if other != name)][:keep]
+    if standing != engine.history():  # a server forgets the alias of what it builds anew
+        engine.serve(standing)
+        logger.info("%s is current", name)
+    clear(engine, keep=standing)
+    return engine.describe(name)
 
 
 def rollback(engine: Engine, timeout: float = 600.0) -> Description:
@@ -103,7 +128,7 @@ def rollback(engine: Engine, timeout: float = 600.0) -> Description:
     PublishError
         If there is none, or another publisher doesn't finish in `timeout` seconds.
     """
-    with _publishing(engine, timeout):
+    with publishing(engine, timeout):
         history = engine.history()
         if len(history) < 2:
             raise PublishError(
@@ -130,7 +155,7 @@ def status(engine: Engine) -> Status:
 
 
 @contextlib.contextmanager
-def _publishing(engine: Engine, timeout: float) -> Iterator[None]:
+def publishing(engine: Engine, timeout: float) -> Iterator[None]:
     """Be the only publisher; what the file system refuses becomes a sentence.
 
     The lock of a process that dies is free again.
@@ -155,49 +180,65 @@ def _publishing(engine: Engine, timeout: float) -> Iterator[None]:
         ) from error
 
 
-def _clear(engine: Engine, keep: Sequence[str]) -> None:
+def clear(engine: Engine, keep: Sequence[str]) -> None:
     """Drop what isn't kept: pruned collections, and what killed publishers left."""
     for name in engine.names():
         if name not in keep:
             engine.drop(name)
 
 
-def _fault(points: Points, new: Description, engine: Engine) -> str | None:
+def _fault(points: Points, new: Description, engine: Engine, thorough: bool) -> str | None:
     """Read a built collection back and say how it differs from its points, None if it doesn't."""
     try:
         collection = engine.open(new.name)
         count = collection.count()
         if count != len(points):
             return f"it holds {count} performances and not {len(points)}"
-        sample = np.unique(np.linspace(0, len(points) - 1, SAMPLE).astype(int)).tolist()
-        stored = collection.performances([points.track_ids[i] for i in sample])
-        for i, found in zip(sample, stored, strict=True):
-            if (
-                found is None
-                or found.payload != points.payload(i, new.bundle)
-                or not np.array_equal(found.vector, points.vectors[i])
-            ):
-                return f"performance {points.track_ids[i]} doesn't read back as it was written"
+        kept = collection.sequences
         if points.sequences is not None:
-            return _fault_of_sequences(
-                points.track_ids, points.sequences, collection.sequences, sample
-            )
+            if kept is None:
+                return "it holds no sequences"
+            if kept.count() != len(points):
+                return f"it holds {kept.count()} sequences and not {len(points)}"
+        chosen: Sequence[int] = range(len(points))
+        if not thorough:
+            chosen = np.unique(np.linspace(0, len(points) - 1, SAMPLE).astype(int)).tolist()
+        for start in range(0, len(chosen), SAMPLE):
+            rows = chosen[start : start + SAMPLE]
+            fault = _fault_of_points(points, new, collection, rows)
+            if fault is None and points.sequences is not None and kept is not None:
+                fault = _fault_of_sequences(points, points.sequences, kept, rows)
+            if fault is not None:
+                return fault
     except SearchError as error:
         return f"it can't be read back ({error})"
     return None
 
 
-def _fault_of_sequences(
-    track_ids: Sequence[str],
-    sequences: Sequence[Frames],
-    kept: Sequences | None,
-    sample: list[int],
+def _fault_of_points(
+    points: Points, new: Description, collection: Collection, rows: Sequence[int]
 ) -> str | None:
-    if kept is None:
-        return "it holds no sequences"
-    if kept.count() != len(sequences):
-        return f"it holds {kept.count()} sequences and not {len(sequences)}"
-    for i, sequence in zip(sample, kept.of([track_ids[i] for i in sample]), strict=True):
+    stored = collection.performances([points.track_ids[i] for i in rows])
+    for i, found in zip(rows, stored, strict=True):
+        if (
+            found is None
+            or found.payload != points.payload(i, new.bundle)
+            or not np.array_equal(found.vector, points.vectors[i])
+        ):
+            return f"performance {points.track_ids[i]} doesn't read back as it was written"
+    return None
+
+
+def _fault_of_sequences(
+    points: Points, sequences: Sequence[Frames], kept: Sequences, rows: Sequence[int]
+) -> str | None:
+    track_ids = [points.track_ids[i] for i in rows]
+    for i, sequence in zip(rows, kept.of(track_ids), strict=True):
         if not np.array_equal(sequence, sequences[i]):
-            return f"the sequence of {track_ids[i]} isn't the one that was written"
+            return f"the sequence of {points.track_ids[i]} isn't the one that was written"
+    given = points.background
+    if given is not None and not np.array_equal(kept.backgrounds(track_ids), given[list(rows)]):
+        return (
+            f"the backgrounds of {track_ids[0]} to {track_ids[-1]} aren't those that were written"
+        )
     return None

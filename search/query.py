@@ -69,10 +69,36 @@ def connect(home: Path | None = None) -> Engine:
         from search.embedded import Embedded
 
         return Embedded(home / "qdrant")
+    return _server(environment, environment.qdrant_url, home)
+
+
+def connect_to(place: str) -> Engine:
+    """Return the engine at a place that is named, whatever the environment selects.
+
+    Parameters
+    ----------
+    place : str
+        A Qdrant server's URL, which is used with the environment's key and other settings; or a
+        workspace, for the embedded engine in it.
+    """
+    environment = settings.read()
+    if place.startswith(("http://", "https://")):
+        return _server(environment, place, environment.home)
+    if "://" in place:
+        raise ValueError(
+            f"{place!r} is no place for a collection: name a directory, or a Qdrant server like "
+            "http://localhost:6333."
+        )
+    from search.embedded import Embedded
+
+    return Embedded(Path(place).expanduser() / "qdrant")
+
+
+def _server(environment: settings.Settings, url: str, home: Path) -> Engine:
     from search.server import Server
 
     return Server(
-        environment.qdrant_url,
+        url,
         environment.qdrant_api_key,
         home / "qdrant" / "publish.lock",
         grpc_port=environment.qdrant_grpc_port,

@@ -10,6 +10,7 @@ from search.collection import Description, Points
 from search.copying import copy
 from search.errors import (
     DamagedCollection,
+    DamagedSnapshot,
     InvalidPoints,
     InvalidQuery,
     NoCollection,
@@ -35,11 +36,13 @@ from search.query import (
     status,
     works,
 )
+from search.snapshots import restore, snapshot
 
 __all__ = [
     "Alignment",
     "Calibration",
     "DamagedCollection",
+    "DamagedSnapshot",
     "Description",
     "Duplicate",
     "Identification",
@@ -64,11 +67,13 @@ __all__ = [
     "duplicates",
     "identify",
     "publish",
+    "restore",
     "rollback",
     "same_work",
     "similar",
     "similar_many",
     "similar_to",
+    "snapshot",
     "status",
     "works",
 ]

@@ -382,6 +382,10 @@ class Engine(Protocol):
     """Where collections are kept, with a pointer to the current one and to those before it."""
 
     @property
+    def kind(self) -> str:
+        """'embedded' or 'server': snapshots are of the one or the other."""
+
+    @property
     def location(self) -> str:
         """Where that is, in words for a person."""
 
@@ -406,6 +410,12 @@ class Engine(Protocol):
 
     def drop(self, name: str) -> None:
         """Remove a collection, whole or not."""
+
+    def save(self, name: str, directory: Path) -> None:
+        """Write a collection as files of the engine's own into an empty directory."""
+
+    def load(self, name: str, directory: Path) -> None:
+        """Build a collection, unseen by searchers, from what `save` wrote."""
 
     def open(self, name: str | None = None) -> Collection:
         """Open a collection, by default the current one; raises `NoCollection` without one."""

@@ -27,6 +27,10 @@ class DamagedCollection(SearchError, RuntimeError):
     """A published collection can't be read."""
 
 
+class DamagedSnapshot(SearchError, RuntimeError):
+    """A snapshot isn't what was written."""
+
+
 class PublishError(SearchError, RuntimeError):
     """A collection was not published, or not rolled back; the one that was current still is."""
 

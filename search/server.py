@@ -19,6 +19,7 @@ The graph is built once, when all points are there, and not again and again whil
 """
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import logging
@@ -31,7 +32,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 
@@ -93,6 +94,9 @@ UPLOADERS = 4
 #: server's restart.
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
+#: Seconds that a snapshot may take to be made, sent, or taken in.
+SNAPSHOT_TIMEOUT = 3600
+
 #: Seconds between two looks at a graph that is being built.
 POLL = 1.0
 
@@ -153,6 +157,8 @@ class Server:
         self._fast: tuple[int, QdrantClient] | None = None
         self._described: dict[str, tuple[Description, float]] = {}
 
+    kind = "server"
+
     def __repr__(self) -> str:
         return f"Server({self.location!r})"
 
@@ -202,15 +208,15 @@ class Server:
     def _for_many(self, name: str) -> "QdrantClient":
         """Return the connection for many vectors: by gRPC, where the server takes it."""
         if self._fast is None or self._fast[0] != os.getpid():
-            self._fast = (os.getpid(), self._connect_by_grpc(name) or self.client)
+            self._fast = (os.getpid(), self._connect_for_many(name))
         return self._fast[1]
 
-    def _connect_by_grpc(self, name: str) -> "QdrantClient | None":
+    def _connect_for_many(self, name: str) -> "QdrantClient":
         import grpc
         from qdrant_client import grpc as messages
 
         if self._grpc_port is None:
-            return None
+            return self.client
         options = {}
         if self._ca_cert is not None:
             options["root_certificates"] = self._ca_cert.read_bytes()
@@ -233,7 +239,7 @@ class Server:
             urlsplit(self._url).hostname,
             why,
         )
-        return None
+        return self.client
 
     def close(self) -> None:
         """Close the connections of this process; asking again makes new ones."""
@@ -515,6 +521,88 @@ class Server:
             with contextlib.suppress(CollectionGone), self._asking():
                 self.client.delete_collection(each)
 
+    def save(self, name: str, directory: Path) -> None:
+        """Have the server make snapshots of a collection and its sequences, and fetch them."""
+        client = self._make_client(SNAPSHOT_TIMEOUT)
+        try:
+            for each in self._parts(name):
+                with self._asking():
+                    shards = client.collection_cluster_info(each)
+                    if len(shards.local_shards) < shards.shard_count:
+                        raise SearchError(
+                            f"The node at {self.location} has {len(shards.local_shards)} of the "
+                            f"{shards.shard_count} shards of {each}, and a snapshot is of one "
+                            "node: take the whole with `covers copy --to DIRECTORY`."
+                        )
+                    made = client.create_snapshot(each, wait=True)
+                if made is None:
+                    raise SearchError(f"The Qdrant server at {self.location} made no snapshot.")
+                try:
+                    path = directory / f"{each}.snapshot"
+                    self._download(client, each, made.name, path)
+                    if made.checksum is not None and made.checksum != _sha256(path):
+                        raise SearchError(
+                            f"The snapshot {made.name} of {each} arrived changed from "
+                            f"{self.location}: take it again."
+                        )
+                finally:  # it has served, and takes as much room as the collection
+                    with self._asking():
+                        client.delete_snapshot(each, made.name, wait=True)
+        finally:
+            client.close()
+
+    def _parts(self, name: str) -> list[str]:
+        """Name a collection, and the one of its sequences if it has any."""
+        has_sequences = self.describe(name).rate is not None
+        return [name, companion.companion(name)] if has_sequences else [name]
+
+    def _download(self, client: "QdrantClient", name: str, snapshot: str, path: Path) -> None:
+        import httpx  # which is what the client sends its requests with; it can't stream an answer
+
+        trusted: ssl.SSLContext | bool = True
+        if self._ca_cert is not None:
+            trusted = ssl.create_default_context(cafile=self._ca_cert)
+        host = client.http.client.host.rstrip("/")
+        url = f"{host}/collections/{quote(name, safe='')}/snapshots/{quote(snapshot, safe='')}"
+        try:
+            with (
+                httpx.stream(
+                    "GET",
+                    url,
+                    headers={"api-key": self._api_key} if self._api_key else None,
+                    timeout=SNAPSHOT_TIMEOUT,
+                    verify=trusted,
+                ) as answer,
+                path.open("wb") as file,
+            ):
+                if answer.status_code != 200:
+                    reason = f"{answer.status_code} ({answer.reason_phrase})"
+                    raise self._refusal(answer.status_code, reason)
+                for part in answer.iter_bytes():
+                    file.write(part)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def load(self, name: str, directory: Path) -> None:
+        """Send the server what `save` fetched, which makes the collections that it is of."""
+        from qdrant_client import models
+
+        self.drop(name)
+        client = self._make_client(SNAPSHOT_TIMEOUT)
+        try:
+            # The collection itself first: by it, the next publication finds what was begun.
+            for path in sorted(directory.glob("*.snapshot"), key=lambda path: len(path.name)):
+                with self._asking(), path.open("rb") as file:
+                    client.http.snapshots_api.recover_from_uploaded_snapshot(
+                        path.stem,
+                        wait=True,
+                        priority=models.SnapshotPriority.SNAPSHOT,
+                        checksum=_sha256(path),
+                        snapshot=file,
+                    )
+        finally:
+            client.close()
+
     def open(self, name: str | None = None) -> "ServerCollection":
         """Open a collection by its name, by default the one that the alias points to."""
         name = name or self._current()
@@ -680,6 +768,11 @@ def _strictness(points: int) -> Any:
         unindexed_filtering_retrieve=False,
         unindexed_filtering_update=False,
     )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: Any) -> str:

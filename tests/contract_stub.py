@@ -5,6 +5,8 @@ client's local mode. So the real client, its sockets, keys, retries and errors r
 server itself would make of the requests is left to the tests marked `server`.
 """
 
+import email
+import hashlib
 import json
 import re
 import ssl
@@ -41,6 +43,8 @@ class ContractStub:
         self.requests: list[tuple[str, str, Any]] = []
         self.fail_next = 0  # so many requests are answered by 503
         self.lock = threading.Lock()
+        self.snapshots: dict[str, bytes] = {}
+        self.shard_count = 1
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,12 +52,19 @@ class ContractStub:
 
             def answer(self) -> None:
                 size = int(self.headers.get("Content-Length") or 0)
+                sent = self.rfile.read(size)
+                kind = self.headers.get("Content-Type") or ""
+                if kind.startswith("multipart/form-data"):
+                    sent = uploaded(kind, sent)
                 status, content = stub.answer(
-                    self.command, self.path, self.rfile.read(size), self.headers.get("api-key")
+                    self.command, self.path, sent, self.headers.get("api-key")
                 )
-                body = json.dumps(content).encode()
+                is_file = isinstance(content, bytes)
+                body = content if is_file else json.dumps(content).encode()
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                self.send_header(
+                    "Content-Type", "application/octet-stream" if is_file else "application/json"
+                )
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -79,7 +90,10 @@ class ContractStub:
         path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
         with self.lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that local mode has no payload indexes
-            self.requests.append((method, target, json.loads(body) if body else None))
+            upload = path.endswith("/snapshots/upload")
+            self.requests.append(
+                (method, target, json.loads(body) if body and not upload else None)
+            )
             if path == "/":
                 return 200, {"title": "contract stub", "version": self.version}
             if self.keys and key not in self.keys:
@@ -101,6 +115,8 @@ class ContractStub:
             except ValueError as error:  # which is what local mode raises, and pydantic
                 missing = "not found" in str(error)
                 return 404 if missing else 400, {"status": {"error": str(error)}}
+            if isinstance(result, bytes):
+                return 200, result
             return 200, {"result": result, "status": "ok", "time": 0.0}
 
     def route(self, method: str, path: str, body: bytes, query: dict[str, list[str]]) -> Any:
@@ -159,7 +175,73 @@ class ContractStub:
         if operation == "POST /points/query/batch":
             asked = models.QueryRequestBatch.model_validate_json(body)
             return [dump(found) for found in self.local.query_batch_points(name, asked.searches)]
+        if operation == "GET /cluster":
+            whole = models.LocalShardInfo(shard_id=0, points_count=1, state="Active")
+            return dump(
+                models.CollectionClusterInfo(
+                    peer_id=1,
+                    shard_count=self.shard_count,
+                    local_shards=[whole],
+                    remote_shards=[],
+                    shard_transfers=[],
+                )
+            )
+        if "/snapshots" in rest:
+            return self.snapshot(operation, name, body, query)
         raise ValueError(f"{method} {path} is not in the contract")
+
+    def snapshot(self, operation: str, name: str, body: bytes, query: dict) -> Any:
+        """Local mode has no snapshots: these are its points as JSON, under the server's names."""
+        if operation == "POST /snapshots":
+            config = self.local.get_collection(name).config
+            records, _ = self.local.scroll(name, limit=10**6, with_payload=True, with_vectors=True)
+            content = {
+                "vectors": json.loads(config.params.model_dump_json())["vectors"],
+                "metadata": config.metadata,
+                "points": [dump(record) for record in records],
+            }
+            file = f"{name}-{len(self.requests)}.snapshot"
+            self.snapshots[file] = json.dumps(content).encode()
+            return dump(
+                models.SnapshotDescription(
+                    name=file,
+                    size=len(self.snapshots[file]),
+                    checksum=hashlib.sha256(self.snapshots[file]).hexdigest(),
+                )
+            )
+        if operation == "POST /snapshots/upload":
+            assert query["priority"] == ["snapshot"]
+            assert query["wait"] == ["true"]
+            if [hashlib.sha256(body).hexdigest()] != query["checksum"]:
+                raise ValueError("the checksum of the snapshot differs")
+            content = json.loads(body)
+            self.local.delete_collection(name)
+            vectors = content["vectors"] and models.VectorParams(**content["vectors"])
+            self.local.create_collection(
+                name, vectors_config=vectors or {}, metadata=content["metadata"]
+            )
+            self.local.upsert(
+                name,
+                [
+                    models.PointStruct(
+                        id=point["id"], vector=point["vector"] or {}, payload=point["payload"]
+                    )
+                    for point in content["points"]
+                ],
+            )
+            return True
+        method, file = operation.split(" /snapshots/")
+        if file not in self.snapshots:
+            raise ValueError(f"Snapshot {file} not found")
+        return self.snapshots[file] if method == "GET" else bool(self.snapshots.pop(file))
+
+
+def uploaded(content_type: str, body: bytes) -> bytes:
+    """The one file of a multipart form."""
+    head = f"Content-Type: {content_type}\r\n\r\n".encode()
+    (part,) = email.message_from_bytes(head + body).get_payload()
+    assert part.get_param("name", header="content-disposition") == "snapshot"
+    return part.get_payload(decode=True)
 
 
 def dump(model: Any) -> Any:

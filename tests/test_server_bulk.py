@@ -6,14 +6,14 @@ import socket
 
 import numpy as np
 import pytest
-from catalogue import make_points
+from catalogue import ENGINES, engine_of_kind, in_memory, make_points, ranking, vector_of
 from contract_stub import ContractStub
 from grpc_stub import GrpcStub
 from qdrant_client import models
 from test_reranking import POINTS
 from test_server import asked
 
-from search import Searcher, SearchError, ServerRefused, publish
+from search import Points, Searcher, SearchError, ServerRefused, publish
 from search.fields import FIELDS
 from search.server import HNSW_EF, Server
 
@@ -156,6 +156,25 @@ def test_a_very_large_one_keeps_a_byte_a_component_in_memory(stub, make_server, 
     (body,) = [body for body in asked(stub, "PATCH", name) if "hnsw_config" in body]
     config = models.UpdateCollection.model_validate(body).quantization_config.scalar
     assert (config.type, config.always_ram, config.quantile) == ("int8", True, 0.99)
+
+
+@pytest.mark.parametrize("kind", ENGINES[1:])
+def test_what_is_not_searched_exactly_is_found_all_the_same(large, monkeypatch, kind):
+    # Without the patches this takes a collection of a gigabyte.
+    monkeypatch.setattr("search.server.QUANTIZED_BYTES", 0)
+    vectors = np.random.default_rng(0).normal(size=(2000, 16)).astype(np.float32)
+    track_ids = [f"P_{i:04d}" for i in range(2000)]
+    points = Points(track_ids, vectors, [{"work_id": f"W_{i % 500}"} for i in range(2000)])
+    with in_memory() as directory, engine_of_kind(kind, directory) as engine:
+        publish(points, "b", engine)
+        asked = track_ids[:50]
+        found = Searcher(engine).similar_many(asked, 10)
+        shared = [
+            len({match.track_id for match in matches} & {name for _, name in nearest})
+            for track_id, matches in zip(asked, found, strict=True)
+            for nearest in [ranking(points, vector_of(points, track_id))[1:11]]
+        ]
+    assert np.mean(shared) > 9.5
 
 
 def statuses(stub: ContractStub, monkeypatch, *wanted: str) -> None:

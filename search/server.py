@@ -591,10 +591,13 @@ class Server:
         client = self._make_client(SNAPSHOT_TIMEOUT)
         try:
             # The collection itself first: by it, the next publication finds what was begun.
-            for path in sorted(directory.glob("*.snapshot"), key=lambda path: len(path.name)):
+            for each in (name, companion.companion(name)):
+                path = directory / f"{each}.snapshot"
+                if not path.exists():
+                    continue  # it had no sequences
                 with self._asking(), path.open("rb") as file:
                     client.http.snapshots_api.recover_from_uploaded_snapshot(
-                        path.stem,
+                        each,
                         wait=True,
                         priority=models.SnapshotPriority.SNAPSHOT,
                         checksum=_sha256(path),
@@ -642,15 +645,22 @@ class ServerCollection:
 
     def _retrieve_sequences(self, ids: list[str], fields: list[str]) -> dict[str, Payload]:
         name = companion.companion(self.description.name)
-        with self._server._asking():
-            records = self._server.client.retrieve(name, ids=ids, with_payload=fields)
+        try:
+            with self._server._asking():
+                records = self._server.client.retrieve(name, ids=ids, with_payload=fields)
+        except CollectionGone:
+            if not self._server._metadata(self.description.name):
+                raise  # both were pruned
+            raise self._damaged("isn't there") from None
         return {str(record.id): record.payload or {} for record in records}
 
     def _without_sequence(self, track_id: str) -> DamagedCollection:
+        return self._damaged(f"has no sequence of {track_id}")
+
+    def _damaged(self, how: str) -> DamagedCollection:
         return DamagedCollection(
             f"The collection {companion.companion(self.description.name)} on the Qdrant server at "
-            f"{self._server.location} has no sequence of {track_id}: publish again, or go back "
-            "with `covers rollback`."
+            f"{self._server.location} {how}: publish again, or go back with `covers rollback`."
         )
 
     def count(self) -> int:

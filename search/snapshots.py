@@ -158,7 +158,10 @@ def restore(engine: Engine, place: Path, keep: int = 2, timeout: float = 600.0) 
 
 
 def check_files(directory: Path, manifest: Manifest) -> None:
-    """Raise DamagedSnapshot unless every file is what was written."""
+    """Raise DamagedSnapshot unless every file is what was written, and there is no other."""
+    for path in (directory / "files").rglob("*"):
+        if path.is_file() and str(path.relative_to(directory / "files")) not in manifest.files:
+            raise DamagedSnapshot(f"The snapshot {directory} is damaged: {path} is none of it.")
     for file, expected in manifest.files.items():
         path = directory / "files" / file
         if not path.is_file():

@@ -160,6 +160,16 @@ def test_a_sequence_that_is_lost_later_is_told_and_published_anew(stub, own):
     assert own.open().sequences.count() == 40
 
 
+def test_a_companion_that_is_gone_is_told_and_not_taken_for_pruning(stub, own):
+    name = publish(POINTS, "b", own).name
+    stub.local.delete_collection(companion.companion(name))
+    with pytest.raises(DamagedCollection, match=f"{companion.companion(name)} on .* isn't there"):
+        Searcher(own).similar("P_0", rerank=True)
+    assert len(Searcher(own).similar("P_0", 39)) == 39
+    publish(POINTS, "b", own)
+    assert len(Searcher(own).similar("P_0", 39, rerank=True)) == 39
+
+
 def test_a_collection_of_an_earlier_version_is_searched_without_sequences(stub, own):
     points = make_points(12)
     facts = points.describe("b")

@@ -115,6 +115,7 @@ def some_file(place: Path) -> Path:
     [
         (lambda place: some_file(place).unlink(), "is missing"),
         (lambda place: os.truncate(some_file(place), 7), "isn't what was written"),
+        (lambda place: (place / "files" / "art.snapshot").write_text("theirs"), "is none of it"),
         (
             lambda place: some_file(place).write_bytes(b"?" * some_file(place).stat().st_size),
             "isn't what was written",

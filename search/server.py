@@ -103,7 +103,6 @@ POLL = 1.0
 #: Seconds that a request may take; a batch is confirmed only when it is applied.
 TIMEOUT = 60
 
-
 #: What gRPC's refusals would be over HTTP.
 HTTP_STATUS = {
     "UNAUTHENTICATED": 401,
@@ -478,12 +477,13 @@ class Server:
         bytes_ = models.ScalarQuantizationConfig(
             type=models.ScalarType.INT8, quantile=0.99, always_ram=True
         )
-        with self._asking():
-            self.client.update_collection(
+        self._patiently(
+            lambda: self.client.update_collection(
                 description.name,
                 hnsw_config=models.HnswConfigDiff(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT),
                 quantization_config=models.ScalarQuantization(scalar=bytes_) if quantized else None,
             )
+        )
         self._wait_for_index(description)
 
     def _wait_for_index(self, description: Description) -> None:

@@ -35,6 +35,13 @@ def engine(request):
 
 
 @pytest.fixture
+def embedded():
+    """For what is of the manifest, and so the same on every engine."""
+    with in_memory() as directory:
+        yield Embedded(directory / "qdrant")
+
+
+@pytest.fixture
 def stub():
     stub = ContractStub("full", "read-only")
     yield stub
@@ -69,40 +76,40 @@ def test_what_was_lost_comes_back_as_it_was(engine, kept):
 
 
 @pytest.mark.parametrize("name", [".", "snapshot.json", ".."])
-def test_a_snapshot_is_found_by_itself_its_manifest_or_where_it_is(engine, kept, name):
-    description = publish(make_points(12), "b", engine)
-    place = snapshot(engine, kept)
-    engine.drop(description.name)
-    assert restore(engine, (place / name).resolve()) == description
+def test_a_snapshot_is_found_by_itself_its_manifest_or_where_it_is(embedded, kept, name):
+    description = publish(make_points(12), "b", embedded)
+    place = snapshot(embedded, kept)
+    embedded.drop(description.name)
+    assert restore(embedded, (place / name).resolve()) == description
 
 
-def test_which_of_several_is_asked(engine, kept):
+def test_which_of_several_is_asked(embedded, kept):
     names = []
     for seed in (1, 2):
-        publish(make_points(12, seed=seed), "b", engine)
-        names.append(snapshot(engine, kept).name)
+        publish(make_points(12, seed=seed), "b", embedded)
+        names.append(snapshot(embedded, kept).name)
     with pytest.raises(
         ValueError, match=f"several snapshots: name one of {', '.join(sorted(names))}"
     ):
-        restore(engine, kept)
+        restore(embedded, kept)
     with pytest.raises(ValueError, match="holds no snapshot: name a directory that"):
-        restore(engine, kept.parent)
-    assert restore(engine, kept / names[0]).name == names[0]
-    assert engine.history() == names
+        restore(embedded, kept.parent)
+    assert restore(embedded, kept / names[0]).name == names[0]
+    assert embedded.history() == names
 
 
-def test_the_same_collection_is_written_once_and_a_damaged_snapshot_again(engine, kept):
-    publish(make_points(12), "b", engine)
-    place = snapshot(engine, kept)
+def test_the_same_collection_is_written_once_and_a_damaged_snapshot_again(embedded, kept):
+    publish(make_points(12), "b", embedded)
+    place = snapshot(embedded, kept)
     manifest = place / "snapshot.json"
     written = manifest.stat().st_mtime_ns
-    assert snapshot(engine, kept) == place
+    assert snapshot(embedded, kept) == place
     assert manifest.stat().st_mtime_ns == written
     some_file(place).write_bytes(b"")
-    assert snapshot(engine, kept) == place
+    assert snapshot(embedded, kept) == place
     assert manifest.stat().st_mtime_ns > written
     assert list(kept.iterdir()) == [place]
-    restore(engine, place)
+    restore(embedded, place)
 
 
 def some_file(place: Path) -> Path:
@@ -123,14 +130,14 @@ def some_file(place: Path) -> Path:
         (lambda place: (place / "snapshot.json").write_text("{"), "missing or no longer JSON"),
     ],
 )
-def test_a_damaged_snapshot_changes_nothing(engine, kept, damage, words):
-    publish(make_points(12), "b", engine)
-    place = snapshot(engine, kept)
-    current = publish(make_points(16), "c", engine)
+def test_a_damaged_snapshot_changes_nothing(embedded, kept, damage, words):
+    publish(make_points(12), "b", embedded)
+    place = snapshot(embedded, kept)
+    current = publish(make_points(16), "c", embedded)
     damage(place)
     with pytest.raises(DamagedSnapshot, match=f"The snapshot {place} is damaged: .*{words}"):
-        restore(engine, place)
-    assert search.publishing.status(engine).current == current
+        restore(embedded, place)
+    assert search.publishing.status(embedded).current == current
 
 
 def forge(place: Path, **changes: object) -> None:
@@ -151,21 +158,19 @@ def test_a_collection_that_isnt_the_snapshots_is_not_served(engine, kept):
 
 
 @pytest.mark.parametrize("file", ["../../out", "/etc/out"])
-def test_a_snapshot_that_names_files_elsewhere_is_refused(kept, file):
-    engine = Embedded(kept.parent)
-    publish(make_points(12), "b", engine)
-    place = snapshot(engine, kept)
+def test_a_snapshot_that_names_files_elsewhere_is_refused(embedded, kept, file):
+    publish(make_points(12), "b", embedded)
+    place = snapshot(embedded, kept)
     forge(place, files={file: [0, ""]})
     with pytest.raises(DamagedSnapshot, match="names files outside of it"):
-        restore(engine, place)
-    description = dataclasses.asdict(engine.open().description)
+        restore(embedded, place)
+    description = dataclasses.asdict(embedded.open().description)
     forge(place, files={}, description={**description, "name": "covers-../../x"})
     with pytest.raises(DamagedSnapshot, match="names files outside of it"):
-        restore(engine, place)
+        restore(embedded, place)
 
 
-def test_a_snapshot_of_one_engine_is_none_of_the_other(server, kept):
-    embedded = Embedded(kept.parent)
+def test_a_snapshot_of_one_engine_is_none_of_the_other(server, embedded, kept):
     publish(make_points(12), "b", embedded)
     place = snapshot(embedded, kept)
     words = f"is a snapshot of the embedded engine, and {server.location} is of the server one"
@@ -185,27 +190,25 @@ def test_a_snapshot_that_cannot_be_written_says_so_and_leaves_nothing(engine, tm
         snapshot(engine, tmp_path / "file")
 
 
-def test_a_snapshot_is_as_sparse_as_the_collection(kept):
-    engine = Embedded(kept.parent)
-    name = publish(make_points(12), "b", engine).name
+def test_a_snapshot_is_as_sparse_as_the_collection(embedded, kept):
+    name = publish(make_points(12), "b", embedded).name
 
     def taken(directory: Path) -> int:
         return sum(512 * path.stat().st_blocks for path in directory.rglob("*"))
 
-    place = snapshot(engine, kept)
-    assert taken(place) < 2 * taken(engine.directory / name)
-    engine.drop(name)
-    restore(engine, place)
-    assert taken(engine.directory / name) < 2 * taken(place)
+    place = snapshot(embedded, kept)
+    assert taken(place) < 2 * taken(embedded.directory / name)
+    embedded.drop(name)
+    restore(embedded, place)
+    assert taken(embedded.directory / name) < 2 * taken(place)
 
 
-def test_a_collection_that_is_damaged_itself_has_no_snapshot(kept):
-    engine = Embedded(kept.parent)
-    name = publish(make_points(12), "b", engine).name
-    engine.open()
-    os.truncate(engine.directory / name / "collection.json", 5)
+def test_a_collection_that_is_damaged_itself_has_no_snapshot(embedded, kept):
+    name = publish(make_points(12), "b", embedded).name
+    embedded.open()
+    os.truncate(embedded.directory / name / "collection.json", 5)
     with pytest.raises(DamagedCollection, match=r"collection\.json is missing or no longer JSON"):
-        snapshot(engine, kept)
+        snapshot(embedded, kept)
 
 
 def test_a_servers_snapshots_are_checked_on_arrival_and_not_left_on_it(stub, server, kept):

@@ -365,6 +365,51 @@ def rollback(home: Home = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def snapshot(
+    directory: Annotated[
+        Path | None,
+        typer.Argument(help="Where to write it; by default snapshots/ in the workspace."),
+    ] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the current collection to files, from which `covers restore` brings it back."""
+    import search
+    from search import settings
+
+    into = directory or (home or settings.home()) / "snapshots"
+    tables.show_path("snapshot", search.snapshot(search.connect(home), into), as_json)
+
+
+@app.command()
+def restore(
+    place: Annotated[Path, typer.Argument(help="What `covers snapshot` wrote.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve the collection of a snapshot, once every file and a sample of it are checked."""
+    import search
+
+    tables.show_path("collection", search.restore(search.connect(home), place).name, as_json)
+
+
+@app.command()
+def copy(
+    to: Annotated[str, typer.Option(help="A workspace directory, or the URL of a Qdrant server.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish the current collection elsewhere, every point, sequence and number as it is.
+
+    Example: covers copy --to http://localhost:6333. A server is sent $QDRANT_API_KEY.
+    """
+    import search
+
+    copied = search.copy(search.connect(home), search.connect_to(to))
+    tables.show_path("collection", copied.name, as_json)
+
+
+@app.command()
 def serve(
     data: Annotated[Path, typer.Option(help="Features to publish, as for `covers pipeline`.")],
     train: Annotated[

@@ -7,13 +7,16 @@
 from search.alignment import Alignment, Stretch
 from search.calibration import Calibration
 from search.collection import Description, Points
+from search.copying import copy
 from search.errors import (
     DamagedCollection,
+    DamagedSnapshot,
     InvalidPoints,
     InvalidQuery,
     NoCollection,
     PublishError,
     SearchError,
+    ServerBusy,
     ServerRefused,
     ServerUnreachable,
     TrackNotFound,
@@ -23,6 +26,7 @@ from search.publishing import Status, publish, rollback
 from search.query import (
     Searcher,
     connect,
+    connect_to,
     distance,
     duplicates,
     identify,
@@ -33,11 +37,13 @@ from search.query import (
     status,
     works,
 )
+from search.snapshots import restore, snapshot
 
 __all__ = [
     "Alignment",
     "Calibration",
     "DamagedCollection",
+    "DamagedSnapshot",
     "Description",
     "Duplicate",
     "Identification",
@@ -49,6 +55,7 @@ __all__ = [
     "PublishError",
     "SearchError",
     "Searcher",
+    "ServerBusy",
     "ServerRefused",
     "ServerUnreachable",
     "Status",
@@ -56,15 +63,19 @@ __all__ = [
     "TrackNotFound",
     "Work",
     "connect",
+    "connect_to",
+    "copy",
     "distance",
     "duplicates",
     "identify",
     "publish",
+    "restore",
     "rollback",
     "same_work",
     "similar",
     "similar_many",
     "similar_to",
+    "snapshot",
     "status",
     "works",
 ]

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from search.calibration import Calibration, usual_distances
 from search.errors import InvalidPoints
 from search.fields import FIELDS, KIND, Condition, fits
+from search.reranking import backgrounds
 
 if TYPE_CHECKING:
     from search.sequences import Sequences
@@ -34,7 +35,7 @@ Payload: TypeAlias = dict[str, Any]
 NAMESPACE = UUID("cee07c72-9fbf-5ce6-bb0e-2826bdd8ca19")
 
 #: Goes into a collection's name, so that a change of what a point looks like builds a new one.
-LAYOUT = 2
+LAYOUT = 3
 
 #: The field that isn't given but computed: mean and standard deviation of a performance's distances
 #: to others.
@@ -76,6 +77,11 @@ class Points:
         Frames a second of the sequences; None without any.
     calibration : Calibration, optional
         Of the bundle that made the vectors. Needed to say how likely a match is.
+    usual : sequence of [float, float], optional
+        Usual distance of performance i. Computed, unless a copy brings what was published.
+    background : np.ndarray, shape=(n, 2), float32, optional
+        Of performance i, see `search.reranking`. Measured when it is first needed, unless a copy
+        brings what was published.
 
     Raises
     ------
@@ -89,6 +95,8 @@ class Points:
     sequences: Sequence[Frames] | None = None
     rate: float | None = None
     calibration: Calibration | None = None
+    usual: Sequence[Sequence[float]] | None = None
+    background: Vectors | None = None
 
     def __post_init__(self) -> None:
         counts = len(self.track_ids), len(self.vectors), len(self.payloads)
@@ -117,7 +125,12 @@ class Points:
         self.track_ids = [self.track_ids[i] for i in order]
         self.vectors = vectors[order]
         self.payloads = payloads
-        self._usual = usual_distances(self.vectors).round(6).tolist()
+        if self.usual is not None:
+            self.usual = [list(self.usual[i]) for i in order]
+        if self.background is not None:
+            self.background = np.asarray(self.background, np.float32)[order]
+        self._usual = self.usual or usual_distances(self.vectors).round(6).tolist()
+        self._background = self.background
 
     def __len__(self) -> int:
         return len(self.track_ids)
@@ -130,6 +143,31 @@ class Points:
     def payload(self, i: int, bundle: str) -> Payload:
         """Return what is stored beside vector `i` when it comes from `bundle`."""
         return {**self.payloads[i], "bundle": bundle, USUAL_DISTANCE: self._usual[i]}
+
+    def backgrounds(self, known: Vectors | None = None) -> Vectors:
+        """Return how much each performance resembles others anyway, shape=(n, 2).
+
+        Parameters
+        ----------
+        known : np.ndarray, shape=(n, 2), optional
+            What was measured before and need not be again, NaN where nothing was; row i is of
+            performance i.
+
+        Raises
+        ------
+        ValueError
+            If there are no sequences to tell it by.
+        """
+        if self.sequences is None or self.rate is None:
+            raise ValueError("There are no sequences to measure backgrounds of.")
+        if self._background is None:
+            # By point id, which is no order of theirs: so the first of them are a fair sample.
+            order = sorted(range(len(self)), key=lambda i: point_id(self.track_ids[i]).bytes)
+            before = None if known is None else known[order]
+            measured = backgrounds([self.sequences[i] for i in order], self.rate, before)
+            self._background = np.empty_like(measured)
+            self._background[order] = measured
+        return self._background
 
     def describe(self, bundle: str) -> "Description":
         """Name the collection these points make: by its bundle, and by what is in it.
@@ -351,6 +389,10 @@ class Engine(Protocol):
     """Where collections are kept, with a pointer to the current one and to those before it."""
 
     @property
+    def kind(self) -> str:
+        """'embedded' or 'server': snapshots are of the one or the other."""
+
+    @property
     def location(self) -> str:
         """Where that is, in words for a person."""
 
@@ -375,6 +417,12 @@ class Engine(Protocol):
 
     def drop(self, name: str) -> None:
         """Remove a collection, whole or not."""
+
+    def save(self, name: str, directory: Path) -> None:
+        """Write a collection as files of the engine's own into an empty directory."""
+
+    def load(self, name: str, directory: Path) -> None:
+        """Build a collection, unseen by searchers, from what `save` wrote."""
 
     def open(self, name: str | None = None) -> Collection:
         """Open a collection, by default the current one; raises `NoCollection` without one."""

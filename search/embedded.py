@@ -46,7 +46,7 @@ from search.collection import (
 )
 from search.errors import DamagedCollection, NoCollection, PublishError, SearchError
 from search.fields import FIELDS, AnyOf, Condition
-from search.sequences import FILES, Sequences
+from search.sequences import FILES, MappedSequences, Sequences
 from search.sequences import write as write_sequences
 
 # Files that qdrant-edge 0.9 opens for reading alone, and that grow with the collection; and ours.
@@ -103,6 +103,8 @@ class Embedded:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._opened: EmbeddedCollection | None = None
+
+    kind = "embedded"
 
     def __repr__(self) -> str:
         return f"Embedded({str(self.directory)!r})"
@@ -178,14 +180,9 @@ class Embedded:
         scratch.mkdir()
         with _engine_errors(lambda reason: PublishError(f"{scratch} can't be written: {reason}.")):
             _write(scratch / "shard", description, points)
-        if points.sequences is not None and points.rate is not None:
-            # Measuring backgrounds takes longer than all else, and most are measured already.
-            before = None
-            with contextlib.suppress(SearchError):  # none yet, or damaged: measure all
-                before = self.open().sequences
-            write_sequences(
-                scratch / "sequences", points.track_ids, points.sequences, points.rate, before
-            )
+        if points.sequences is not None:
+            where, background = scratch / "sequences", points.backgrounds()
+            write_sequences(where, points.track_ids, points.sequences, background)
         files = {
             str(path.relative_to(scratch)): path.stat()
             for path in sorted(scratch.rglob("*"))
@@ -202,11 +199,36 @@ class Embedded:
             ),
         }
         (scratch / "collection.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        self._put_in_place(scratch, place)
+
+    def _put_in_place(self, scratch: Path, place: Path) -> None:
         for path in (*scratch.rglob("*"), scratch):
             _sync(path)
-        self.drop(description.name)
+        self.drop(place.name)
         scratch.rename(place)
         _sync(self.directory)
+
+    def save(self, name: str, directory: Path) -> None:
+        """Copy a collection's directory, as sparse as it is."""
+        published = self.directory / name
+        sizes = self._manifest(name)[1]
+        sizes["collection.json"] = (published / "collection.json").stat().st_size
+        for file, size in sizes.items():
+            try:
+                _check_size(published / file, size)
+            except FileNotFoundError as error:
+                raise self._damaged(name, f"{error.filename} is missing or cut short") from error
+            _copy(published / file, directory / file, size)
+
+    def load(self, name: str, directory: Path) -> None:
+        """Copy a collection's directory beside its place, flush it to the disk, and rename it."""
+        scratch = self.directory / f"{name}.building"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        for path in directory.rglob("*"):
+            if path.is_file():
+                _copy(path, scratch / path.relative_to(directory), path.stat().st_size)
+        self._put_in_place(scratch, self.directory / name)
 
     def _make_sure_of_room(self, points: Points) -> None:
         # The engine maps sparse files: on a full disk it would be killed in the middle of a write.
@@ -258,10 +280,11 @@ class Embedded:
                 with _engine_errors(lambda reason: self._damaged(name, reason)):
                     shard = edge.EdgeShard.load(str(Path(scratch) / "shard"))
                     count = shard.info().points_count
-                rate, sequences = description.rate, None
+                rate = description.rate
+                sequences: Sequences | None = None
                 if rate is not None:
                     try:
-                        sequences = Sequences(Path(scratch) / "sequences", rate)
+                        sequences = MappedSequences(Path(scratch) / "sequences", rate)
                     except ValueError as error:
                         raise self._damaged(name, f"its sequences: {error}") from error
             # The engine is silent about files that are missing. Before a file is removed, the
@@ -421,12 +444,23 @@ def _engine_errors(sentence: Callable[[str], SearchError]) -> Iterator[None]:
 
 def _bring(source: Path, target: Path, size: int) -> None:
     """Copy one published file into a reader's own directory, or link it if it is only ever read."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.stat().st_size != size:
-        raise FileNotFoundError(errno.ENOENT, "cut short", str(source))
-    if source.name in READ_ONLY:
-        target.symlink_to(source)
+    if source.name not in READ_ONLY:
+        _copy(source, target, size)
         return
+    _check_size(source, size)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(source)
+
+
+def _check_size(path: Path, size: int) -> None:
+    if path.stat().st_size != size:
+        raise FileNotFoundError(errno.ENOENT, "cut short", str(path))
+
+
+def _copy(source: Path, target: Path, size: int) -> None:
+    """Copy a file that has so many bytes."""
+    _check_size(source, size)
+    target.parent.mkdir(parents=True, exist_ok=True)
     # Holes are skipped: of 120 MB, 8 are data.
     with source.open("rb") as read, target.open("wb") as written:
         written.truncate(size)

@@ -27,6 +27,10 @@ class DamagedCollection(SearchError, RuntimeError):
     """A published collection can't be read."""
 
 
+class DamagedSnapshot(SearchError, RuntimeError):
+    """A snapshot isn't what was written."""
+
+
 class PublishError(SearchError, RuntimeError):
     """A collection was not published, or not rolled back; the one that was current still is."""
 
@@ -41,3 +45,7 @@ class ServerRefused(SearchError, PermissionError):
 
 class CollectionGone(SearchError, LookupError):
     """The collection was pruned while it was searched: open the current one and ask again."""
+
+
+class ServerBusy(SearchError, RuntimeError):
+    """The Qdrant server fails at the moment, or asks for a pause: the same may succeed later."""

@@ -90,11 +90,12 @@ class Aligned:
         if sequences is None:
             raise InvalidQuery(
                 f"Re-ranking aligns chroma sequences, and {name} holds none: publish performances "
-                "that have chroma with the embedded engine (without QDRANT_URL), or ask without "
-                "rerank."
+                "that have chroma, or ask without rerank."
             )
         rate = sequences.rate
-        (query,) = sequences.of([track_id])
+        # Asked for together, since on a server that is one request.
+        track_ids = [track_id, *(match.track_id for match in nearest)]
+        query, *self._others = sequences.of(track_ids)
         if len(query) < STACK_SECONDS * rate:
             raise InvalidQuery(
                 f"Performance {track_id} has {len(query) / rate:.1f} s of chroma in {name}, and "
@@ -102,12 +103,10 @@ class Aligned:
             )
         self._collection, self._nearest = collection, nearest
         self._rate, self._query = rate, query
-        track_ids = [match.track_id for match in nearest]
-        self._others = sequences.of(track_ids)
         self._similarity, self._hypothesis = similarities(query, self._others, rate)
         self.log_similarity = log_similarity(self._similarity)
-        backgrounds = sequences.backgrounds(track_ids)
-        self._usual = sequences.backgrounds([track_id])[0], backgrounds, sequences.mean_background
+        of_query, backgrounds = np.split(sequences.backgrounds(track_ids), [1])
+        self._usual = of_query[0], backgrounds, sequences.mean_background
         self.log_ratio = self._judge(self.log_similarity)
         score = self.log_ratio
         if score is None:

@@ -69,10 +69,43 @@ def connect(home: Path | None = None) -> Engine:
         from search.embedded import Embedded
 
         return Embedded(home / "qdrant")
+    return _server(environment, environment.qdrant_url, home)
+
+
+def connect_to(place: str) -> Engine:
+    """Return the engine at a place that is named, whatever the environment selects.
+
+    Parameters
+    ----------
+    place : str
+        A Qdrant server's URL, which is used with the environment's key and other settings; or a
+        workspace, for the embedded engine in it.
+    """
+    environment = settings.read()
+    if place.startswith(("http://", "https://")):
+        return _server(environment, place, environment.home)
+    if "://" in place:
+        raise ValueError(
+            f"{place!r} is no place for a collection: name a directory, or a Qdrant server like "
+            "http://localhost:6333."
+        )
+    from search.embedded import Embedded
+
+    return Embedded(Path(place).expanduser() / "qdrant")
+
+
+def _server(environment: settings.Settings, url: str, home: Path) -> Engine:
     from search.server import Server
 
-    lock = home / "qdrant" / "publish.lock"
-    return Server(environment.qdrant_url, environment.qdrant_api_key, lock)
+    return Server(
+        url,
+        environment.qdrant_api_key,
+        home / "qdrant" / "publish.lock",
+        grpc_port=environment.qdrant_grpc_port,
+        ca_cert=environment.qdrant_ca_cert,
+        shards=environment.qdrant_shards,
+        replicas=environment.qdrant_replicas,
+    )
 
 
 class Searcher:
@@ -110,8 +143,7 @@ class Searcher:
         rerank : bool
             Whether to align the nearest `CANDIDATES` (100) with the query and put the likeliest
             versions first, see `search.reranking`; the others follow by distance. Slower, better at
-            covers, and every aligned match says how. Needs a collection with sequences, in the
-            embedded engine.
+            covers, and every aligned match says how. Needs a collection with sequences.
         leave_out_same_work : bool
             Whether to leave out the query's own work, to see what else is near.
         where : mapping, optional

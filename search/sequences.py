@@ -1,4 +1,4 @@
-"""Chroma sequences beside an embedded collection: files that are written once and memory-mapped.
+"""Chroma sequences beside a collection: to an embedded one, files that are memory-mapped.
 
 ```
 frames.npy       every sequence end to end: (total frames, 2, 12) float16
@@ -8,32 +8,51 @@ background.npy   (n, 2) float32, see `search.reranking.backgrounds`
 ```
 """
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from search.collection import Frames, point_id
-from search.reranking import backgrounds
+from search.collection import Frames, Vectors, point_id
 
 FILES = ("frames.npy", "starts.npy", "ids.npy", "background.npy")
 
 
+class Sequences(Protocol):
+    """The sequences of a collection, and the background of each."""
+
+    @property
+    def rate(self) -> float:
+        """Frames a second."""
+
+    @property
+    def mean_background(self) -> float:
+        """The mean of the first column over all performances of the collection."""
+
+    def count(self) -> int:
+        """Count them, the empty ones too."""
+
+    def of(self, track_ids: Sequence[str]) -> list[Frames]:
+        """Return the sequences of performances of the collection, each shape=(F, 2, 12)."""
+
+    def backgrounds(self, track_ids: Sequence[str]) -> Vectors:
+        """Return the backgrounds of performances of the collection, shape=(n, 2)."""
+
+
+def mean_background(background: Vectors) -> float:
+    """The mean of the first column; in double precision, so that its order doesn't matter."""
+    return math.fsum(background[:, 0].tolist()) / len(background)
+
+
 def write(
-    directory: Path,
-    track_ids: Sequence[str],
-    sequences: Sequence[Frames],
-    rate: float,
-    before: "Sequences | None" = None,
+    directory: Path, track_ids: Sequence[str], sequences: Sequence[Frames], background: Vectors
 ) -> None:
-    """Write sequences, not all of them empty, and measure the backgrounds that `before` lacks."""
-    known = None
-    if before is not None and before.rate == rate:
-        known = before.backgrounds_of_same(track_ids, sequences)
+    """Write sequences, not all of them empty, and their backgrounds."""
     ids = _ids(track_ids)
-    # By point id, which is no order of theirs: so the first of them are a fair sample.
     order = np.argsort(ids)
     sequences = [sequences[i] for i in order]
     starts = np.cumsum([0, *map(len, sequences)], dtype=np.int64)
@@ -46,12 +65,11 @@ def write(
     frames.flush()
     np.save(directory / "starts.npy", starts)
     np.save(directory / "ids.npy", ids[order])
-    known = None if known is None else known[order]
-    np.save(directory / "background.npy", backgrounds(sequences, rate, known))
+    np.save(directory / "background.npy", background[order])
 
 
-class Sequences:
-    """The sequences of a collection, and the background of each.
+class MappedSequences:
+    """Sequences in files.
 
     Parameters
     ----------
@@ -67,34 +85,23 @@ class Sequences:
             np.load(directory / file, mmap_mode="r", allow_pickle=False) for file in FILES
         )
 
+    def count(self) -> int:
+        """Count them."""
+        return len(self._ids)
+
     def of(self, track_ids: Sequence[str]) -> list[Frames]:
-        """Sequences of performances of the collection, each shape=(F, 2, 12): views of the file."""
+        """Return views of the file."""
         starts = self._starts
         return [self._frames[starts[row] : starts[row + 1]] for row in self._rows(track_ids)]
 
-    def backgrounds(self, track_ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Backgrounds of performances of the collection, shape=(n, 2)."""
+    def backgrounds(self, track_ids: Sequence[str]) -> Vectors:
+        """Read the rows."""
         return np.asarray(self._background[self._rows(track_ids)])
-
-    def backgrounds_of_same(
-        self, track_ids: Sequence[str], sequences: Sequence[Frames]
-    ) -> npt.NDArray[np.float32]:
-        """Backgrounds of those whose sequence is the one kept here, NaN of others, shape=(n, 2)."""
-        found = np.full((len(track_ids), 2), np.nan, np.float32)
-        if self._background.ndim != 2:  # of an earlier version, which measured something else
-            return found
-        ids = _ids(track_ids)
-        rows = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
-        for i in np.flatnonzero(self._ids[rows] == ids).tolist():
-            kept = self._frames[self._starts[rows[i]] : self._starts[rows[i] + 1]]
-            if np.array_equal(kept, sequences[i]):
-                found[i] = self._background[rows[i]]
-        return found
 
     @cached_property
     def mean_background(self) -> float:
         """The mean over all of them."""
-        return float(self._background[:, 0].mean(dtype=np.float64))
+        return mean_background(self._background)
 
     def _rows(self, track_ids: Sequence[str]) -> npt.NDArray[np.intp]:
         return np.searchsorted(self._ids, _ids(track_ids))

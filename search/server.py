@@ -4,23 +4,44 @@ Searchers find the current collection by the alias `covers`, which moves in one 
 keep to that collection's own name, so that one answer never mixes two. Which collection was
 current before is kept in each collection's metadata, and so is that it is one of ours: others on
 the same server are left alone. Searching needs a read-only API key and no more.
+
+A collection is searched by its size, and set up for that when it is published:
+
+- Vectors of up to `EXACT_BYTES` (32 MB) are compared one by one, which is exact and takes some
+  milliseconds; there is no graph.
+- More are found by a graph (HNSW), whose links make it several times faster than comparing.
+- Past `QUANTIZED_BYTES` (1 GB), memory is what a server runs out of: so one byte a component stays
+  in it, the vectors themselves on the disk, and four times the wanted number is compared again by
+  the vectors. One bit a component, Qdrant's binary quantization, is meant for 1024 components and
+  more, and ours are a quarter of that.
+
+The graph is built once, when all points are there, and not again and again while they come in.
 """
 
 import contextlib
+import hashlib
 import importlib.metadata
+import json
+import logging
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 
+from search import companion
 from search.collection import (
     Candidate,
     Description,
+    Frames,
+    Payload,
     Points,
     Stored,
     Vectors,
@@ -29,15 +50,22 @@ from search.collection import (
 )
 from search.errors import (
     CollectionGone,
+    DamagedCollection,
     NoCollection,
     SearchError,
+    ServerBusy,
     ServerRefused,
     ServerUnreachable,
 )
 from search.fields import FIELDS, AnyOf, Condition
+from search.sequences import mean_background
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 ALIAS = "covers"
 
@@ -46,11 +74,43 @@ ALIAS = "covers"
 #: every dimension, the embedded engine's same graph found 98.5 % of the nearest ten.
 HNSW_M, HNSW_EF_CONSTRUCT, HNSW_EF = 24, 200, 384
 
+#: Past so many bytes of vectors, one byte a component stays in memory and the vectors don't; and
+#: so many times the wanted number of candidates are compared by the vectors again.
+QUANTIZED_BYTES, OVERSAMPLING = 2**30, 4.0
+
 #: Points in one request, up or down.
 BATCH = 512
 
+#: So many queries together are asked by gRPC, where the server takes it, and all that is uploaded.
+GRPC_QUERIES = 32
+
+#: Seconds that the server's gRPC port has to answer; a firewall may swallow what is sent there.
+GRPC_WAIT = 2.0
+
+#: Uploads at a time: one alone waits for the server half of its time.
+UPLOADERS = 4
+
+#: Seconds to wait before an upload that failed is tried again: half a minute in all, which is a
+#: server's restart.
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+#: Seconds that a snapshot may take to be made, sent, or taken in.
+SNAPSHOT_TIMEOUT = 3600
+
+#: Seconds between two looks at a graph that is being built.
+POLL = 1.0
+
 #: Seconds that a request may take; a batch is confirmed only when it is applied.
 TIMEOUT = 60
+
+#: What gRPC's refusals would be over HTTP.
+HTTP_STATUS = {
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "INVALID_ARGUMENT": 400,
+    "RESOURCE_EXHAUSTED": 429,
+}
 
 
 class Server:
@@ -67,14 +127,36 @@ class Server:
     lock : Path
         A file that keeps publishers of one workspace from each other. Publishers on several
         machines are not kept apart: let one pipeline publish to a server.
+    grpc_port : int, optional
+        Of the same host. What is many vectors goes there if it answers, else as JSON too.
+    ca_cert : Path, optional
+        PEM file of the authority that signed the server's certificate, instead of those known.
+    shards, replicas : int, optional
+        Of each collection, on a cluster; the server's defaults without.
     """
 
-    def __init__(self, url: str, api_key: str | None, lock: Path) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        lock: Path,
+        *,
+        grpc_port: int | None = None,
+        ca_cert: Path | None = None,
+        shards: int | None = None,
+        replicas: int | None = None,
+    ) -> None:
         self._url = url
         self._api_key = api_key
         self.lock = lock
+        self._grpc_port = grpc_port
+        self._ca_cert = ca_cert
+        self._shards, self._replicas = shards, replicas
         self._connected: tuple[int, QdrantClient] | None = None
-        self._described: dict[str, Description] = {}
+        self._fast: tuple[int, QdrantClient] | None = None
+        self._described: dict[str, tuple[Description, float]] = {}
+
+    kind = "server"
 
     def __repr__(self) -> str:
         return f"Server({self.location!r})"
@@ -93,18 +175,9 @@ class Server:
         return self._connected[1]
 
     def _connect(self) -> "QdrantClient":
-        from qdrant_client import QdrantClient
         from qdrant_client.common.version_check import is_compatible
 
-        client = QdrantClient(
-            url=self._url,
-            # As a plain header: given as api_key, the client warns of every http address, and
-            # inside a private network http is what there is.
-            headers={"api-key": self._api_key} if self._api_key else None,
-            timeout=TIMEOUT,
-            # It would check in a thread, and warn; we want a sentence.
-            check_compatibility=False,
-        )
+        client = self._make_client(TIMEOUT)
         with self._asking():
             theirs = client.info().version
         ours = importlib.metadata.version("qdrant-client")
@@ -115,37 +188,124 @@ class Server:
             )
         return client
 
+    def _make_client(self, timeout: int, **more: Any) -> "QdrantClient":
+        from qdrant_client import QdrantClient
+
+        if self._ca_cert is not None:
+            more["verify"] = ssl.create_default_context(cafile=self._ca_cert)
+        return QdrantClient(
+            url=self._url,
+            # As a plain header: given as api_key, the client warns of every http address, and
+            # inside a private network http is what there is.
+            headers={"api-key": self._api_key} if self._api_key else None,
+            timeout=timeout,
+            # It would check in a thread, and warn; we want a sentence.
+            check_compatibility=False,
+            **more,
+        )
+
+    def _for_many(self, name: str) -> "QdrantClient":
+        """Return the connection for many vectors: by gRPC, where the server takes it."""
+        if self._fast is None or self._fast[0] != os.getpid():
+            self._fast = (os.getpid(), self._connect_for_many(name))
+        return self._fast[1]
+
+    def _connect_for_many(self, name: str) -> "QdrantClient":
+        import grpc
+        from qdrant_client import grpc as messages
+
+        if self._grpc_port is None:
+            return self.client
+        options = {}
+        if self._ca_cert is not None:
+            options["root_certificates"] = self._ca_cert.read_bytes()
+        client = self._make_client(
+            TIMEOUT, prefer_grpc=True, grpc_port=self._grpc_port, grpc_options=options
+        )
+        # Another Qdrant may listen there: it is ours if it has the collection.
+        request = messages.CollectionExistsRequest(collection_name=name)
+        try:
+            answer = client.grpc_collections.CollectionExists(request, timeout=GRPC_WAIT)
+            if answer.result.exists:
+                return client
+            why = f"it has no {name}"
+        except grpc.RpcError as error:
+            why = error.code().name.lower().replace("_", " ")
+        client.close()
+        logger.info(
+            "port %d of %s doesn't answer as its gRPC port (%s), so vectors travel as JSON",
+            self._grpc_port,
+            urlsplit(self._url).hostname,
+            why,
+        )
+        return self.client
+
+    def close(self) -> None:
+        """Close the connections of this process; asking again makes new ones."""
+        for connection in (self._connected, self._fast):
+            if connection is not None and connection[0] == os.getpid():
+                connection[1].close()
+        self._connected = self._fast = None
+
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
         """Put what a request can fail of into a sentence, without the key."""
+        import grpc
         from qdrant_client.common.client_exceptions import QdrantException
         from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
         try:
             yield
         except ResponseHandlingException as error:
-            raise ServerUnreachable(
-                f"No Qdrant server answers at {self.location} ({error.source}): start it, or "
-                "correct QDRANT_URL; without QDRANT_URL the embedded engine is used."
-            ) from error
+            raise self._unreachable(error.source) from error
         except UnexpectedResponse as error:
-            if error.status_code in (401, 403):
-                key = "the key in QDRANT_API_KEY" if self._api_key else "a request without a key"
-                raise ServerRefused(
-                    f"The Qdrant server at {self.location} refuses {key}: set QDRANT_API_KEY to "
-                    "one that may do this (a read-only key to search, a full one to publish)."
-                ) from error
-            if error.status_code == 404:
-                raise CollectionGone(
-                    f"The Qdrant server at {self.location} has no such collection any more."
-                ) from error
-            raise SearchError(
-                f"The Qdrant server at {self.location} answers {_reason(error)}: its log says more."
-            ) from error
+            raise self._refusal(error.status_code or 500, _reason(error)) from error
         except QdrantException as error:
-            raise SearchError(
+            raise ServerBusy(
                 f"The Qdrant server at {self.location} asks to be left alone ({error}): try later."
             ) from error
+        except grpc.RpcError as error:
+            code, words = error.code(), error.details()
+            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise self._unreachable(words) from error
+            raise self._refusal(HTTP_STATUS.get(code.name, 500), f"{code.name}: {words}") from error
+
+    def _unreachable(self, why: object) -> SearchError:
+        if "CERTIFICATE_VERIFY_FAILED" in str(why):
+            return ServerUnreachable(
+                f"This machine doesn't trust the certificate of {self.location} ({why}): set "
+                "QDRANT_CA_CERT to the PEM file of the authority that signed it."
+            )
+        return ServerUnreachable(
+            f"No Qdrant server answers at {self.location} ({why}): start it, or "
+            "correct QDRANT_URL; without QDRANT_URL the embedded engine is used."
+        )
+
+    def _refusal(self, status: int, reason: str) -> SearchError:
+        if status in (401, 403):
+            key = "the key in QDRANT_API_KEY" if self._api_key else "a request without a key"
+            return ServerRefused(
+                f"The Qdrant server at {self.location} refuses {key}: set QDRANT_API_KEY to "
+                "one that may do this (a read-only key to search, a full one to publish)."
+            )
+        if status == 404:
+            return CollectionGone(
+                f"The Qdrant server at {self.location} has no such collection any more."
+            )
+        kind = ServerBusy if status >= 500 or status == 429 else SearchError
+        return kind(f"The Qdrant server at {self.location} answers {reason}: its log says more.")
+
+    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
+        """Ask for something that may be asked for twice, again if the server is busy or away."""
+        for pause in PAUSES:
+            try:
+                with self._asking():
+                    return ask()
+            except (ServerBusy, ServerUnreachable) as error:
+                logger.info("waiting %g s: %s", pause, error)
+                time.sleep(pause)
+        with self._asking():
+            return ask()
 
     def names(self) -> list[str]:
         """Names of the collections that were begun by a publication, whole or not."""
@@ -192,12 +352,21 @@ class Server:
 
     def describe(self, name: str) -> Description:
         """Read a collection's metadata."""
+        return self._facts(name)[0]
+
+    def _facts(self, name: str) -> tuple[Description, float]:
+        """Read what a collection says of itself, and the mean of its backgrounds."""
         if name not in self._described:
             if not (metadata := self._metadata(name)):
                 raise CollectionGone(
                     f"The Qdrant server at {self.location} has no collection {name} any more."
                 )
-            self._described[name] = Description.from_json({"name": name, **metadata["covers"]})
+            if "exactly" in metadata:
+                exactly = json.loads(metadata["exactly"])
+                content, mean = exactly["description"], exactly["mean_background"]
+            else:  # published by an earlier version, which kept no sequences
+                content, mean = {**metadata["covers"], "rate": None}, 0.0
+            self._described[name] = Description.from_json({**content, "name": name}), mean
         return self._described[name]
 
     def build(self, description: Description, points: Points) -> None:
@@ -205,46 +374,237 @@ class Server:
         from qdrant_client import models
 
         name = description.name
-        facts = asdict(replace(description, rate=None))  # sequences aren't kept here
-        del facts["name"]
         index = {
             str: models.PayloadSchemaType.KEYWORD,
             int: models.PayloadSchemaType.INTEGER,
             bool: models.PayloadSchemaType.BOOL,
         }
+        background = np.zeros((len(points), 2), np.float32)
+        if points.sequences is not None:
+            background = points.backgrounds()
+        facts = asdict(description)
+        del facts["name"]
         self.drop(name)
+        quantized = description.points * description.dimension * 4 > QUANTIZED_BYTES
         with self._asking():
             self.client.create_collection(
                 name,
                 vectors_config=models.VectorParams(
-                    size=points.dimension, distance=models.Distance.EUCLID
+                    size=points.dimension, distance=models.Distance.EUCLID, on_disk=quantized
                 ),
-                hnsw_config=models.HnswConfigDiff(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT),
-                metadata={"covers": facts},
+                hnsw_config=models.HnswConfigDiff(m=0),  # none, or not yet
+                strict_mode_config=_strictness(description.points),
+                metadata={
+                    "covers": facts,
+                    # The same as text, since a server's JSON may round the last digit of a number.
+                    "exactly": json.dumps(
+                        {"description": facts, "mean_background": mean_background(background)}
+                    ),
+                },
+                **self._placement(),
             )
             # Before the points, so that the graph is built with the filters in mind.
             for field, kind in FIELDS.items():
                 self.client.create_payload_index(name, field, field_schema=index[kind], wait=True)
-            self.client.upload_points(
-                name,
-                (
-                    models.PointStruct(
-                        id=str(point_id(track_id)),
-                        vector=points.vectors[i].tolist(),
-                        payload=points.payload(i, description.bundle),
-                    )
-                    for i, track_id in enumerate(points.track_ids)
-                ),
-                batch_size=BATCH,
-                wait=True,
-                max_retries=3,
+
+        def point(i: int) -> models.PointStruct:
+            vector: Any = points.vectors[i].tolist()
+            payload = points.payload(i, description.bundle)
+            return models.PointStruct(
+                id=str(point_id(points.track_ids[i])), vector=vector, payload=payload
             )
 
+        starts = range(0, len(points), BATCH)
+        self._upload(name, [range(i, min(i + BATCH, len(points))) for i in starts], point)
+        if points.sequences is not None:
+            self._build_companion(description, points.track_ids, points.sequences, background)
+        if not is_exact(description.points, description.dimension):
+            self._index(description, quantized)
+
+    def _placement(self) -> dict[str, Any]:
+        """Where a collection's data lies."""
+        majority = None if self._replicas is None else self._replicas // 2 + 1
+        return {
+            "on_disk_payload": True,  # indexes of what is filtered by are in memory all the same
+            "shard_number": self._shards,
+            "replication_factor": self._replicas,
+            # More than half, so that one node that is down doesn't keep a collection from being
+            # published; what it missed is sent to it before it answers again.
+            "write_consistency_factor": majority,
+        }
+
+    def _build_companion(
+        self,
+        description: Description,
+        track_ids: Sequence[str],
+        sequences: Sequence[Frames],
+        background: Vectors,
+    ) -> None:
+        from qdrant_client import models
+
+        name = companion.companion(description.name)
+        with self._asking():
+            self.client.create_collection(
+                name,
+                vectors_config={},
+                metadata={"sequences of": description.name, "rate": description.rate},
+                **self._placement(),
+            )
+
+        def point(i: int) -> models.PointStruct:
+            payload = companion.payload(track_ids[i], sequences[i], background[i])
+            return models.PointStruct(id=str(point_id(track_ids[i])), vector={}, payload=payload)
+
+        self._upload(name, companion.batches(sequences), point)
+
+    def _upload(self, name: str, batches: list[range], point: Callable[[int], Any]) -> None:
+        """Write points, several batches at a time, each made when its turn comes."""
+        client = self._for_many(name)
+
+        def upload(batch: range) -> None:
+            made = [point(i) for i in batch]
+            self._patiently(lambda: client.upsert(name, points=made, wait=True))
+
+        with ThreadPoolExecutor(UPLOADERS) as threads:
+            for done, _ in enumerate(threads.map(upload, batches), 1):
+                if done % 100 == 0:
+                    logger.info("uploaded %d of %d batches of %s", done, len(batches), name)
+
+    def _index(self, description: Description, quantized: bool) -> None:
+        """Have the graph built, and wait for it."""
+        from qdrant_client import models
+
+        bytes_ = models.ScalarQuantizationConfig(
+            type=models.ScalarType.INT8, quantile=0.99, always_ram=True
+        )
+        self._patiently(
+            lambda: self.client.update_collection(
+                description.name,
+                hnsw_config=models.HnswConfigDiff(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT),
+                quantization_config=models.ScalarQuantization(scalar=bytes_) if quantized else None,
+            )
+        )
+        self._wait_for_index(description)
+
+    def _wait_for_index(self, description: Description) -> None:
+        from qdrant_client import models
+
+        name = description.name
+        # 100,000 x 128 took two busy cores four minutes.
+        allowed = 600 + description.points / 100
+        end, green = time.monotonic() + allowed, 0
+        # Twice, for the first may be from before the server has begun.
+        while green < 2:
+            if time.monotonic() > end:
+                raise SearchError(
+                    f"The Qdrant server at {self.location} hasn't indexed {name} after "
+                    f"{allowed:.0f} s: see in its dashboard what keeps it, and publish again."
+                )
+            time.sleep(POLL)
+            info = self._patiently(lambda: self.client.get_collection(name))
+            if info.status == models.CollectionStatus.RED:
+                raise SearchError(
+                    f"The Qdrant server at {self.location} failed to index {name} "
+                    f"({info.optimizer_status}): its log says more."
+                )
+            green = green + 1 if info.status == models.CollectionStatus.GREEN else 0
+            if info.status == models.CollectionStatus.GREY:
+                # It waits for a write after a restart, and this is one that changes nothing.
+                nothing = models.OptimizersConfigDiff()
+                with self._asking():
+                    self.client.update_collection(name, optimizers_config=nothing)
+
     def drop(self, name: str) -> None:
-        """Delete a collection."""
+        """Delete a collection, and before it what belongs to it."""
         self._described.pop(name, None)
-        with contextlib.suppress(CollectionGone), self._asking():
-            self.client.delete_collection(name)
+        for each in (companion.companion(name), name):
+            with contextlib.suppress(CollectionGone), self._asking():
+                self.client.delete_collection(each)
+
+    def save(self, name: str, directory: Path) -> None:
+        """Have the server make snapshots of a collection and its sequences, and fetch them."""
+        client = self._make_client(SNAPSHOT_TIMEOUT)
+        try:
+            for each in self._parts(name):
+                with self._asking():
+                    shards = client.collection_cluster_info(each)
+                    if len(shards.local_shards) < shards.shard_count:
+                        raise SearchError(
+                            f"The node at {self.location} has {len(shards.local_shards)} of the "
+                            f"{shards.shard_count} shards of {each}, and a snapshot is of one "
+                            "node: take the whole with `covers copy --to DIRECTORY`."
+                        )
+                    made = client.create_snapshot(each, wait=True)
+                if made is None:
+                    raise SearchError(f"The Qdrant server at {self.location} made no snapshot.")
+                try:
+                    path = directory / f"{each}.snapshot"
+                    self._download(client, each, made.name, path)
+                    if made.checksum is not None and made.checksum != _sha256(path):
+                        raise SearchError(
+                            f"The snapshot {made.name} of {each} arrived changed from "
+                            f"{self.location}: take it again."
+                        )
+                finally:  # it has served, and takes as much room as the collection
+                    with self._asking():
+                        client.delete_snapshot(each, made.name, wait=True)
+        finally:
+            client.close()
+
+    def _parts(self, name: str) -> list[str]:
+        """Name a collection, and the one of its sequences if it has any."""
+        has_sequences = self.describe(name).rate is not None
+        return [name, companion.companion(name)] if has_sequences else [name]
+
+    def _download(self, client: "QdrantClient", name: str, snapshot: str, path: Path) -> None:
+        import httpx  # which is what the client sends its requests with; it can't stream an answer
+
+        trusted: ssl.SSLContext | bool = True
+        if self._ca_cert is not None:
+            trusted = ssl.create_default_context(cafile=self._ca_cert)
+        host = client.http.client.host.rstrip("/")
+        url = f"{host}/collections/{quote(name, safe='')}/snapshots/{quote(snapshot, safe='')}"
+        try:
+            with (
+                httpx.stream(
+                    "GET",
+                    url,
+                    headers={"api-key": self._api_key} if self._api_key else None,
+                    timeout=SNAPSHOT_TIMEOUT,
+                    verify=trusted,
+                ) as answer,
+                path.open("wb") as file,
+            ):
+                if answer.status_code != 200:
+                    reason = f"{answer.status_code} ({answer.reason_phrase})"
+                    raise self._refusal(answer.status_code, reason)
+                for part in answer.iter_bytes():
+                    file.write(part)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def load(self, name: str, directory: Path) -> None:
+        """Send the server what `save` fetched, which makes the collections that it is of."""
+        from qdrant_client import models
+
+        self.drop(name)
+        client = self._make_client(SNAPSHOT_TIMEOUT)
+        try:
+            # The collection itself first: by it, the next publication finds what was begun.
+            for each in (name, companion.companion(name)):
+                path = directory / f"{each}.snapshot"
+                if not path.exists():
+                    continue  # it had no sequences
+                with self._asking(), path.open("rb") as file:
+                    client.http.snapshots_api.recover_from_uploaded_snapshot(
+                        each,
+                        wait=True,
+                        priority=models.SnapshotPriority.SNAPSHOT,
+                        checksum=_sha256(path),
+                        snapshot=file,
+                    )
+        finally:
+            client.close()
 
     def open(self, name: str | None = None) -> "ServerCollection":
         """Open a collection by its name, by default the one that the alias points to."""
@@ -254,27 +614,62 @@ class Server:
                 f"There is no collection {ALIAS!r} on the Qdrant server at {self.location} yet: "
                 "make one with `covers pipeline --data DIR`."
             )
-        return ServerCollection(self, self.describe(name))
+        return ServerCollection(self, *self._facts(name))
 
 
 class ServerCollection:
     """A collection on a server; see `search.collection.Collection`."""
 
-    #: A server has no place for arrays that are no vectors, so what is published here is without.
-    sequences = None
-
-    def __init__(self, server: Server, description: Description) -> None:
+    def __init__(self, server: Server, description: Description, mean_background: float) -> None:
         from qdrant_client import models
 
         self.description = description
         self._server = server
         exact = is_exact(description.points, description.dimension)
-        self._params = models.SearchParams(exact=exact, hnsw_ef=None if exact else HNSW_EF)
+        # It says nothing to a collection that isn't quantized.
+        again = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+        self._params = (
+            models.SearchParams(exact=True)
+            if exact
+            else models.SearchParams(hnsw_ef=HNSW_EF, quantization=again)
+        )
+        self.sequences: companion.ServerSequences | None = None
+        if description.rate is not None:
+            self.sequences = companion.ServerSequences(
+                description.rate,
+                mean_background,
+                self._retrieve_sequences,
+                lambda: self._count(companion.companion(description.name)),
+                self._without_sequence,
+            )
+
+    def _retrieve_sequences(self, ids: list[str], fields: list[str]) -> dict[str, Payload]:
+        name = companion.companion(self.description.name)
+        try:
+            with self._server._asking():
+                records = self._server.client.retrieve(name, ids=ids, with_payload=fields)
+        except CollectionGone:
+            if not self._server._metadata(self.description.name):
+                raise  # both were pruned
+            raise self._damaged("isn't there") from None
+        return {str(record.id): record.payload or {} for record in records}
+
+    def _without_sequence(self, track_id: str) -> DamagedCollection:
+        return self._damaged(f"has no sequence of {track_id}")
+
+    def _damaged(self, how: str) -> DamagedCollection:
+        return DamagedCollection(
+            f"The collection {companion.companion(self.description.name)} on the Qdrant server at "
+            f"{self._server.location} {how}: publish again, or go back with `covers rollback`."
+        )
 
     def count(self) -> int:
         """Count the points."""
+        return self._count(self.description.name)
+
+    def _count(self, name: str) -> int:
         with self._server._asking():
-            return self._server.client.count(self.description.name, exact=True).count
+            return self._server.client.count(name, exact=True).count
 
     def performances(self, track_ids: Sequence[str]) -> list[Stored | None]:
         """Retrieve points by their ids, a batch a request."""
@@ -310,16 +705,20 @@ class ServerCollection:
             )
             for vector in vectors.tolist()
         ]
+        name, many = self.description.name, len(requests) >= GRPC_QUERIES
+        client = self._server._for_many(name) if many else self._server.client
         with self._server._asking():
             answers = [
                 answer
                 for start in range(0, len(requests), BATCH)
-                for answer in self._server.client.query_batch_points(
-                    self.description.name, requests[start : start + BATCH]
-                )
+                for answer in client.query_batch_points(name, requests[start : start + BATCH])
             ]
+        # A distance is a float32, of which JSON has only the digits that tell it from others.
         return [
-            [Candidate(point.score, point.payload or {}) for point in answer.points]
+            [
+                Candidate(float(np.float32(point.score)), point.payload or {})
+                for point in answer.points
+            ]
             for answer in answers
         ]
 
@@ -365,6 +764,25 @@ def _condition(condition: Condition) -> Any:
         for value in condition.values
     ]
     return models.Filter(should=either)
+
+
+def _strictness(points: int) -> Any:
+    """Keep other clients of the server from questions that would hold it up; ours are none."""
+    from qdrant_client import models
+
+    return models.StrictModeConfig(
+        enabled=True,
+        # A search of ours asks for all there is, where ties or `leave_out_same_work` want it.
+        max_query_limit=max(10_000, points),
+        # Every field of ours is indexed.
+        unindexed_filtering_retrieve=False,
+        unindexed_filtering_update=False,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: Any) -> str:

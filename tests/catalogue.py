@@ -16,6 +16,8 @@ from search.embedded import Embedded
 #: Kept from before any test changes the environment.
 QDRANT_URL = os.environ.get("QDRANT_URL")
 QDRANT_API_KEY = os.environ.get("QDRANT_API_KEY")
+QDRANT_GRPC_PORT = int(os.environ.get("QDRANT_GRPC_PORT") or 6334) or None
+QDRANT_CA_CERT = os.environ.get("QDRANT_CA_CERT") and Path(os.environ["QDRANT_CA_CERT"])
 
 #: Where the same tests run: in process, through the real client, and on a real server.
 ENGINES = ["embedded", "stub", pytest.param("server", marks=pytest.mark.server)]
@@ -99,10 +101,12 @@ def engine_of_kind(kind: str, directory: Path):
         pytest.skip("NOT TESTED against a Qdrant server: set QDRANT_URL to an empty one")
     # There is one server for all tests, and several processes that test.
     with FileLock(Path(tempfile.gettempdir()) / "covers-tests-server.lock"):
-        engine = Server(QDRANT_URL, QDRANT_API_KEY, lock)
+        engine = Server(
+            QDRANT_URL, QDRANT_API_KEY, lock, grpc_port=QDRANT_GRPC_PORT, ca_cert=QDRANT_CA_CERT
+        )
         if engine.names():
             pytest.fail(f"{engine.location} holds collections, and these tests would drop them")
         yield engine
         for name in engine.names():
             engine.drop(name)
-        engine.client.close()
+        engine.close()

@@ -46,7 +46,8 @@ def test_help_says_what_each_command_does(covers):
     code, out, _ = covers("--help")
     assert code == 0
     for command in ("pipeline", "aggregate", "train", "embed", "evaluate", "cluster", "compare",
-                    "similar", "works", "distance", "status", "rollback", "serve"):  # fmt: skip
+                    "similar", "works", "distance", "status", "rollback", "serve",
+                    "copy", "snapshot", "restore"):  # fmt: skip
         assert command in out
 
 
@@ -112,6 +113,23 @@ def test_works_and_distance_and_status(covers, home):
     assert float(out) == 14
     _, out, _ = covers("status", "--home", home, "--json")
     assert json.loads(out)["current"]["points"] == 5
+
+
+def test_a_collection_is_copied_kept_and_restored(covers, home, tmp_path):
+    asked = ("similar", "P_0", "--json")
+    expected = covers(*asked, "--home", home)
+    code, copied, _ = covers("copy", "--to", tmp_path / "elsewhere", "--home", home)
+    assert code == 0
+    assert copied.startswith("collection: covers-line-")
+    assert covers(*asked, "--home", tmp_path / "elsewhere") == expected
+    code, kept, _ = covers("snapshot", "--home", home, "--json")
+    assert code == 0
+    place = Path(json.loads(kept)["snapshot"])
+    assert place.parent == home / "snapshots"
+    code, restored, _ = covers("restore", place, "--home", tmp_path / "third")
+    assert (code, restored) == (0, copied)
+    assert covers(*asked, "--home", tmp_path / "third") == expected
+    assert covers("copy", "--to", "s3://x", "--home", home)[0] == 1
 
 
 def test_rollback_serves_the_previous_collection_again(covers, home):

@@ -1,16 +1,19 @@
 """What the environment says."""
 
+import os
 from pathlib import Path
 
 import pytest
+from certificates import make_certificate
 
 from search import settings
 
 
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch):
-    for name in ("COVERS_HOME", "XDG_DATA_HOME", "QDRANT_URL", "QDRANT_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+    for name in os.environ:
+        if name.startswith("QDRANT_") or name in ("COVERS_HOME", "XDG_DATA_HOME"):
+            monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", "/home/somebody")
 
 
@@ -68,3 +71,55 @@ def test_a_key_that_no_header_carries_is_refused_unseen(monkeypatch, key):
     with pytest.raises(ValueError, match="a character that a header can't carry") as raised:
         settings.read()
     assert key not in str(raised.value)
+
+
+def test_how_a_server_is_used_can_be_said(monkeypatch, tmp_path):
+    read = settings.read()
+    assert (read.qdrant_grpc_port, read.qdrant_ca_cert) == (6334, None)
+    assert (read.qdrant_shards, read.qdrant_replicas) == (None, None)
+    _, certificate = make_certificate()
+    (tmp_path / "ca.pem").write_bytes(certificate)
+    for name, value in {
+        "QDRANT_URL": "https://qdrant.example:6333",
+        "QDRANT_GRPC_PORT": "16334",
+        "QDRANT_CA_CERT": str(tmp_path / "ca.pem"),
+        "QDRANT_SHARDS": "6",
+        "QDRANT_REPLICAS": " 2 ",
+    }.items():
+        monkeypatch.setenv(name, value)
+    read = settings.read()
+    assert (read.qdrant_grpc_port, read.qdrant_ca_cert) == (16334, tmp_path / "ca.pem")
+    assert (read.qdrant_shards, read.qdrant_replicas) == (6, 2)
+    monkeypatch.setenv("QDRANT_GRPC_PORT", "0")
+    assert settings.read().qdrant_grpc_port is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "lowest", "highest"),
+    [
+        ("QDRANT_GRPC_PORT", "65536", 0, 65535),
+        ("QDRANT_GRPC_PORT", "grpc", 0, 65535),
+        ("QDRANT_SHARDS", "0", 1, 1024),
+        ("QDRANT_REPLICAS", "-1", 1, 64),
+        ("QDRANT_REPLICAS", "1.5", 1, 64),
+    ],
+)
+def test_a_number_out_of_range_is_named(monkeypatch, name, value, lowest, highest):
+    monkeypatch.setenv(name, value)
+    words = f"{name} is '{value}', where it must be a whole number from {lowest} to {highest}"
+    with pytest.raises(ValueError, match=words):
+        settings.read()
+
+
+def test_a_certificate_that_cannot_be_used_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("QDRANT_CA_CERT", str(tmp_path / "ca.pem"))
+    with pytest.raises(
+        ValueError, match=r"QDRANT_CA_CERT is .*ca\.pem, which can't be read as PEM"
+    ):
+        settings.read()
+    (tmp_path / "ca.pem").write_text("no certificate")
+    with pytest.raises(ValueError, match="can't be read as PEM"):
+        settings.read()
+    monkeypatch.setenv("QDRANT_URL", "http://qdrant.example:6333")
+    with pytest.raises(ValueError, match="QDRANT_URL is no https address, so nothing would be"):
+        settings.read()

@@ -5,10 +5,14 @@ test_publish.py, marked `server`.
 """
 
 import socket
+import ssl
+import traceback
 
 import pytest
 from catalogue import make_points
-from contract_stub import ContractStub
+from certificates import make_certificate
+from contract_stub import BusyError, ContractStub
+from grpc_stub import GrpcStub
 
 import search
 from search import (
@@ -21,7 +25,7 @@ from search import (
     publish,
 )
 from search.fields import FIELDS
-from search.server import ALIAS, Server
+from search.server import ALIAS, PAUSES, Server
 
 KEY, READ_ONLY = "full-s3cret", "read-0nly-s3cret"
 
@@ -50,7 +54,7 @@ def asked(stub: ContractStub, method: str, ending: str) -> list:
 
 def test_points_go_up_in_batches_that_are_waited_for_and_are_counted_exactly(stub, server):
     publish(make_points(1100), "b", server)
-    assert [len(body["points"]) for body in asked(stub, "PUT", "/points")] == [512, 512, 76]
+    assert sorted(len(body["points"]) for body in asked(stub, "PUT", "/points")) == [76, 512, 512]
     # That each of them says wait=true is asserted by the stub.
     assert asked(stub, "POST", "/count") == [{"exact": True}]
     assert len(Searcher(server).similar("P_1", 2000)) == 1099
@@ -61,7 +65,6 @@ def test_a_collection_has_one_unnamed_euclidean_vector_and_an_index_on_each_fiel
     (made,) = asked(stub, "PUT", f"/collections/{name}")
     assert made["vectors"]["size"] == 4
     assert made["vectors"]["distance"] == "Euclid"
-    assert {"m", "ef_construct"} <= set(made["hnsw_config"])
     indexed = {body["field_name"]: body["field_schema"] for body in asked(stub, "PUT", "/index")}
     kinds = {str: "keyword", int: "integer", bool: "bool"}
     assert indexed == {field: kinds[kind] for field, kind in FIELDS.items()}
@@ -146,25 +149,32 @@ def test_a_server_that_goes_away_and_comes_back_is_found_again(stub, server):
     assert searcher.similar("P_1") == answer
 
 
-@pytest.mark.filterwarnings("ignore:Batch upload failed")
-def test_an_upload_is_tried_again_and_one_that_fails_for_good_is_not_published(
+def test_an_upload_is_tried_again_later_and_one_that_fails_for_good_is_not_published(
     stub, server, monkeypatch
 ):
     old = publish(make_points(12), "b", server)
+    slept = []
+    monkeypatch.setattr("search.server.time.sleep", slept.append)
     route = stub.route
-    fail = {"times": 2}
+    fail = {"times": 2, "why": BusyError("the disk is slow")}
 
     def falter(method, path, body, query):
         if path.endswith("/points") and method == "PUT" and fail["times"]:
             fail["times"] -= 1
-            raise ValueError("the disk is slow")
+            raise fail["why"]
         return route(method, path, body, query)
 
     monkeypatch.setattr(stub, "route", falter)
     assert publish(make_points(13), "b", server).points == 13
+    assert slept == [0.5, 1.0]
     fail["times"] = 99
-    with pytest.raises(SearchError, match=r"answers 400 \(the disk is slow\)"):
+    with pytest.raises(SearchError, match=r"answers 503 \(the disk is slow\)"):
         publish(make_points(14), "b", server)
+    assert slept[2:] == list(PAUSES)
+    fail["why"] = ValueError("such points can't be")
+    with pytest.raises(SearchError, match=r"answers 400 \(such points can't be\)"):
+        publish(make_points(14), "b", server)
+    assert len(slept) == 2 + len(PAUSES)  # asking again wouldn't help
     assert server.history()[1:] == [old.name]
     assert len(Searcher(server).similar("P_1", 100)) == 12
 
@@ -238,3 +248,59 @@ def test_the_environment_selects_the_server(stub, monkeypatch, tmp_path):
     assert len(search.similar("P_1", 100)) == 11
     with pytest.raises(PublishError, match="no earlier collection"):
         search.rollback(search.connect())
+
+
+@pytest.fixture
+def certified(tmp_path):
+    """A server with a certificate that only `ca.pem` vouches for."""
+    key, certificate = make_certificate()
+    (tmp_path / "ca.pem").write_bytes(certificate)
+    (tmp_path / "key.pem").write_bytes(key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
+    stub = ContractStub(KEY, READ_ONLY, tls=context)
+    stub.http.handle_error = lambda *args: None  # that a client hangs up is the test
+    grpc = GrpcStub(stub, KEY, (key, certificate))
+    yield stub, grpc
+    grpc.close()
+    stub.close()
+
+
+def test_an_own_authority_vouches_for_the_server_on_both_its_ports(
+    certified, monkeypatch, tmp_path
+):
+    stub, grpc = certified
+    monkeypatch.setenv("COVERS_HOME", str(tmp_path))
+    monkeypatch.setenv("QDRANT_URL", stub.url)
+    monkeypatch.setenv("QDRANT_API_KEY", KEY)
+    monkeypatch.setenv("QDRANT_GRPC_PORT", str(grpc.port))
+    stranger = search.connect()
+    with pytest.raises(ServerUnreachable, match=r"doesn't trust .* set QDRANT_CA_CERT") as raised:
+        publish(make_points(12), "b", stranger)
+    assert "s3cret" not in str(raised.value)
+    assert stub.requests == []  # and so the key wasn't sent
+    monkeypatch.setenv("QDRANT_CA_CERT", str(tmp_path / "ca.pem"))
+    server = search.connect()
+    publish(make_points(12), "b", server)
+    assert grpc.calls == ["CollectionExists", "Upsert"]
+    assert len(Searcher(server).similar("P_1", 20)) == 11
+    server.close()
+    stranger.close()
+
+
+def test_no_secret_is_shown_whatever_is_printed(stub, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("search.server.time.sleep", lambda seconds: None)
+    url = stub.url.replace("http://", "http://user:pass-s3cret@")
+    server = Server(url, READ_ONLY, tmp_path / "publish.lock", grpc_port=9)
+    with caplog.at_level("DEBUG"):
+        for ask in (
+            lambda: publish(make_points(12), "b", server),
+            lambda: server._upload("covers-x", [range(1)], lambda i: {}),
+            lambda: Searcher(server).similar("P_1"),
+        ):
+            with pytest.raises((SearchError, ValueError)) as raised:
+                ask()
+            assert "s3cret" not in "".join(traceback.format_exception(raised.value))
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("search")]
+    assert "s3cret" not in f"{server!r} {server.location} {ours}"
+    server.close()

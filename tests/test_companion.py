@@ -1,0 +1,198 @@
+"""Sequences on a server: the same answers as in process, from a collection beside the first."""
+
+import numpy as np
+import pytest
+from catalogue import ENGINES, engine_of_kind, in_memory, make_points
+from contract_stub import ContractStub
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from test_judging import CALIBRATED
+from test_reranking import EMPTY, POINTS, RATE, SEQUENCE, SHORT
+
+import search
+from search import DamagedCollection, PublishError, Searcher, companion, publish, rollback
+from search.embedded import Embedded
+from search.server import Server
+
+SERVERS = ENGINES[1:]
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    with in_memory() as directory:
+        engine = Embedded(directory / "qdrant")
+        publish(CALIBRATED, "b", engine)
+        yield engine
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request):
+    with in_memory() as directory, engine_of_kind(request.param, directory) as engine:
+        publish(CALIBRATED, "b", engine)
+        yield engine
+
+
+@pytest.fixture
+def stub():
+    stub = ContractStub("full", "read-only")
+    yield stub
+    stub.close()
+
+
+@pytest.fixture
+def own(stub, tmp_path):
+    engine = Server(stub.url, "full", tmp_path / "publish.lock")
+    yield engine
+    engine.close()
+
+
+def collections(stub: ContractStub) -> list[str]:
+    return sorted(found.name for found in stub.local.get_collections().collections)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda searcher: searcher.similar("P_0", 39, rerank=True),
+        lambda searcher: searcher.similar("P_13", 5, rerank=True, where={"subset": "benchmark"}),
+        lambda searcher: searcher.similar("P_0", 39),
+        lambda searcher: searcher.identify("P_9"),
+        lambda searcher: searcher.identify(EMPTY),
+        lambda searcher: searcher.same_work("P_0", "P_1"),
+        lambda searcher: searcher.same_work("P_0", SHORT),
+        lambda searcher: searcher.duplicates(least=0.01),
+    ],
+)  # fmt: skip
+def test_a_server_answers_what_the_embedded_engine_answers(embedded, server, ask):
+    assert ask(Searcher(server)) == ask(Searcher(embedded))
+
+
+def test_sequences_and_backgrounds_are_the_same_numbers(embedded, server):
+    here, there = embedded.open(), server.open()
+    track_ids = [*CALIBRATED.track_ids, "P_1"]
+    assert here.description.rate == there.description.rate == there.sequences.rate == RATE
+    assert here.sequences.count() == there.sequences.count() == 40
+    assert here.sequences.mean_background == there.sequences.mean_background
+    np.testing.assert_array_equal(
+        here.sequences.backgrounds(track_ids), there.sequences.backgrounds(track_ids)
+    )
+    for one, other in zip(here.sequences.of(track_ids), there.sequences.of(track_ids), strict=True):
+        assert one.dtype == other.dtype == np.float16
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_describes_a_collection_is_the_same_on_both_engines(embedded, server):
+    here, there = embedded.open().description, server.open().description
+    assert {**vars(here), "created": None} == {**vars(there), "created": None}
+
+
+def test_the_companion_is_none_of_the_collections_and_goes_with_its_own(server):
+    name = server.open().description.name
+    assert server.names() == server.history() == [name]
+    assert search.publishing.status(server).previous == ()
+    info = server.client.get_collection(companion.companion(name))
+    assert info.points_count == 40
+    assert not info.config.params.vectors
+    assert info.config.params.on_disk_payload in (True, None)  # local mode knows none
+
+
+def test_re_ranking_takes_one_request_and_a_read_only_key(stub, own, tmp_path):
+    name = publish(POINTS, "b", own).name
+    reader = Server(stub.url, "read-only", tmp_path / "publish.lock")
+    searcher = Searcher(reader)
+    stub.requests.clear()
+    assert len(searcher.similar("P_0", 39, rerank=True)) == 39
+    beside = f"/collections/{companion.companion(name)}/points"
+    asked = [body for _, target, body in stub.requests if target.startswith(beside)]
+    assert [len(body["ids"]) for body in asked] == [40]
+    reader.close()
+
+
+def test_backgrounds_alone_come_without_sequences(stub, own):
+    publish(POINTS, "b", own)
+    sequences = own.open().sequences
+    stub.requests.clear()
+    assert sequences.backgrounds(["P_1", "P_2"]).shape == (2, 2)
+    (request,) = stub.requests
+    assert request[2]["with_payload"] == ["background"]
+
+
+def test_only_so_many_sequences_are_kept(own, monkeypatch):
+    monkeypatch.setattr(companion, "KEPT", 2)
+    monkeypatch.setattr(companion, "BATCH", 3)
+    publish(POINTS, "b", own)
+    sequences = own.open().sequences
+    for names in (["P_1", "P_2", "P_3", "P_4", "P_1"], ["P_2", "P_1"], ["P_3"]):
+        for found, name in zip(sequences.of(names), names, strict=True):
+            np.testing.assert_array_equal(found, SEQUENCE[name])
+        assert len(sequences._kept) <= 2
+
+
+def test_both_are_pruned_and_rolled_back_together(stub, own):
+    first = publish(POINTS, "a", own).name
+    before = Searcher(own).similar("P_0", rerank=True)
+    second = publish(make_points(12), "b", own).name
+    assert collections(stub) == sorted([first, companion.companion(first), second])
+    rollback(own)
+    assert Searcher(own).similar("P_0", rerank=True) == before
+    publish(make_points(12), "b", own, keep=1)
+    assert collections(stub) == [second]
+
+
+def test_a_companion_that_lacks_a_sequence_is_not_published(stub, own, monkeypatch):
+    monkeypatch.setattr("search.companion.batches", lambda sequences: [range(3, len(sequences))])
+    with pytest.raises(PublishError, match="it holds 37 sequences and not 40"):
+        publish(POINTS, "b", own)
+    assert own.history() == collections(stub) == []
+
+
+def test_a_sequence_that_is_lost_later_is_told_and_published_anew(stub, own):
+    name = publish(POINTS, "b", own).name
+    beside = companion.companion(name)
+    records, _ = stub.local.scroll(beside, limit=1)
+    stub.local.delete(beside, [records[0].id])
+    lost = records[0].payload["track_id"]
+    with pytest.raises(DamagedCollection, match=f"{beside} on .* has no sequence of {lost}: publi"):
+        Searcher(own).similar(lost, rerank=True)
+    assert publish(POINTS, "b", own).name == name
+    assert Searcher(own).similar(lost, rerank=False)
+    assert own.open().sequences.count() == 40
+
+
+def test_a_companion_that_is_gone_is_told_and_not_taken_for_pruning(stub, own):
+    name = publish(POINTS, "b", own).name
+    stub.local.delete_collection(companion.companion(name))
+    with pytest.raises(DamagedCollection, match=f"{companion.companion(name)} on .* isn't there"):
+        Searcher(own).similar("P_0", rerank=True)
+    assert len(Searcher(own).similar("P_0", 39)) == 39
+    publish(POINTS, "b", own)
+    assert len(Searcher(own).similar("P_0", 39, rerank=True)) == 39
+
+
+def test_a_collection_of_an_earlier_version_is_searched_without_sequences(stub, own):
+    points = make_points(12)
+    facts = points.describe("b")
+    publish(points, "b", own)
+    kept = stub.local.get_collection(facts.name).config.metadata
+    stub.local.update_collection(facts.name, metadata={**kept, "exactly": None})
+    again = Server(stub.url, "full", own.lock)
+    assert again.describe(facts.name).points == 12
+    assert len(Searcher(again).similar("P_1", 20)) == 11
+    again.close()
+
+
+@given(arrays(np.float16, st.tuples(st.integers(0, 9), st.just(2), st.just(12))))
+def test_a_sequence_is_written_as_text_without_a_loss(sequence):
+    np.testing.assert_array_equal(companion.unpack(companion.pack(sequence)), sequence)
+
+
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=300))
+def test_batches_hold_every_sequence_once_and_are_no_larger_than_need_be(lengths):
+    sequences = [np.broadcast_to(np.float16(0), (length, 2, 12)) for length in lengths]
+    found = companion.batches(sequences)
+    assert [i for batch in found for i in batch] == list(range(len(lengths)))
+    for batch in found:
+        size = sum(len(companion.pack(sequences[i])) for i in batch)
+        assert 1 <= len(batch) <= companion.BATCH
+        assert size <= companion.BATCH_BYTES or len(batch) == 1

@@ -1,0 +1,129 @@
+"""Copying: a collection moves between engines and nothing of it changes."""
+
+import numpy as np
+import pytest
+from catalogue import ENGINES, engine_of_kind, in_memory, make_points
+from qdrant_client import models
+from test_judging import CALIBRATED
+
+import search
+from search import NoCollection, Points, PublishError, Searcher, copy, publish
+from search.copying import take_out
+from search.embedded import Embedded
+
+#: Components that no decimal fraction is exactly.
+FRACTIONS = Points(
+    CALIBRATED.track_ids,
+    CALIBRATED.vectors + np.random.default_rng(1).normal(size=CALIBRATED.vectors.shape),
+    CALIBRATED.payloads,
+    CALIBRATED.sequences,
+    CALIBRATED.rate,
+    CALIBRATED.calibration,
+)
+
+
+@pytest.fixture(params=ENGINES[1:])
+def server(request):
+    with in_memory() as directory, engine_of_kind(request.param, directory) as engine:
+        yield engine
+
+
+@pytest.fixture
+def make_embedded():
+    with in_memory() as directory:
+        yield lambda name: Embedded(directory / name / "qdrant")
+
+
+def content(engine) -> dict:
+    """All that a collection holds, by track id."""
+    collection = engine.open()
+    held = {stored.payload["track_id"]: stored for stored in collection.everything()}
+    track_ids = sorted(held)
+    sequences = collection.sequences
+    return {
+        "description": collection.description,
+        "payloads": [held[track_id].payload for track_id in track_ids],
+        "vectors": np.stack([held[track_id].vector for track_id in track_ids]).tobytes(),
+        "sequences": sequences and [each.tobytes() for each in sequences.of(track_ids)],
+        "backgrounds": sequences and sequences.backgrounds(track_ids).tobytes(),
+        "mean background": sequences and sequences.mean_background,
+    }
+
+
+@pytest.mark.parametrize("points", [FRACTIONS, make_points(1100)], ids=["sequences", "plain"])
+def test_there_and_back_every_point_is_what_it_was(server, make_embedded, points, monkeypatch):
+    here, back = make_embedded("here"), make_embedded("back")
+    publish(points, "b", here)
+    # What was measured once is copied.
+    monkeypatch.setattr("search.collection.backgrounds", None)
+    monkeypatch.setattr("search.collection.usual_distances", None)
+    assert copy(here, server) == copy(server, back) == here.open().description
+    assert content(here) == content(server) == content(back)
+    queries = points.track_ids[:3]
+    assert Searcher(here).similar_many(queries) == Searcher(back).similar_many(queries)
+
+
+def test_what_is_copied_is_published(server, make_embedded):
+    here = make_embedded("here")
+    publish(make_points(12, seed=1), "old", server)
+    publish(make_points(16, seed=2), "new", here)
+    copied = copy(here, server)
+    assert search.publishing.status(server).current == copied
+    assert len(Searcher(server).similar("P_1", 100)) == 15
+    assert search.rollback(server).bundle == "old"
+    server.build = None
+    assert copy(server, server).bundle == "old"  # it stands, and whole
+
+
+def test_the_same_content_published_later_is_found_standing(server, make_embedded):
+    here = make_embedded("here")
+    publish(FRACTIONS, "b", here)
+    copied = copy(here, server)
+    server.build = None
+    assert publish(FRACTIONS, "b", server) == copied
+
+
+def test_every_performance_is_compared_before_searchers_see_it(server, make_embedded):
+    here = make_embedded("here")
+    first = publish(make_points(12, seed=1), "good", server)
+    publish(make_points(300, seed=2), "b", here)
+    points = take_out(here.open())
+    bent = points.vectors.copy()
+    bent[151, 0] += 1e-6  # which a sample of 64 would pass over
+    build = server.build
+    server.build = lambda description, points: build(
+        description, Points(points.track_ids, bent, points.payloads, usual=points.usual)
+    )
+    with pytest.raises(PublishError, match=f"{points.track_ids[151]} doesn't read back as it was"):
+        copy(here, server)
+    assert server.history() == [first.name]
+
+
+def test_a_background_that_differs_is_found(server, make_embedded):
+    here = make_embedded("here")
+    publish(CALIBRATED, "b", here)
+    copy(here, server)
+    name = server.open().description.name
+    records, _ = server.client.scroll(f"{name}-sequences", limit=1, with_payload=True)
+    payload = {**records[0].payload, "background": [0.0, 1.0]}
+    point = models.PointStruct(id=records[0].id, vector={}, payload=payload)
+    server.client.upsert(f"{name}-sequences", [point], wait=True)
+    changed = content(server)["backgrounds"]
+    copy(here, server)
+    assert content(server)["backgrounds"] != changed
+    assert content(server)["backgrounds"] == content(here)["backgrounds"]
+
+
+def test_nothing_to_copy_says_so(server, make_embedded):
+    with pytest.raises(NoCollection, match="no collection"):
+        copy(make_embedded("here"), server)
+
+
+def test_a_place_is_a_url_or_a_workspace(monkeypatch, tmp_path):
+    monkeypatch.setenv("COVERS_HOME", str(tmp_path))
+    monkeypatch.setenv("QDRANT_URL", "http://one.example")
+    assert search.connect_to("https://two.example:6333").location == "https://two.example:6333"
+    there = search.connect_to(str(tmp_path / "there"))
+    assert there.location == str(tmp_path / "there" / "qdrant")
+    with pytest.raises(ValueError, match=r"'s3://bucket' is no place for a collection"):
+        search.connect_to("s3://bucket")

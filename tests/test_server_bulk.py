@@ -1,0 +1,267 @@
+"""Many vectors on a server: by gRPC where it answers, several at a time, and indexed at the end."""
+
+import json
+import logging
+import socket
+
+import numpy as np
+import pytest
+from catalogue import ENGINES, engine_of_kind, in_memory, make_points, ranking, vector_of
+from contract_stub import ContractStub
+from grpc_stub import GrpcStub
+from qdrant_client import models
+from test_reranking import POINTS
+from test_server import asked
+
+from search import Points, Searcher, SearchError, ServerRefused, publish
+from search.fields import FIELDS
+from search.server import HNSW_EF, Server
+
+
+@pytest.fixture
+def stub():
+    stub = ContractStub("s3cret")
+    yield stub
+    stub.close()
+
+
+@pytest.fixture
+def grpc(stub):
+    grpc = GrpcStub(stub, "s3cret")
+    yield grpc
+    grpc.close()
+
+
+@pytest.fixture
+def make_server(stub, tmp_path):
+    made = []
+
+    def make(key="s3cret", **settings) -> Server:
+        made.append(Server(stub.url, key, tmp_path / "publish.lock", **settings))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.close()
+
+
+def test_uploads_and_batches_of_queries_go_by_grpc_and_the_rest_by_http(stub, grpc, make_server):
+    server, plain = make_server(grpc_port=grpc.port), make_server()
+    publish(POINTS, "b", server)
+    assert asked(stub, "PUT", "/points") == []
+    assert grpc.calls == ["CollectionExists", "Upsert", "Upsert"]  # the points, the sequences
+    where = {"year": (1955, 1985), "instrumental": [True, False], "subset": "benchmark"}
+    few, many = POINTS.track_ids[:31], POINTS.track_ids[:32]
+    assert Searcher(server).similar_many(few) == Searcher(plain).similar_many(few)
+    assert "QueryBatch" not in grpc.calls
+    for conditions in (None, where):
+        found = Searcher(server).similar_many(many, 5, where=conditions)
+        assert found == Searcher(plain).similar_many(many, 5, where=conditions)
+    assert "QueryBatch" in grpc.calls
+    assert Searcher(server).similar("P_0", rerank=True) == Searcher(plain).similar(
+        "P_0", rerank=True
+    )
+
+
+def test_without_grpc_vectors_travel_as_json_and_the_log_says_so(stub, make_server, caplog):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = make_server(grpc_port=port)
+    with caplog.at_level(logging.INFO, "search.server"):
+        publish(make_points(40), "b", server)
+        Searcher(server).similar_many([f"P_{i}" for i in range(40)])
+    said = f"port {port} of 127.0.0.1 doesn't answer as its gRPC port (unavailable)"
+    assert [said in message for message in caplog.messages].count(True) == 1
+    assert len(asked(stub, "PUT", "/points")) == 1
+
+
+def test_a_grpc_port_of_another_server_is_not_used(grpc, stub, make_server, caplog, tmp_path):
+    other = ContractStub()
+    server = Server(other.url, None, tmp_path / "publish.lock", grpc_port=grpc.port)
+    grpc.key = None
+    with caplog.at_level(logging.INFO, "search.server"):
+        publish(make_points(12), "b", server)
+    assert "(it has no covers-b-" in caplog.text
+    assert grpc.calls == ["CollectionExists"]
+    assert len(Searcher(server).similar("P_1", 20)) == 11
+    server.close()
+    other.close()
+
+
+def test_an_upload_by_grpc_is_tried_again_and_its_failures_are_sentences(
+    stub, grpc, make_server, monkeypatch
+):
+    slept = []
+    monkeypatch.setattr("search.server.time.sleep", slept.append)
+    server = make_server(grpc_port=grpc.port)
+    grpc.fail_next = 2
+    publish(make_points(12), "b", server)
+    assert slept == [0.5, 1.0]
+    grpc.fail_next = 99
+    with pytest.raises(SearchError, match=f"No Qdrant server answers at {stub.url} \\(not now\\)"):
+        publish(make_points(13), "b", server)
+    grpc.key = "another"
+    with pytest.raises(ServerRefused, match="refuses the key in QDRANT_API_KEY") as raised:
+        Searcher(server).similar_many([f"P_{i % 12}" for i in range(32)])
+    assert "s3cret" not in f"{raised.value} {raised.value.__cause__}"
+
+
+def made(stub: ContractStub, name: str) -> models.CreateCollection:
+    (body,) = asked(stub, "PUT", f"/collections/{name}")
+    return models.CreateCollection.model_validate(body)
+
+
+def test_a_small_collection_is_exact_and_has_no_graph(stub, make_server):
+    name = publish(make_points(12), "b", make_server()).name
+    assert made(stub, name).hnsw_config.m == 0
+    assert not [body for body in asked(stub, "PATCH", name) if "hnsw_config" in body]
+    Searcher(make_server()).similar("P_1")
+    (query,) = asked(stub, "POST", "/query/batch")[-1]["searches"]
+    assert query["params"] == {"exact": True}
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Everything is too large to be exact, and indexed soon."""
+    monkeypatch.setattr("search.collection.EXACT_BYTES", 0)
+    monkeypatch.setattr("search.server.POLL", 0.001)
+
+
+def test_a_larger_one_gets_its_graph_when_all_points_are_there(stub, make_server, large):
+    name = publish(make_points(1100), "b", make_server()).name
+    assert made(stub, name).hnsw_config.m == 0
+    steps = [
+        (method, target.split("?")[0].removeprefix(f"/collections/{name}"))
+        for method, target, body in stub.requests
+        if method == "PUT" or (method == "PATCH" and "hnsw_config" in body)
+    ]
+    assert steps[-1] == ("PATCH", "")
+    (body,) = [body for body in asked(stub, "PATCH", name) if "hnsw_config" in body]
+    change = models.UpdateCollection.model_validate(body)
+    assert (change.hnsw_config.m, change.hnsw_config.ef_construct) == (24, 200)
+    assert change.quantization_config is None
+    Searcher(make_server()).similar("P_1")
+    (query,) = asked(stub, "POST", "/query/batch")[-1]["searches"]
+    assert query["params"] == {
+        "hnsw_ef": HNSW_EF,
+        "quantization": {"rescore": True, "oversampling": 4.0},
+    }
+
+
+def test_a_very_large_one_keeps_a_byte_a_component_in_memory(stub, make_server, large, monkeypatch):
+    monkeypatch.setattr("search.server.QUANTIZED_BYTES", 0)
+    name = publish(make_points(12), "b", make_server()).name
+    assert made(stub, name).vectors.on_disk is True
+    (body,) = [body for body in asked(stub, "PATCH", name) if "hnsw_config" in body]
+    config = models.UpdateCollection.model_validate(body).quantization_config.scalar
+    assert (config.type, config.always_ram, config.quantile) == ("int8", True, 0.99)
+
+
+@pytest.mark.parametrize("kind", ENGINES[1:])
+def test_what_is_not_searched_exactly_is_found_all_the_same(large, monkeypatch, kind):
+    # Without the patches this takes a collection of a gigabyte.
+    monkeypatch.setattr("search.server.QUANTIZED_BYTES", 0)
+    vectors = np.random.default_rng(0).normal(size=(2000, 16)).astype(np.float32)
+    track_ids = [f"P_{i:04d}" for i in range(2000)]
+    points = Points(track_ids, vectors, [{"work_id": f"W_{i % 500}"} for i in range(2000)])
+    with in_memory() as directory, engine_of_kind(kind, directory) as engine:
+        publish(points, "b", engine)
+        asked = track_ids[:50]
+        found = Searcher(engine).similar_many(asked, 10)
+        shared = [
+            len({match.track_id for match in matches} & {name for _, name in nearest})
+            for track_id, matches in zip(asked, found, strict=True)
+            for nearest in [ranking(points, vector_of(points, track_id))[1:11]]
+        ]
+    assert np.mean(shared) > 9.5
+
+
+def statuses(stub: ContractStub, monkeypatch, *wanted: str) -> None:
+    """Let the collection have these statuses one after the other, while it is indexed."""
+    route = stub.route
+    left = list(wanted)
+    indexing = []
+
+    def pretend(method, path, body, query):
+        answer = route(method, path, body, query)
+        if method == "PATCH" and b"hnsw_config" in body:
+            indexing.append(True)
+        if method == "GET" and path.startswith("/collections/") and indexing and left:
+            answer["status"] = left.pop(0) if len(left) > 1 else left[0]
+        return answer
+
+    monkeypatch.setattr(stub, "route", pretend)
+
+
+def test_the_alias_moves_only_when_the_graph_stands(stub, make_server, large, monkeypatch):
+    statuses(stub, monkeypatch, "green", "yellow", "yellow", "grey", "yellow", "green", "green")
+    name = publish(make_points(12), "b", make_server()).name
+    looks = [
+        target
+        for method, target, _ in stub.requests
+        if (method, target) == ("GET", f"/collections/{name}")
+    ]
+    assert len(looks) >= 7
+    nudges = [b for b in asked(stub, "PATCH", name) if b.get("optimizers_config") == {}]
+    assert len(nudges) == 1  # at grey
+    asks = [target for _, target, _ in stub.requests]
+    assert asks.index("/collections/aliases") > asks.index(f"/collections/{name}")
+
+
+def test_a_graph_that_never_stands_or_fails_is_told_and_not_published(
+    stub, make_server, large, monkeypatch
+):
+    server = make_server()
+    statuses(stub, monkeypatch, "yellow")
+    clock = iter(range(0, 10**6, 200))
+    with monkeypatch.context() as patch:
+        patch.setattr("search.server.time.monotonic", lambda: next(clock))
+        with pytest.raises(SearchError, match=r"hasn't indexed covers-b-\w+ after 600 s: see in"):
+            publish(make_points(12), "b", server)
+    statuses(stub, monkeypatch, "red")
+    with pytest.raises(SearchError, match=r"failed to index covers-b-\w+ \("):
+        publish(make_points(12), "b", server)
+    assert server.history() == []
+
+
+def test_a_cluster_gets_the_shards_and_replicas_it_is_told(stub, make_server):
+    name = publish(POINTS, "b", make_server(shards=6, replicas=3)).name
+    for each in (name, f"{name}-sequences"):
+        body = made(stub, each)
+        assert (body.shard_number, body.replication_factor) == (6, 3)
+        assert body.write_consistency_factor == 2  # one of three nodes may be down
+        assert body.on_disk_payload is True
+    name = publish(make_points(12), "b", make_server()).name
+    assert "shard_number" not in asked(stub, "PUT", f"/collections/{name}")[0]
+
+
+def test_strict_mode_lets_everything_through_that_we_ask(stub, make_server):
+    points = make_points(1100, clique=1100)
+    server = make_server()
+    strict = made(stub, publish(points, "b", server).name).strict_mode_config
+    assert strict.enabled
+    assert strict.search_allow_exact is None  # so exact searches are allowed
+    assert strict.unindexed_filtering_retrieve is False
+    indexed = {body["field_name"] for body in asked(stub, "PUT", "/index")}
+    Searcher(server).similar("P_1", 10_000)
+    Searcher(server).similar("P_1", leave_out_same_work=True, where={"subset": "benchmark"})
+    for body in asked(stub, "POST", "/query/batch"):
+        for query in body["searches"]:
+            assert query["limit"] <= strict.max_query_limit
+            conditions = (query.get("filter") or {}).get("must", [])
+            assert {condition["key"] for condition in conditions} <= indexed
+
+
+def test_a_filter_may_name_any_field(stub, make_server):
+    publish(make_points(12), "b", make_server())
+    assert {body["field_name"] for body in asked(stub, "PUT", "/index")} == set(FIELDS)
+
+
+def test_metadata_says_what_a_collection_is_in_words_and_exactly(stub, make_server):
+    points = make_points(12)
+    points.vectors += np.float32(0.1)
+    found = publish(points, "b", make_server())
+    metadata = made(stub, found.name).metadata
+    assert (metadata["covers"]["bundle"], metadata["covers"]["points"]) == ("b", 12)
+    assert json.loads(metadata["exactly"])["description"]["versions"] == found.versions

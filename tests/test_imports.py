@@ -51,7 +51,6 @@ def test_a_package_imports_nothing_that_is_not_its_business(package, forbidden):
         ("qdrant_edge", "search/embedded.py"),
         ("qdrant_client", "search/server.py"),
         ("grpc", "search/server.py"),
-        ("httpx", "search/server.py"),
         ("typer", "flows/cli.py"),
         ("numba", "search/recurrence.py"),
         ("essentia", "embedding/peers.py"),

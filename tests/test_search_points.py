@@ -52,7 +52,7 @@ def test_a_collection_is_named_by_its_content_in_whatever_order_it_comes(order):
     vectors = [[i, i / 3] for i in order]
     payloads = [{"work_id": f"W_{i // 2}", "year": 1900 + i} for i in order]
     description = Points(ids, vectors, payloads).describe("means")
-    assert description.name == "covers-means-1e9482e1"
+    assert description.name == "covers-means-f9f2b483"
     assert (description.points, description.dimension) == (5, 2)
 
 

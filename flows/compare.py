@@ -246,7 +246,7 @@ def choose_performances(
         get_run_logger().warning("left out %s: %s", track_id, reason)
     table = unseen.table.filter(~pl.col("track_id").is_in(list(unusable)))
     counts = group(table["work_id"], table["track_id"]).counts()
-    works = "held out" if held_out else "are not in the training data"
+    works = "were held out" if held_out else "are not in the training data"
     summary = (
         f"Measured on {len(table)} of {len(known)} performances of {known.name}: those whose works "
         f"{works}{f', without {len(unusable)} that cannot be used' if unusable else ''}."

@@ -12,18 +12,20 @@ from flows.serve import FLOWS, deploy, deployments, serve
 def test_every_flow_is_deployed_and_the_pipeline_every_night(tmp_path):
     made = {each.flow_name: each for each in deployments(tmp_path, home=tmp_path)}
     assert set(made) == set(FLOWS) == {
-        "aggregate", "train", "embed", "evaluate", "cluster", "compare", "duplicates", "pipeline"
+        "add", "aggregate", "train", "embed", "evaluate", "duplicates", "cluster", "compare",
+        "pipeline",
     }  # fmt: skip
     usual = {"encoder": "autoencoder", "home": str(tmp_path)}
     assert made["pipeline"].parameters == usual | {"data": str(tmp_path)}
     assert made["train"].parameters == usual
+    assert made["add"].parameters == {"home": str(tmp_path)}  # all that the collection holds
     crons = {name: [each.schedule.cron for each in one.schedules] for name, one in made.items()}
     assert crons.pop("pipeline") == ["0 2 * * *"]
     assert not any(crons.values())
 
 
 def test_a_schedule_for_no_flow_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no flow named 'retrain' to schedule: choose from agg"):
+    with pytest.raises(ValueError, match="no flow named 'retrain' to schedule: choose from add, agg"):
         deployments(tmp_path, schedules={"retrain": "0 2 * * *"})
 
 

@@ -10,11 +10,22 @@ import pytest
 from hypothesis import settings
 
 # How long an example takes is the machine's business: speed is measured in tests/benchmarks.
-settings.register_profile("covers", deadline=None, derandomize=True)
+settings.register_profile("covers", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("covers")
 
 #: 44100/4096 frames a second, stated as a user would.
 FRAME_RATE = "44100/4096"
+
+#: These take longest, so they start first: else one process would end with them alone.
+SLOWEST = ("test_worker", "test_pipeline", "test_compare", "test_add", "test_temporary")
+
+
+def pytest_collection_modifyitems(items):
+    """Put the slowest files first."""
+    last = len(SLOWEST)
+    place = {name: i for i, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, last))
+
 
 FOLDER_OF = {
     "chroma_cens": "cens",

@@ -25,7 +25,9 @@ def test_every_flow_is_deployed_and_the_pipeline_every_night(tmp_path):
 
 
 def test_a_schedule_for_no_flow_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no flow named 'retrain' to schedule: choose from add, agg"):
+    with pytest.raises(
+        ValueError, match="no flow named 'retrain' to schedule: choose from add, agg"
+    ):
         deployments(tmp_path, schedules={"retrain": "0 2 * * *"})
 
 

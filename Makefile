@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The demo keeps its workspace, and Prefect its runs, inside the checkout.
 DEMO := $(CURDIR)/.demo
 
-.PHONY: demo test lint install clean
+.PHONY: demo test bench lint install clean
 
 install: .venv/installed
 
@@ -23,6 +23,14 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# BENCH="aggregation searching" for some of them.
+bench: .venv/bench
+	PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)
+
+.venv/bench: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	@touch $@
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""How fast covers is, beside what one would use instead: `make bench`."""

@@ -27,6 +27,7 @@ from typing import Any
 import h5py
 import numpy as np
 import polars as pl
+from isal import isal_zlib
 
 from embedding.features import Frames
 from embedding.frame_rate import from_provenance, measure, parse_frame_rate
@@ -370,7 +371,7 @@ def _load(performance: Performance, names: Iterable[str]) -> _Contents:
                 _check_names(file, performance)
                 for name in names:
                     if name not in contents.arrays and (member := _member(file, name)) is not None:
-                        contents.arrays[name] = _array(member, name)
+                        contents.arrays[name] = _array(member, name, memoryview(image))
         except _WrongContentsError:
             raise
         except Exception as error:  # h5py answers a damaged file with any kind of error
@@ -410,7 +411,7 @@ def _member(group: h5py.Group, name: str, hops: int = 8) -> h5py.Group | h5py.Da
     return here
 
 
-def _array(dataset: Any, name: str) -> np.ndarray:
+def _array(dataset: Any, name: str, image: memoryview) -> np.ndarray:
     if not isinstance(dataset, h5py.Dataset):
         raise _WrongContentsError(f"{name} is no array")
     if dataset.dtype.kind not in "fiu":
@@ -421,7 +422,49 @@ def _array(dataset: Any, name: str) -> np.ndarray:
             raise _WrongContentsError(f"{name} claims {shape} values, more than a performance has")
     if dataset.is_virtual or dataset.external:
         raise _WrongContentsError(f"{name} is stored outside its file")
-    return np.asarray(dataset[()])
+    return np.asarray(dataset[()] if (quick := _inflated(dataset, image)) is None else quick)
+
+
+def _inflated(dataset: h5py.Dataset, image: memoryview) -> np.ndarray | None:
+    """The array of a dataset that is shuffled and deflated by rows, as Da-TACOS' are; else None.
+
+    Inflating is most of what reading takes, and ISA-L does it in two thirds of the time of the
+    zlib inside HDF5. It is HDF5 that says where in the file's image the chunks are, so nothing of
+    its format is known here but its two commonest filters.
+    """
+    plist = dataset.id.get_create_plist()
+    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+    if (
+        filters != [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
+        or dataset.chunks[1:] != dataset.shape[1:]
+        or dataset.dtype.itemsize not in (4, 8)
+        # HDF5 would convert it, or counts from elsewhere than the beginning of the image.
+        or dataset.id.get_type() != h5py.h5t.py_create(dataset.dtype)
+        or dataset.file.userblock_size
+    ):
+        return None
+    found: list[Any] = []
+    dataset.id.chunk_iter(found.append)
+    starts = [chunk.chunk_offset[0] for chunk in found]
+    if sorted(starts) != list(range(0, len(dataset), dataset.chunks[0])) or not found:
+        return None  # some chunks were never written
+    if any(chunk.filter_mask for chunk in found):
+        return None  # some are stored as they are
+    from embedding.shuffle import interleave  # imports numba, which takes longer than a file
+
+    array = np.empty(dataset.shape, dataset.dtype)
+    numbers = array.reshape(-1).view(np.uint8).reshape(-1, array.itemsize)
+    row = len(numbers) // len(array)
+    expected = dataset.chunks[0] * row * array.itemsize
+    for start, chunk in zip(starts, found, strict=True):
+        inflate = isal_zlib.decompressobj()
+        packed = image[chunk.byte_offset : chunk.byte_offset + chunk.size]
+        shuffled = inflate.decompress(packed, expected)
+        if len(shuffled) != expected or not inflate.eof:
+            raise _WrongContentsError(f"a chunk of {dataset.name} doesn't inflate to its size")
+        rows = numbers[start * row : (start + dataset.chunks[0]) * row]  # the last is cut off
+        interleave(np.frombuffer(shuffled, np.uint8).reshape(array.itemsize, -1), rows)
+    return array
 
 
 def _frames(contents: _Contents) -> Frames:

@@ -1,11 +1,13 @@
 """Reading: what a directory holds, and one performance's frames, whoever wrote the files."""
 
 import contextlib
+import io
 import json
 import logging
 import os
 import pickle
 import shutil
+import zlib
 
 import h5py
 import numpy as np
@@ -564,3 +566,73 @@ def test_a_square_crema_in_a_long_performance_has_the_wrong_length(make_tree, rn
     _, crema = short_song(rng)
     tree.add("W_1", "P_1", frames=600, hpcp=np.tile(crema, (50, 1)), crema=crema)
     assert reason_of(only(tree)) == "crema has 12 frames where hpcp has 600"
+
+
+NUMBERS = st.sampled_from(["<f4", ">f4", "<f8", ">f8", "<i4", "<u8"])
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    st.integers(1, 50),
+    NUMBERS,
+    st.integers(0, 9),
+)
+def test_what_is_inflated_here_is_what_hdf5_reads(shape, rows, dtype, level):
+    array = np.random.default_rng(len(shape)).integers(0, 99, shape).astype(dtype)
+    options = {"chunks": (min(rows, shape[0]), *shape[1:]), "shuffle": True, "compression": level}
+    dataset, image = packed(array, **options)
+    quick = da_tacos._inflated(dataset, image)
+    assert quick is not None
+    assert quick.dtype == dataset.dtype
+    np.testing.assert_array_equal(quick, dataset[()])
+    np.testing.assert_array_equal(quick, array)
+
+
+def packed(array, *, userblock=0, **options):
+    """A dataset of a file in memory, with the file's bytes."""
+    stream = io.BytesIO()
+    with h5py.File(stream, "w", userblock_size=userblock) as file:
+        file.create_dataset("x", data=array, **options)
+    return h5py.File(stream)["x"], memoryview(stream.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        ("f8", {}),
+        ("f8", {"chunks": (10, 12), "compression": 9}),
+        ("f8", {"chunks": (10, 12), "compression": 9, "shuffle": True, "fletcher32": True}),
+        ("f8", {"chunks": (10, 12), "compression": "lzf", "shuffle": True}),
+        ("f8", {"chunks": (10, 5), "compression": 9, "shuffle": True}),
+        ("f8", {"chunks": (10, 12), "compression": 9, "shuffle": True, "userblock": 512}),
+        ("f2", {"chunks": (10, 12), "compression": 9, "shuffle": True}),
+    ],
+)
+def test_whatever_is_packed_otherwise_is_left_to_hdf5(dtype, options):
+    dataset, image = packed(np.ones((60, 12), dtype), **options)
+    assert da_tacos._inflated(dataset, image) is None
+
+
+def test_chunks_that_were_never_written_are_left_to_hdf5():
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        data = file.create_dataset(
+            "x", (60, 12), "f4", chunks=(10, 12), shuffle=True, compression=9
+        )
+        data[:10] = 1
+        data.id.write_direct_chunk((10, 0), bytes(480), filter_mask=3)
+    with h5py.File(stream) as file:
+        assert da_tacos._inflated(file["x"], memoryview(stream.getvalue())) is None
+
+
+def test_a_chunk_that_inflates_to_more_or_less_than_its_size_is_refused(make_tree):
+    tree = make_tree()
+    for size in (60 * 12 * 4 + 4, 60 * 12 * 4 - 4, 2**30):
+        path = tree.add("W_9", "P_91")
+        with h5py.File(path, "a") as file:
+            del file["hpcp"]
+            data = file.create_dataset(
+                "hpcp", (60, 12), "f4", chunks=(60, 12), shuffle=True, compression=9
+            )
+            data.id.write_direct_chunk((0, 0), zlib.compress(bytes(size)))
+        assert "a chunk of /hpcp doesn't inflate to its size" in reason_of(only(tree))

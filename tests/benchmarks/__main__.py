@@ -26,7 +26,8 @@ BENCHMARKS = (
     "growth",
 )
 
-console = Console()
+#: As wide as the table needs, in a log too.
+console = Console(width=170)
 
 
 def table(results: dict[str, list[Row]]) -> Table:

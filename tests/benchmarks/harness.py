@@ -8,13 +8,17 @@ neither side finds what the other has warmed.
 
 import math
 import multiprocessing
-import resource
+import re
 import statistics
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
+
+#: Seconds between two looks at how much memory a side holds.
+LOOK = 0.1
 
 Side: TypeAlias = Callable[[], Generator[None, None, dict[str, float] | None]]
 
@@ -28,8 +32,8 @@ class Runs:
     seconds : list of float
         Of what is timed.
     peak_mb : float
-        The most memory that a round held resident at once, MB of 10^6 bytes, its largest child
-        process included.
+        The most memory that a round held at once, seen every `LOOK` seconds from set-up on: MB of
+        10^6 bytes, of it and all its children, what they share counted once.
     base_mb : float
         What it held when set-up was done.
     figures : dict
@@ -111,11 +115,18 @@ def in_turns(sides: Mapping[str, Side], rounds: int = 3) -> dict[str, Runs]:
 def alone(side: Side) -> tuple[float, float, float, dict[str, float]]:
     """Run one side in a process of its own: seconds, MB after set-up, peak MB, its figures."""
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
+    here, there = context.Pipe()
     process = context.Process(target=_run, args=(side, there))
     process.start()
     there.close()
+    base = peak = 0.0
     try:
+        if (ready := here.recv()) != "ready":
+            raise RuntimeError(ready)
+        base = memory_mb(process.pid)
+        here.send("go")
+        while not here.poll(LOOK):
+            peak = max(peak, memory_mb(process.pid))
         answer = here.recv()
     except EOFError:
         process.join()
@@ -123,38 +134,41 @@ def alone(side: Side) -> tuple[float, float, float, dict[str, float]]:
     process.join()
     if isinstance(answer, str):
         raise RuntimeError(answer)
-    return answer
+    return answer[0], base, max(base, peak), answer[1]
 
 
-def _run(side: Side, answer: Any) -> None:
+def _run(side: Side, parent: Any) -> None:
     try:
         steps = side()
         next(steps)
-        base = _resident_mb()
-        start = time.perf_counter()
+        parent.send("ready")
+        parent.recv()
         figures: dict[str, float] = {}
+        start = time.perf_counter()
         try:
             next(steps)
             raise RuntimeError(f"{side} yields twice")
         except StopIteration as end:
+            seconds = time.perf_counter() - start
             figures = end.value or {}
-        seconds = time.perf_counter() - start
-        answer.send((seconds, base, peak_mb(), figures))
+        parent.send((seconds, figures))
     except BaseException:
-        answer.send(traceback.format_exc())
+        parent.send(traceback.format_exc())
         raise
 
 
-def _resident_mb() -> float:
-    with open("/proc/self/statm") as file:  # noqa: PTH123
-        return int(file.read().split()[1]) * resource.getpagesize() / 1e6
-
-
-def peak_mb() -> float:
-    """Peak of this process and of the largest of its ended children, MB."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return (own + child) * 1024 / 1e6
+def memory_mb(process: int) -> float:
+    """Memory of a process and its children, what several of them map counted once, MB."""
+    total = 0
+    try:
+        content = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii")
+        total = 1024 * int(re.search(r"^Pss:\s+(\d+)", content, re.MULTILINE)[1])
+        for task in Path(f"/proc/{process}/task").iterdir():
+            children = (task / "children").read_text(encoding="ascii").split()
+            total += int(1e6 * sum(memory_mb(int(child)) for child in children))
+    except (OSError, TypeError):  # it has just ended
+        pass
+    return total / 1e6
 
 
 def ratio(theirs: Runs, ours: Runs) -> tuple[float, str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 #: Seconds between two looks at how much memory a side holds.
-LOOK = 0.1
+LOOK = 0.5
 
 Side: TypeAlias = Callable[[], Generator[None, None, dict[str, float] | None]]
 

@@ -19,6 +19,8 @@ from embedding.features import FEATURE_NAMES
 
 EPOCHS = 50
 
+MAIN = "from flows.cli import main; main()"
+
 #: (cliques, performances of each, noise works): the two subsets of Da-TACOS.
 BENCHMARK, COVERANALYSIS = (1_000, 13, 2_000), (5_000, 2, 0)
 
@@ -66,7 +68,7 @@ def ours(folder: Path) -> Generator[None, None, dict[str, float]]:
         environment.pop("QDRANT_URL", None)
         names = ("benchmark", "coveranalysis")
         data, train = (str(folder / f"{name}.csv") for name in names)
-        command = [sys.executable, "-m", "flows.cli", "pipeline", "--data", data, "--train", train]
+        command = [sys.executable, "-c", MAIN, "pipeline", "--data", data, "--train", train]
         run = partial(
             subprocess.run,
             [*command, "--config", str(config)],

@@ -1,8 +1,8 @@
 """Training the autoencoder, beside the prototype's way; what the version encoder takes.
 
 The prototype's way is Lightning as it comes: a `DataLoader` that fetches, checks and stacks row by
-row, a progress bar, a checkpoint whenever the validation loss falls, its logger. Both train the same
-network on the same rows with the same batches of 512 and validate after every epoch.
+row, a progress bar, a checkpoint whenever the validation loss falls, its logger. Both train the
+same network on the same rows with the same batches of 512 and validate after every epoch.
 """
 
 import tempfile

@@ -29,9 +29,13 @@ BATCH_BYTES = 4 * 2**20
 KEPT = 512
 
 
+#: How their names end.
+END = "-sequences"
+
+
 def companion(name: str) -> str:
     """Return the name of the collection that holds another one's sequences."""
-    return f"{name}-sequences"
+    return f"{name}{END}"
 
 
 def pack(sequence: Frames) -> str:

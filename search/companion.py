@@ -5,7 +5,7 @@ way of whoever looks at the collection itself. So there is a second collection, 
 with the same point ids, no vectors and a payload that is kept on the disk: `chroma` is the base64
 of the float16 numbers as they are, frame by frame, little-endian (zlib would save 28 % and take
 5 ms a megabyte to undo), and `background` the two numbers of `search.reranking.backgrounds`.
-It is made, checked and dropped together with the first one.
+It is made, changed, checked and dropped together with the first one.
 """
 
 import base64
@@ -27,7 +27,6 @@ BATCH_BYTES = 4 * 2**20
 #: So many sequences, some 60 kB each, are kept for when they are asked for again, which those of
 #: hubs are, and the query's own always is.
 KEPT = 512
-
 
 #: How their names end.
 END = "-sequences"

@@ -7,6 +7,8 @@ import itertools
 import numpy as np
 import pytest
 from catalogue import ENGINES, engine_of_kind, in_memory, make_points
+from contract_stub import ContractStub
+from grpc_stub import GrpcStub
 from test_alignment import RATE, make_tune
 from test_copying import content
 from test_judging import CALIBRATION
@@ -17,10 +19,11 @@ from search.collection import USUAL_DISTANCE, point_id
 from search.embedded import Embedded
 from search.fields import FIELDS
 from search.publishing import status
+from search.server import Server
 
 SERVERS = ENGINES[1:]
 
-#: Of two performances a work, some without a sequence.
+#: Two of each work; every tenth without a sequence.
 COUNT = 100
 
 
@@ -73,8 +76,6 @@ def engine(request):
 
 @pytest.fixture
 def stub():
-    from contract_stub import ContractStub
-
     stub = ContractStub()
     yield stub
     stub.close()
@@ -82,8 +83,6 @@ def stub():
 
 @pytest.fixture
 def own(stub, tmp_path):
-    from search.server import Server
-
     engine = Server(stub.url, None, tmp_path / "publish.lock")
     publish(BEFORE, "b", engine)
     stub.requests.clear()
@@ -270,6 +269,25 @@ def test_what_holds_for_all_performances_is_changed_for_none(own, other):
     assert publish(BEFORE, "another", own).name != first.name
 
 
+def test_a_collection_with_a_graph_is_changed_too(monkeypatch):
+    monkeypatch.setattr("search.collection.EXACT_BYTES", 0)
+    monkeypatch.setattr("search.server.QUANTIZED_BYTES", 0)
+    monkeypatch.setattr("search.server.POLL", 0.001)
+    stub = ContractStub()
+    grpc = GrpcStub(stub)
+    with in_memory() as directory:
+        engine = Server(stub.url, None, directory / "publish.lock", grpc_port=grpc.port)
+        first = publish(BEFORE, "b", engine)
+        grpc.calls.clear()
+        assert publish(AFTER, "b", engine).name == first.name
+        assert grpc.calls == ["Upsert", "Upsert"]  # the sequences, the points
+        assert held(engine) == expected(AFTER)
+        assert len(Searcher(engine).similar("P_100", 200)) == len(AFTER) - 1
+        engine.close()
+    grpc.close()
+    stub.close()
+
+
 def test_a_name_that_is_taken_is_not_built_over(engine, monkeypatch):
     name = publish(AFTER, "b", engine).name
     assert name == BEFORE.describe("b").name
@@ -287,8 +305,10 @@ def test_a_change_that_does_not_read_back_is_followed_by_building_anew(engine):
 
     def bend(description, points):
         bent = points.vectors.copy()
-        bent[0, 0] += 1e-6
-        return change(description, dataclasses.replace(points, vectors=bent))
+        bent[points.track_ids.index("P_7"), 0] += 1e-6
+        wrong = dataclasses.replace(points, vectors=bent)
+        wrong.digests = points.digests
+        return change(description, wrong)
 
     engine.change = bend
     assert publish(AFTER, "b", engine).name != name
@@ -298,8 +318,6 @@ def test_a_change_that_does_not_read_back_is_followed_by_building_anew(engine):
 def test_a_performance_withdrawn_while_it_is_aligned_is_asked_for_no_more(
     stub, own, monkeypatch, tmp_path
 ):
-    from search.server import Server
-
     publisher = Server(stub.url, None, tmp_path / "publish.lock")
     route = stub.route
 

@@ -50,8 +50,9 @@ def list_duplicates(limit: int, least: float, home: Path) -> Path:
     """Write the table, unless it stands for the same collection."""
     logger = get_run_logger()
     searcher = search.Searcher(search.connect(home))
-    name = searcher.engine.open().description.name
-    place = Workspace(home).path("duplicates", f"{name}-{key(VERSION, limit, least)}")
+    current = searcher.engine.open().description
+    made_of = key(VERSION, current.content, limit, least)
+    place = Workspace(home).path("duplicates", f"{current.name}-{made_of}")
 
     def make(directory: Path) -> None:
         found = searcher.duplicates(limit, least=least)
@@ -77,7 +78,7 @@ def list_duplicates(limit: int, least: float, home: Path) -> Path:
 
     make_once(place, make)
     table = place / "duplicates.csv"
-    logger.info("%d pairs of %s are probably of one work", len(pl.read_csv(table)), name)
+    logger.info("%d pairs of %s are probably of one work", len(pl.read_csv(table)), current.name)
     return table
 
 

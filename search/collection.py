@@ -1,8 +1,9 @@
 """What a collection is: one point a performance, with its vector and a payload to read and filter.
 
 Distances are Euclidean. A point's id follows from its track id, so a performance is found without
-searching for it, and writing it twice gives one point. What is published is never changed: another
-version is another collection, and what is current moves to it.
+searching for it, and writing it twice gives one point. Another version is another collection, and
+what is current moves to it; only where little differs, and the engine can do it, does the current
+collection become the other version itself, point by point, by the digest that each carries.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 from uuid import UUID, uuid5
@@ -35,11 +37,14 @@ Payload: TypeAlias = dict[str, Any]
 NAMESPACE = UUID("cee07c72-9fbf-5ce6-bb0e-2826bdd8ca19")
 
 #: Goes into a collection's name, so that a change of what a point looks like builds a new one.
-LAYOUT = 3
+LAYOUT = 4
 
 #: The field that isn't given but computed: mean and standard deviation of a performance's distances
 #: to others.
 USUAL_DISTANCE = "usual_distance"
+
+#: Another such field: what tells a performance's content from any other, see `Points.digests`.
+DIGEST = "digest"
 
 #: Vectors of up to so many bytes are compared one by one as they are, which is exact and takes 1 ms
 #: a query at 25,000 x 128. How an engine does with more is its own.
@@ -142,7 +147,27 @@ class Points:
 
     def payload(self, i: int, bundle: str) -> Payload:
         """Return what is stored beside vector `i` when it comes from `bundle`."""
-        return {**self.payloads[i], "bundle": bundle, USUAL_DISTANCE: self._usual[i]}
+        return {
+            **self.payloads[i],
+            "bundle": bundle,
+            USUAL_DISTANCE: self._usual[i],
+            DIGEST: self.digests[i],
+        }
+
+    @cached_property
+    def digests(self) -> list[list[str]]:
+        """Digests of what is given of each performance: of vector and payload, and of its sequence.
+
+        What is computed from the other performances is no part of them.
+        """
+        points = [
+            _digest(f"{LAYOUT} {json.dumps(payload, sort_keys=True)}".encode() + vector.tobytes())
+            for vector, payload in zip(self.vectors, self.payloads, strict=True)
+        ]
+        if self.sequences is None:
+            return [[point, ""] for point in points]
+        sequences = [_digest(sequence.tobytes()) for sequence in self.sequences]
+        return [list(both) for both in zip(points, sequences, strict=True)]
 
     def backgrounds(self, known: Vectors | None = None) -> Vectors:
         """Return how much each performance resembles others anyway, shape=(n, 2).
@@ -158,16 +183,26 @@ class Points:
         ValueError
             If there are no sequences to tell it by.
         """
+        if self._background is None:
+            self._background = self._measure(known)
+        return self._background
+
+    def backgrounds_of(self, rows: Sequence[int]) -> Vectors:
+        """Measure some backgrounds, shape=(len(rows), 2), as `backgrounds` would all of them."""
+        known = np.zeros((len(self), 2), np.float32)
+        known[list(rows)] = np.nan
+        return self._measure(known)[list(rows)]
+
+    def _measure(self, known: Vectors | None) -> Vectors:
         if self.sequences is None or self.rate is None:
             raise ValueError("There are no sequences to measure backgrounds of.")
-        if self._background is None:
-            # By point id, which is no order of theirs: so the first of them are a fair sample.
-            order = sorted(range(len(self)), key=lambda i: point_id(self.track_ids[i]).bytes)
-            before = None if known is None else known[order]
-            measured = backgrounds([self.sequences[i] for i in order], self.rate, before)
-            self._background = np.empty_like(measured)
-            self._background[order] = measured
-        return self._background
+        # By point id, which is no order of theirs: so the first of them are a fair sample.
+        order = sorted(range(len(self)), key=lambda i: point_id(self.track_ids[i]).bytes)
+        before = None if known is None else known[order]
+        measured = backgrounds([self.sequences[i] for i in order], self.rate, before)
+        found = np.empty_like(measured)
+        found[order] = measured
+        return found
 
     def describe(self, bundle: str) -> "Description":
         """Name the collection these points make: by its bundle, and by what is in it.
@@ -181,18 +216,13 @@ class Points:
             raise InvalidPoints(
                 f"{bundle!r} can't name a bundle: use up to 100 letters, digits, - and _."
             )
-        content = hashlib.sha256(f"{LAYOUT} {self.vectors.shape}".encode())
-        content.update(self.vectors.tobytes())
-        for payload in self.payloads:
-            content.update(json.dumps(payload, sort_keys=True).encode())
-        if self.sequences is not None:
-            content.update(f"{self.rate} {[len(sequence) for sequence in self.sequences]}".encode())
-            for sequence in self.sequences:
-                content.update(sequence.tobytes())
-        content.update(repr(self.calibration).encode())
+        content = _digest(
+            f"{bundle} {self.rate} {self.calibration!r} {json.dumps(self.digests)}".encode()
+        )
         sizes = np.array([payload["clique_size"] for payload in self.payloads])
         return Description(
-            name=f"covers-{bundle}-{content.hexdigest()[:8]}",
+            name=name_of(bundle, content),
+            content=content,
             bundle=bundle,
             points=len(self),
             dimension=self.dimension,
@@ -202,6 +232,15 @@ class Points:
             linked=float((sizes > 1).mean()),
             calibration=self.calibration,
         )
+
+
+def name_of(bundle: str, content: str) -> str:
+    """Return the name of a collection that is built with this content."""
+    return f"covers-{bundle}-{content[:8]}"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _matrix(track_ids: Sequence[str], vectors: Any) -> Vectors:
@@ -289,7 +328,10 @@ class Description:
     Attributes
     ----------
     name : str
-        covers-<bundle>-<eight digits of the content's hash>.
+        covers-<bundle>-<eight digits of the hash of the content it was built with>, and a number
+        after it where that was taken.
+    content : str
+        Hash of its content; empty while it is being changed, or if that was broken off.
     bundle : str
         Id of the bundle that made the vectors.
     points : int
@@ -297,7 +339,7 @@ class Description:
     dimension : int
         Of their vectors.
     created : str
-        When it was built, ISO 8601 in UTC.
+        When it was built or last changed, ISO 8601 in UTC.
     rate : float or None
         Frames a second of the sequences it holds; None without any.
     versions : float, at least 0
@@ -309,6 +351,7 @@ class Description:
     """
 
     name: str
+    content: str
     bundle: str
     points: int
     dimension: int
@@ -328,7 +371,14 @@ class Description:
             If it is something else.
         """
         # What earlier versions published says less of itself.
-        known = {"rate": None, "versions": 0.0, "linked": 0.0, "calibration": None, **content}
+        known = {
+            "content": content["name"].rpartition("-")[2],
+            "rate": None,
+            "versions": 0.0,
+            "linked": 0.0,
+            "calibration": None,
+            **content,
+        }
         if known["calibration"] is not None:
             known["calibration"] = Calibration.from_json(known["calibration"])
         return cls(**known)
@@ -351,9 +401,10 @@ class Candidate:
 
 
 class Collection(Protocol):
-    """One published collection, open for searching; it never changes.
+    """One published collection, open for searching.
 
-    Every method may raise `CollectionGone` where the collection can be pruned while it is open.
+    Where the engine changes it meanwhile, each performance is its old or its new self. Every method
+    may raise `CollectionGone` where the collection can be pruned or changed while it is open.
     """
 
     @property
@@ -411,6 +462,18 @@ class Engine(Protocol):
 
     def build(self, description: Description, points: Points) -> None:
         """Write a collection, unseen by searchers, in place of what has its name."""
+
+    def change(self, description: Description, points: Points) -> list[int] | None:
+        """Make the collection of that name hold these points, while it is searched.
+
+        Only what differs is written; a change that was broken off is completed by the next one.
+
+        Returns
+        -------
+        list of int or None
+            Rows of the points that were written; None, and nothing is changed, where this engine
+            would rather build a new collection.
+        """
 
     def serve(self, history: Sequence[str]) -> None:
         """Make the first name current, at once for every searcher, and remember the others."""

@@ -5,7 +5,7 @@ way of whoever looks at the collection itself. So there is a second collection, 
 with the same point ids, no vectors and a payload that is kept on the disk: `chroma` is the base64
 of the float16 numbers as they are, frame by frame, little-endian (zlib would save 28 % and take
 5 ms a megabyte to undo), and `background` the two numbers of `search.reranking.backgrounds`.
-It is made, checked and dropped together with the first one.
+It is made, changed, checked and dropped together with the first one.
 """
 
 import base64
@@ -28,10 +28,13 @@ BATCH_BYTES = 4 * 2**20
 #: hubs are, and the query's own always is.
 KEPT = 512
 
+#: How their names end.
+END = "-sequences"
+
 
 def companion(name: str) -> str:
     """Return the name of the collection that holds another one's sequences."""
-    return f"{name}-sequences"
+    return f"{name}{END}"
 
 
 def pack(sequence: Frames) -> str:

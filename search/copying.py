@@ -1,8 +1,8 @@
 """Copying: take a whole collection out of one engine, and publish it on another as it is."""
 
-from search.collection import USUAL_DISTANCE, Collection, Description, Engine, Points
+from search.collection import DIGEST, USUAL_DISTANCE, Collection, Description, Engine, Points
 from search.errors import SearchError
-from search.publishing import publish_as
+from search.publishing import check_whole, publish_as
 
 
 def copy(source: Engine, target: Engine, keep: int = 2, timeout: float = 600.0) -> Description:
@@ -10,7 +10,8 @@ def copy(source: Engine, target: Engine, keep: int = 2, timeout: float = 600.0) 
 
     Nothing is computed anew: name, bundle, calibration, vectors, payloads, sequences and their
     backgrounds stay what they are, and every one of them is read back and compared before searchers
-    of the target see it. The collection has to fit in memory.
+    of the target see it. Only the name changes, if the target has it for another content. The
+    collection has to fit in memory.
 
     Parameters
     ----------
@@ -25,9 +26,15 @@ def copy(source: Engine, target: Engine, keep: int = 2, timeout: float = 600.0) 
         If there is nothing to copy.
     PublishError
         As `search.publish`.
+    SearchError
+        If it isn't whole, or is changed meanwhile.
     """
     collection = source.open()
+    check_whole(collection.description)
     points = take_out(collection)
+    now = source.open().description
+    if now.name == collection.description.name and now.content != collection.description.content:
+        raise SearchError(f"{now.name} in {source.location} changed as it was read: copy it again.")
     if len(points) != collection.description.points:
         raise SearchError(
             f"{collection.description.name} in {source.location} gave {len(points)} of its "
@@ -43,7 +50,7 @@ def take_out(collection: Collection) -> Points:
         {
             name: value
             for name, value in one.payload.items()
-            if name not in ("bundle", USUAL_DISTANCE)
+            if name not in ("bundle", USUAL_DISTANCE, DIGEST)
         }
         for one in stored
     ]

@@ -151,7 +151,8 @@ class Embedded:
         path = self.directory / name / "collection.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            description = Description.from_json(content["description"])
+            # By the name that it has here: what is restored may have had another.
+            description = Description.from_json({**content["description"], "name": name})
             return description, content["files"], content["to_copy"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damaged(name, f"{path.name} is missing or no longer JSON") from error
@@ -200,6 +201,9 @@ class Embedded:
         }
         (scratch / "collection.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         self._put_in_place(scratch, place)
+
+    def change(self, description: Description, points: Points) -> None:
+        """Never: a new collection takes seconds, and searchers have the files of this one open."""
 
     def _put_in_place(self, scratch: Path, place: Path) -> None:
         for path in (*scratch.rglob("*"), scratch):

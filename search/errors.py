@@ -44,7 +44,7 @@ class ServerRefused(SearchError, PermissionError):
 
 
 class CollectionGone(SearchError, LookupError):
-    """The collection was pruned while it was searched: open the current one and ask again."""
+    """The collection was pruned or changed while it was searched: open it anew and ask again."""
 
 
 class ServerBusy(SearchError, RuntimeError):

@@ -1,20 +1,32 @@
-"""Publishing: build a collection out of sight, check it, then let the searchers have it."""
+"""Publishing: build a collection out of sight, check it, then let the searchers have it.
+
+Or, where an engine can and little differs, change the current collection under their eyes.
+"""
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from search.collection import Collection, Description, Engine, Frames, Points, Vectors
+from search.collection import (
+    DIGEST,
+    USUAL_DISTANCE,
+    Collection,
+    Description,
+    Engine,
+    Frames,
+    Points,
+    Vectors,
+)
 from search.errors import CollectionGone, DamagedCollection, PublishError, SearchError
 from search.sequences import Sequences
 
 logger = logging.getLogger(__name__)
 
 #: So many performances, evenly spread over the track ids, are read back before a collection is
-#: published.
+#: published; of one that was changed, first those that were written.
 SAMPLE = 64
 
 #: Performances that are looked up at once in what is current.
@@ -48,6 +60,11 @@ def publish(
     Searchers go on with the old collection until the new one is complete, and a publication that
     is killed leaves it current; what it left behind is cleared away by the next one. Where the
     same content is current and whole already, nothing is done.
+
+    On a server, a current collection of which little differs is changed in place instead, and
+    searchers see one performance after the other become its new self; a change that is killed is
+    completed by the next publication. There `rollback` goes back to the collection before this
+    one, and not to what this one was.
 
     Parameters
     ----------
@@ -86,18 +103,30 @@ def publish_as(
 ) -> Description:
     """Publish points under a description that is there already; the rest is as for `publish`.
 
-    With `thorough`, every performance is read back, and not only `SAMPLE` of them.
+    With `thorough`, nothing is changed in place, and every performance is read back, and not only
+    `SAMPLE` of them. The name of the description becomes another if it is taken.
     """
     check_keep(keep)
     with publishing(engine, timeout):
         history = engine.history()
-        # A name tells the content, so what was current once need not be built again.
-        fault = _fault(points, new, engine, thorough) if new.name in history else "not built yet"
+        kept = standing(engine, history)
+        new = settle(new, kept)
+        fault: str | None = "not built yet"
+        if new.name in kept:  # what was current once need not be built again
+            fault = _fault(points, new, engine, thorough)
+        elif history and not thorough and _alike(kept.get(history[0]), new):
+            same = replace(new, name=history[0])
+            written = engine.change(same, points)
+            if written is not None:
+                logger.info("changed %s: wrote %d performances", same.name, len(written))
+                fault = _fault(points, same, engine, thorough, written)
+                if fault is None:
+                    new = same
         if fault is not None:
             logger.info("building %s: %s", new.name, fault)
             clear(engine, keep=history)
             if points.sequences is not None and points.background is None:
-                points.backgrounds(_known_backgrounds(points, points.sequences, engine))
+                points.backgrounds(_known_backgrounds(points, engine))
             engine.build(new, points)
             fault = _fault(points, new, engine, thorough)
             if fault is not None:
@@ -109,7 +138,45 @@ def publish_as(
         return serve_first(new.name, history, engine, keep)
 
 
-def _known_backgrounds(points: Points, sequences: Sequence[Frames], engine: Engine) -> Vectors:
+def standing(engine: Engine, history: Sequence[str]) -> dict[str, Description]:
+    """Describe the collections that are or were current, by name; not those that are damaged."""
+    found = {}
+    for name in history:
+        with contextlib.suppress(CollectionGone, DamagedCollection):
+            found[name] = engine.describe(name)
+    return found
+
+
+def settle(new: Description, kept: Mapping[str, Description]) -> Description:
+    """Give a description the name of the collection with its content, else one that is free."""
+    for name, description in kept.items():
+        if description.content == new.content:
+            return replace(new, name=name)
+    name, number = new.name, 1
+    while name in kept:  # it was built with this content, and changed since
+        number += 1
+        name = f"{new.name}-{number}"
+    return replace(new, name=name)
+
+
+def _alike(current: Description | None, new: Description) -> bool:
+    """Whether a collection differs from a new one in its performances alone."""
+    return current is not None and all(
+        getattr(current, what) == getattr(new, what)
+        for what in ("bundle", "dimension", "rate", "calibration")
+    )
+
+
+def check_whole(description: Description) -> None:
+    """Raise SearchError if a collection is only half of what it was to become."""
+    if not description.content:
+        raise SearchError(
+            f"{description.name} is being changed, or a change of it was broken off: publish again "
+            "with `covers add` or `covers pipeline`, which completes it, and then try again."
+        )
+
+
+def _known_backgrounds(points: Points, engine: Engine) -> Vectors:
     """Look up the backgrounds of performances that are current with the same sequence; else NaN.
 
     Measuring them takes longer than all else of a publication, and most of a catalogue stays.
@@ -121,16 +188,15 @@ def _known_backgrounds(points: Points, sequences: Sequence[Frames], engine: Engi
         if kept is None or kept.rate != points.rate:
             return known
         for start in range(0, len(points), LOOKED_UP):
-            ids = points.track_ids[start : start + LOOKED_UP]
-            there = collection.performances(ids)
-            rows = [start + i for i, found in enumerate(there) if found is not None]
-            track_ids = [points.track_ids[i] for i in rows]
-            if not rows:
-                continue
-            pairs = zip(rows, kept.of(track_ids), kept.backgrounds(track_ids), strict=True)
-            for i, sequence, background in pairs:
-                if np.array_equal(sequence, sequences[i]):
-                    known[i] = background
+            there = collection.performances(points.track_ids[start : start + LOOKED_UP])
+            rows = [
+                i
+                for i, found in enumerate(there, start)
+                if found is not None
+                and found.payload.get(DIGEST, [None])[-1] == points.digests[i][1]
+            ]
+            if rows:
+                known[rows] = kept.backgrounds([points.track_ids[i] for i in rows])
     return known
 
 
@@ -152,6 +218,8 @@ def serve_first(name: str, history: Sequence[str], engine: Engine, keep: int) ->
 
 def rollback(engine: Engine, timeout: float = 600.0) -> Description:
     """Make the previous collection current again.
+
+    What was added to the current one in place stays in that one.
 
     Raises
     ------
@@ -217,8 +285,10 @@ def clear(engine: Engine, keep: Sequence[str]) -> None:
             engine.drop(name)
 
 
-def _fault(points: Points, new: Description, engine: Engine, thorough: bool) -> str | None:
-    """Read a built collection back and say how it differs from its points, None if it doesn't."""
+def _fault(
+    points: Points, new: Description, engine: Engine, thorough: bool, written: Sequence[int] = ()
+) -> str | None:
+    """Read a collection back and say how it differs from its points, None if it doesn't."""
     try:
         collection = engine.open(new.name)
         count = collection.count()
@@ -232,7 +302,8 @@ def _fault(points: Points, new: Description, engine: Engine, thorough: bool) -> 
                 return f"it holds {kept.count()} sequences and not {len(points)}"
         chosen: Sequence[int] = range(len(points))
         if not thorough:
-            chosen = np.unique(np.linspace(0, len(points) - 1, SAMPLE).astype(int)).tolist()
+            places = [*_spread(written), *_spread(range(len(points)))]
+            chosen = list(dict.fromkeys(places))[:SAMPLE]
         for start in range(0, len(chosen), SAMPLE):
             rows = chosen[start : start + SAMPLE]
             fault = _fault_of_points(points, new, collection, rows)
@@ -245,14 +316,23 @@ def _fault(points: Points, new: Description, engine: Engine, thorough: bool) -> 
     return None
 
 
+def _spread(rows: Sequence[int]) -> list[int]:
+    """Choose up to `SAMPLE` rows."""
+    places = np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(int)
+    return [rows[i] for i in places]
+
+
 def _fault_of_points(
     points: Points, new: Description, collection: Collection, rows: Sequence[int]
 ) -> str | None:
     stored = collection.performances([points.track_ids[i] for i in rows])
     for i, found in zip(rows, stored, strict=True):
+        wanted = points.payload(i, new.bundle)
+        if points.usual is None:  # those of what stays are from when the collection was built
+            del wanted[USUAL_DISTANCE]
         if (
             found is None
-            or found.payload != points.payload(i, new.bundle)
+            or any(found.payload.get(name) != value for name, value in wanted.items())
             or not np.array_equal(found.vector, points.vectors[i])
         ):
             return f"performance {points.track_ids[i]} doesn't read back as it was written"

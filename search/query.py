@@ -112,7 +112,9 @@ class Searcher:
     """Searches the current collection of an engine, whichever that is at each call.
 
     Matches are ordered by distance and then by track id, and never hold the query itself. One
-    answer, and all answers of one `similar_many`, come from one collection. Threads may share it.
+    answer, and all answers of one `similar_many`, come from one collection; where it is a server's
+    and changed in place meanwhile, each performance is its old or its new self. Threads may share
+    it.
 
     Parameters
     ----------

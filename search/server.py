@@ -16,9 +16,18 @@ A collection is searched by its size, and set up for that when it is published:
   more, and ours are a quarter of that.
 
 The graph is built once, when all points are there, and not again and again while they come in.
+
+Where little of the current collection differs from what is to be published, it is changed in place.
+The digests in the payloads say what differs, whoever wrote it, so that a change that was broken off
+is completed by publishing again. Meanwhile each performance is its old or its new self: sequences
+come before the points they belong to and go after them, and what the collection says of itself
+comes last. What is computed from all of it (usual distances and backgrounds of what stays, the mean
+background, the graph, how much is compared exactly) is left as it was built, which is why only
+`CHANGED_SHARE` of it may change until it is built anew.
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -28,7 +37,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,6 +47,7 @@ import numpy as np
 
 from search import companion
 from search.collection import (
+    DIGEST,
     Candidate,
     Description,
     Frames,
@@ -77,6 +87,14 @@ HNSW_M, HNSW_EF_CONSTRUCT, HNSW_EF = 24, 200, 384
 #: Past so many bytes of vectors, one byte a component stays in memory and the vectors don't; and
 #: so many times the wanted number of candidates are compared by the vectors again.
 QUANTIZED_BYTES, OVERSAMPLING = 2**30, 4.0
+
+#: A collection is changed in place until more than a tenth of the performances it was built with
+#: has been written or deleted since. For a mean over all of them to be off by a tenth of a standard
+#: deviation, the mean of those would have to differ by a whole one.
+CHANGED_SHARE = 0.1
+
+#: Digests in one request; strict mode lets no more through.
+DIGESTS = 10_000
 
 #: Points in one request, up or down.
 BATCH = 512
@@ -154,7 +172,6 @@ class Server:
         self._shards, self._replicas = shards, replicas
         self._connected: tuple[int, QdrantClient] | None = None
         self._fast: tuple[int, QdrantClient] | None = None
-        self._described: dict[str, tuple[Description, float]] = {}
 
     kind = "server"
 
@@ -355,19 +372,20 @@ class Server:
         return self._facts(name)[0]
 
     def _facts(self, name: str) -> tuple[Description, float]:
-        """Read what a collection says of itself, and the mean of its backgrounds."""
-        if name not in self._described:
-            if not (metadata := self._metadata(name)):
-                raise CollectionGone(
-                    f"The Qdrant server at {self.location} has no collection {name} any more."
-                )
-            if "exactly" in metadata:
-                exactly = json.loads(metadata["exactly"])
-                content, mean = exactly["description"], exactly["mean_background"]
-            else:  # published by an earlier version, which kept no sequences
-                content, mean = {**metadata["covers"], "rate": None}, 0.0
-            self._described[name] = Description.from_json({**content, "name": name}), mean
-        return self._described[name]
+        """Read what a collection says of itself, and the mean of its backgrounds.
+
+        At every query anew, for it may have been changed; that takes one request.
+        """
+        if not (metadata := self._metadata(name)):
+            raise CollectionGone(
+                f"The Qdrant server at {self.location} has no collection {name} any more."
+            )
+        if "exactly" in metadata:
+            exactly = json.loads(metadata["exactly"])
+            content, mean = exactly["description"], exactly["mean_background"]
+        else:  # published by an earlier version, which kept no sequences
+            content, mean = {**metadata["covers"], "rate": None}, 0.0
+        return Description.from_json({**content, "name": name}), mean
 
     def build(self, description: Description, points: Points) -> None:
         """Create a collection under its own name, which no alias points to yet, and fill it."""
@@ -382,8 +400,6 @@ class Server:
         background = np.zeros((len(points), 2), np.float32)
         if points.sequences is not None:
             background = points.backgrounds()
-        facts = asdict(description)
-        del facts["name"]
         self.drop(name)
         quantized = description.points * description.dimension * 4 > QUANTIZED_BYTES
         with self._asking():
@@ -395,11 +411,9 @@ class Server:
                 hnsw_config=models.HnswConfigDiff(m=0),  # none, or not yet
                 strict_mode_config=_strictness(description.points),
                 metadata={
-                    "covers": facts,
-                    # The same as text, since a server's JSON may round the last digit of a number.
-                    "exactly": json.dumps(
-                        {"description": facts, "mean_background": mean_background(background)}
-                    ),
+                    **_facts_as_metadata(description, mean_background(background)),
+                    "built": len(points),
+                    "changed": 0,
                 },
                 **self._placement(),
             )
@@ -407,19 +421,88 @@ class Server:
             for field, kind in FIELDS.items():
                 self.client.create_payload_index(name, field, field_schema=index[kind], wait=True)
 
-        def point(i: int) -> models.PointStruct:
-            vector: Any = points.vectors[i].tolist()
-            payload = points.payload(i, description.bundle)
-            return models.PointStruct(
-                id=str(point_id(points.track_ids[i])), vector=vector, payload=payload
-            )
-
-        starts = range(0, len(points), BATCH)
-        self._upload(name, [range(i, min(i + BATCH, len(points))) for i in starts], point)
+        self._upload_points(description, points, range(len(points)))
         if points.sequences is not None:
             self._build_companion(description, points.track_ids, points.sequences, background)
         if not is_exact(description.points, description.dimension):
             self._index(description, quantized)
+
+    def change(self, description: Description, points: Points) -> list[int] | None:
+        """Compare the digests of all performances, and write those that differ."""
+        name, beside = description.name, companion.companion(description.name)
+        metadata = self._metadata(name)
+        current, mean = self._facts(name)
+        ids = [str(point_id(track_id)) for track_id in points.track_ids]
+        unknown = ["", ""]
+        there = {
+            str(record.id): (record.payload or {}).get(DIGEST, unknown)
+            for record in self._scroll(name, DIGESTS, with_payload=[DIGEST])
+        }
+        heard = set(there)  # those with a sequence, if there are any
+        if points.sequences is not None:
+            try:
+                heard = {str(record.id) for record in self._scroll(beside, DIGESTS)}
+            except CollectionGone:  # which no change mends
+                return None
+        rows = [
+            i
+            for i, id_ in enumerate(ids)
+            if there.get(id_) != points.digests[i] or id_ not in heard
+        ]
+        withdrawn = sorted((there.keys() | heard).difference(ids))
+        changed = metadata.get("changed", 0) + len(rows) + len(withdrawn)
+        if changed > CHANGED_SHARE * metadata.get("built", 0):
+            return None
+        most = max(len(there), len(points))
+        self._note(replace(current, content=""), mean, changed, most)
+        if points.sequences is not None:
+            unheard = [
+                i
+                for i in rows
+                if ids[i] not in heard or there.get(ids[i], unknown)[1] != points.digests[i][1]
+            ]
+            # Until both are written, these are like nothing that may be published next.
+            self._in_batches(
+                [ids[i] for i in unheard if ids[i] in there],
+                lambda some: self.client.delete_payload(name, [DIGEST], points=some, wait=True),
+            )
+            if unheard:
+                self._upload_sequences(
+                    beside,
+                    [points.track_ids[i] for i in unheard],
+                    [points.sequences[i] for i in unheard],
+                    points.backgrounds_of(unheard),
+                )
+        self._upload_points(description, points, rows)
+        self._delete(name, withdrawn)
+        if points.sequences is not None:
+            self._delete(beside, withdrawn)
+        self._note(description, mean, changed, most)
+        return rows
+
+    def _note(self, description: Description, mean: float, changed: int, most: int) -> None:
+        """Write down what a collection is now, and let all of `most` points be asked for."""
+        metadata = _facts_as_metadata(description, mean)
+        self._patiently(
+            lambda: self.client.update_collection(
+                description.name,
+                metadata={**metadata, "changed": changed},
+                strict_mode_config=_strictness(most),
+            )
+        )
+
+    def _delete(self, name: str, ids: Sequence[str]) -> None:
+        from qdrant_client import models
+
+        self._in_batches(
+            ids,
+            lambda some: self.client.delete(name, models.PointIdsList(points=some), wait=True),
+        )
+
+    def _in_batches(self, ids: Sequence[str], ask: Callable[[Any], object]) -> None:
+        for start in range(0, len(ids), BATCH):
+            some = list(ids[start : start + BATCH])
+            self._patiently(functools.partial(ask, some))
 
     def _placement(self) -> dict[str, Any]:
         """Where a collection's data lies."""
@@ -440,8 +523,6 @@ class Server:
         sequences: Sequence[Frames],
         background: Vectors,
     ) -> None:
-        from qdrant_client import models
-
         name = companion.companion(description.name)
         with self._asking():
             self.client.create_collection(
@@ -450,12 +531,37 @@ class Server:
                 metadata={"sequences of": description.name, "rate": description.rate},
                 **self._placement(),
             )
+        self._upload_sequences(name, track_ids, sequences, background)
+
+    def _upload_sequences(
+        self,
+        name: str,
+        track_ids: Sequence[str],
+        sequences: Sequence[Frames],
+        background: Vectors,
+    ) -> None:
+        from qdrant_client import models
 
         def point(i: int) -> models.PointStruct:
             payload = companion.payload(track_ids[i], sequences[i], background[i])
             return models.PointStruct(id=str(point_id(track_ids[i])), vector={}, payload=payload)
 
         self._upload(name, companion.batches(sequences), point)
+
+    def _upload_points(self, description: Description, points: Points, rows: Sequence[int]) -> None:
+        from qdrant_client import models
+
+        def point(place: int) -> models.PointStruct:
+            i = rows[place]
+            vector: Any = points.vectors[i].tolist()
+            payload = points.payload(i, description.bundle)
+            return models.PointStruct(
+                id=str(point_id(points.track_ids[i])), vector=vector, payload=payload
+            )
+
+        starts = range(0, len(rows), BATCH)
+        batches = [range(i, min(i + BATCH, len(rows))) for i in starts]
+        self._upload(description.name, batches, point)
 
     def _upload(self, name: str, batches: list[range], point: Callable[[int], Any]) -> None:
         """Write points, several batches at a time, each made when its turn comes."""
@@ -514,9 +620,31 @@ class Server:
                 with self._asking():
                     self.client.update_collection(name, optimizers_config=nothing)
 
+    def _scroll(
+        self,
+        name: str,
+        limit: int,
+        *,
+        with_payload: bool | list[str] = False,
+        with_vectors: bool = False,
+    ) -> Iterator[Any]:
+        """Go through all points, so many a request."""
+        start: Any = None
+        while True:
+            with self._asking():
+                records, start = self.client.scroll(
+                    name,
+                    limit=limit,
+                    offset=start,
+                    with_payload=with_payload,
+                    with_vectors=with_vectors,
+                )
+            yield from records
+            if start is None:
+                return
+
     def drop(self, name: str) -> None:
         """Delete a collection, and before it what belongs to it."""
-        self._described.pop(name, None)
         for each in (companion.companion(name), name):
             with contextlib.suppress(CollectionGone), self._asking():
                 self.client.delete_collection(each)
@@ -590,11 +718,10 @@ class Server:
         self.drop(name)
         client = self._make_client(SNAPSHOT_TIMEOUT)
         try:
-            # The collection itself first: by it, the next publication finds what was begun.
-            for each in (name, companion.companion(name)):
-                path = directory / f"{each}.snapshot"
-                if not path.exists():
-                    continue  # it had no sequences
+            # The collection itself first: by it, the next publication finds what was begun. It may
+            # have had another name.
+            for path in sorted(directory.glob("*.snapshot"), key=lambda path: len(path.stem)):
+                each = companion.companion(name) if path.stem.endswith(companion.END) else name
                 with self._asking(), path.open("rb") as file:
                     client.http.snapshots_api.recover_from_uploaded_snapshot(
                         each,
@@ -654,7 +781,11 @@ class ServerCollection:
             raise self._damaged("isn't there") from None
         return {str(record.id): record.payload or {} for record in records}
 
-    def _without_sequence(self, track_id: str) -> DamagedCollection:
+    def _without_sequence(self, track_id: str) -> SearchError:
+        if self.performances([track_id]) == [None]:
+            return CollectionGone(
+                f"{track_id} was withdrawn from {self.description.name} while it was searched."
+            )
         return self._damaged(f"has no sequence of {track_id}")
 
     def _damaged(self, how: str) -> DamagedCollection:
@@ -732,20 +863,10 @@ class ServerCollection:
 
     def everything(self) -> Iterator[Stored]:
         """Scroll, a batch a request."""
-        start: Any = None
-        while True:
-            with self._server._asking():
-                records, start = self._server.client.scroll(
-                    self.description.name,
-                    limit=BATCH,
-                    offset=start,
-                    with_payload=True,
-                    with_vectors=True,
-                )
-            for record in records:
-                yield Stored(np.array(record.vector, dtype=np.float32), record.payload or {})
-            if start is None:
-                return
+        for record in self._server._scroll(
+            self.description.name, BATCH, with_payload=True, with_vectors=True
+        ):
+            yield Stored(np.array(record.vector, dtype=np.float32), record.payload or {})
 
 
 def _condition(condition: Condition) -> Any:
@@ -764,6 +885,16 @@ def _condition(condition: Condition) -> Any:
         for value in condition.values
     ]
     return models.Filter(should=either)
+
+
+def _facts_as_metadata(description: Description, mean: float) -> dict[str, Any]:
+    facts = asdict(description)
+    del facts["name"]
+    # The same as text too, since a server's JSON may round the last digit of a number.
+    return {
+        "covers": facts,
+        "exactly": json.dumps({"description": facts, "mean_background": mean}),
+    }
 
 
 def _strictness(points: int) -> Any:

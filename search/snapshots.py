@@ -22,9 +22,18 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from search.collection import Collection, Description, Engine
+from search.collection import Collection, Description, Engine, name_of
 from search.errors import DamagedSnapshot, PublishError, SearchError
-from search.publishing import SAMPLE, check_keep, clear, publishing, serve_first
+from search.publishing import (
+    SAMPLE,
+    check_keep,
+    check_whole,
+    clear,
+    publishing,
+    serve_first,
+    settle,
+    standing,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +53,8 @@ class Manifest:
 def snapshot(engine: Engine, directory: Path, timeout: float = 600.0) -> Path:
     """Write the current collection into a directory, where it is whole or not at all.
 
-    Publishing waits meanwhile, so that nothing is pruned under it. A collection never changes: one
-    that has a snapshot there already, and an undamaged one, is not written again.
+    Publishing waits meanwhile, so that nothing is pruned or changed under it. The snapshot is named
+    by the collection's content: one that is there already, and undamaged, is not written again.
 
     Parameters
     ----------
@@ -66,12 +75,14 @@ def snapshot(engine: Engine, directory: Path, timeout: float = 600.0) -> Path:
     NoCollection
         If nothing is published.
     SearchError
-        If it can't be written, or another publisher doesn't finish.
+        If it can't be written, the collection isn't whole, or another publisher doesn't finish.
     """
     with publishing(engine, timeout):
         collection = engine.open()
-        name = collection.description.name
-        place, scratch = directory / name, directory / f"{name}.writing"
+        description = collection.description
+        check_whole(description)
+        name, called = description.name, name_of(description.bundle, description.content)
+        place, scratch = directory / called, directory / f"{called}.writing"
         try:
             if place.exists():
                 try:
@@ -85,7 +96,7 @@ def snapshot(engine: Engine, directory: Path, timeout: float = 600.0) -> Path:
             engine.save(name, scratch / "files")
             manifest = Manifest(
                 engine.kind,
-                collection.description,
+                description,
                 {
                     str(path.relative_to(scratch / "files")): _size_and_digest(path)
                     for path in sorted((scratch / "files").rglob("*"))
@@ -133,7 +144,6 @@ def restore(engine: Engine, place: Path, keep: int = 2, timeout: float = 600.0) 
     check_keep(keep)
     directory = _find(place)
     manifest = _read(directory)
-    name = manifest.description.name
     if manifest.engine != engine.kind:
         raise SearchError(
             f"{directory} is a snapshot of the {manifest.engine} engine, and {engine.location} is "
@@ -142,12 +152,15 @@ def restore(engine: Engine, place: Path, keep: int = 2, timeout: float = 600.0) 
     check_files(directory, manifest)
     with publishing(engine, timeout):
         history = engine.history()
-        fault = _fault(manifest, engine) if name in history else "not restored yet"
+        kept = standing(engine, history)
+        expected = settle(manifest.description, kept)
+        name = expected.name
+        fault = _fault(manifest, expected, engine) if name in kept else "not restored yet"
         if fault is not None:
             logger.info("restoring %s: %s", name, fault)
             clear(engine, keep=history)
             engine.load(name, directory / "files")
-            fault = _fault(manifest, engine)
+            fault = _fault(manifest, expected, engine)
             if fault is not None:
                 engine.drop(name)
                 raise PublishError(
@@ -208,9 +221,8 @@ def _read(directory: Path) -> Manifest:
     return manifest
 
 
-def _fault(manifest: Manifest, engine: Engine) -> str | None:
+def _fault(manifest: Manifest, expected: Description, engine: Engine) -> str | None:
     """Say how a collection differs from what its snapshot was taken of, None if it doesn't."""
-    expected = manifest.description
     try:
         collection = engine.open(expected.name)
         count = collection.count()

@@ -153,6 +153,17 @@ class ContractStub:
             asked = models.PointsList.model_validate_json(body)
             assert query["wait"] == ["true"]
             return dump(self.local.upsert(name, asked.points))
+        if operation == "POST /points/delete":
+            asked = models.PointIdsList.model_validate_json(body)
+            assert query["wait"] == ["true"]
+            return dump(self.local.delete(name, asked))
+        if operation == "POST /points/payload/delete":
+            asked = models.DeletePayload.model_validate_json(body)
+            assert query["wait"] == ["true"]
+            there = self.local.retrieve(name, asked.points, with_payload=False)
+            if len(there) < len(asked.points):  # which local mode lets pass
+                raise ValueError("No point with such an id")
+            return dump(self.local.delete_payload(name, asked.keys, asked.points))
         if operation == "POST /points":
             asked = models.PointRequest.model_validate_json(body)
             records = self.local.retrieve(

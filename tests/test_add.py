@@ -6,6 +6,8 @@ from copy import deepcopy as copy_of
 import numpy as np
 import pytest
 from conftest import Tree
+from contract_stub import ContractStub
+from test_server import asked
 
 import search
 from embedding import bundle as bundles
@@ -115,6 +117,36 @@ def test_running_twice_changes_nothing(catalogue, home, embedded):
     assert result["collection"] == name
     assert not any(embedded)
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*.parquet")} == before
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    """A server that has the environment's attention when its URL is set."""
+    monkeypatch.setenv("QDRANT_GRPC_PORT", "0")
+    stub = ContractStub()
+    yield stub
+    stub.close()
+
+
+def test_on_a_server_only_what_differs_is_sent(catalogue, home, stub, monkeypatch):
+    embedded = search.connect(home)
+    monkeypatch.setenv("QDRANT_URL", stub.url)
+    name = search.copy(embedded, search.connect(home)).name
+    stub.requests.clear()
+    catalogue.add("W_0", "P_02")
+    catalogue.path("W_2", "P_20").unlink()
+    result = add(home=home)
+    assert numbers(result) == (1, 0, 0, 1)
+    assert result["collection"] == name
+    (sent,) = asked(stub, "PUT", f"{name}/points")
+    # Of W_0 there are three now, and of W_2 one.
+    written = ["P_00", "P_01", "P_02", "P_21"]
+    assert sorted(point["payload"]["track_id"] for point in sent["points"]) == written
+    (heard,) = asked(stub, "PUT", f"{name}-sequences/points")
+    assert [point["payload"]["track_id"] for point in heard["points"]] == ["P_02"]
+    now = served(home)
+    assert len(now) == 2 * WORKS
+    assert [now[track_id]["clique_size"] for track_id in written] == [3, 3, 3, 1]
 
 
 def test_another_data_set_joins_and_is_looked_through_from_then_on(catalogue, home, make_tree):

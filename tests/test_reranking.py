@@ -199,6 +199,7 @@ def test_sequences_that_do_not_read_back_are_not_published():
         engine = Embedded(directory / "qdrant")
         build = engine.build
         bent = dataclasses.replace(POINTS, sequences=POINTS.sequences[::-1])
+        bent.digests = POINTS.digests
         engine.build = lambda description, points: build(description, bent)
         with pytest.raises(
             PublishError, match="the sequence of P_0 isn't the one that was written"

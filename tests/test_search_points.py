@@ -41,8 +41,8 @@ def test_points_are_sorted_and_completed():
         {"track_id": "P_2", "work_id": "W_1", "clique_size": 2, "title": "Two"},
     ]
     # The others are 9 and 1 away.
-    usual = {"usual_distance": [5.0, 4.0]}
-    assert made.payload(0, "b") == {**made.payloads[0], "bundle": "b", **usual}
+    computed = {"usual_distance": [5.0, 4.0], "digest": made.digests[0]}
+    assert made.payload(0, "b") == {**made.payloads[0], "bundle": "b", **computed}
     assert (len(made), made.dimension) == (3, 2)
 
 
@@ -52,7 +52,7 @@ def test_a_collection_is_named_by_its_content_in_whatever_order_it_comes(order):
     vectors = [[i, i / 3] for i in order]
     payloads = [{"work_id": f"W_{i // 2}", "year": 1900 + i} for i in order]
     description = Points(ids, vectors, payloads).describe("means")
-    assert description.name == "covers-means-f9f2b483"
+    assert description.name == "covers-means-5e5e22ac"
     assert (description.points, description.dimension) == (5, 2)
 
 
@@ -68,6 +68,18 @@ def test_a_collection_is_named_by_its_content_in_whatever_order_it_comes(order):
 )
 def test_another_content_has_another_name(other):
     assert other.describe("b").name != points().describe("b").name
+
+
+def test_a_digest_is_of_a_performance_alone():
+    one = points()
+    longer = points(
+        ids=["P_1", "P_2", "P_3"],
+        vectors=[[1, 2], [3, 4], [9, 9]],
+        payloads=[{"work_id": "W_1", "clique_size": 2}] * 2 + [{"work_id": "W_2"}],
+    )
+    assert one.payload(0, "b")["usual_distance"] != longer.payload(0, "b")["usual_distance"]
+    assert longer.digests[:2] == one.digests
+    assert len({point for point, _ in longer.digests}) == 3
 
 
 @pytest.mark.parametrize("bundle", ["", "a/b", "..", "a b", "ä", "x" * 101, "a.building"])

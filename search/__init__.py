@@ -5,6 +5,7 @@
 """
 
 from search.alignment import Alignment, Stretch
+from search.annotating import annotate
 from search.calibration import Calibration
 from search.collection import Description, Points
 from search.copying import copy
@@ -21,6 +22,7 @@ from search.errors import (
     ServerUnreachable,
     TrackNotFound,
 )
+from search.fields import RESULTS
 from search.matches import Duplicate, Identification, Match, Work
 from search.publishing import Status, publish, rollback
 from search.query import (
@@ -40,6 +42,7 @@ from search.query import (
 from search.snapshots import restore, snapshot
 
 __all__ = [
+    "RESULTS",
     "Alignment",
     "Calibration",
     "DamagedCollection",
@@ -62,6 +65,7 @@ __all__ = [
     "Stretch",
     "TrackNotFound",
     "Work",
+    "annotate",
     "connect",
     "connect_to",
     "copy",

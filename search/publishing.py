@@ -9,6 +9,7 @@ import numpy as np
 
 from search.collection import Collection, Description, Engine, Frames, Points, Vectors
 from search.errors import CollectionGone, DamagedCollection, PublishError, SearchError
+from search.fields import RESULTS
 from search.sequences import Sequences
 
 logger = logging.getLogger(__name__)
@@ -248,11 +249,13 @@ def _fault(points: Points, new: Description, engine: Engine, thorough: bool) -> 
 def _fault_of_points(
     points: Points, new: Description, collection: Collection, rows: Sequence[int]
 ) -> str | None:
+    later = RESULTS if points.results is None else ()  # which aren't published
     stored = collection.performances([points.track_ids[i] for i in rows])
     for i, found in zip(rows, stored, strict=True):
         if (
             found is None
-            or found.payload != points.payload(i, new.bundle)
+            or {name: value for name, value in found.payload.items() if name not in later}
+            != points.payload(i, new.bundle)
             or not np.array_equal(found.vector, points.vectors[i])
         ):
             return f"performance {points.track_ids[i]} doesn't read back as it was written"

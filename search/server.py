@@ -26,9 +26,10 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -57,7 +58,7 @@ from search.errors import (
     ServerRefused,
     ServerUnreachable,
 )
-from search.fields import FIELDS, AnyOf, Condition
+from search.fields import FIELDS, MEANINGS, RESULTS, AnyOf, Condition, Result
 from search.sequences import mean_background
 
 if TYPE_CHECKING:
@@ -374,11 +375,6 @@ class Server:
         from qdrant_client import models
 
         name = description.name
-        index = {
-            str: models.PayloadSchemaType.KEYWORD,
-            int: models.PayloadSchemaType.INTEGER,
-            bool: models.PayloadSchemaType.BOOL,
-        }
         background = np.zeros((len(points), 2), np.float32)
         if points.sequences is not None:
             background = points.backgrounds()
@@ -396,6 +392,7 @@ class Server:
                 strict_mode_config=_strictness(description.points),
                 metadata={
                     "covers": facts,
+                    "fields": MEANINGS,
                     # The same as text, since a server's JSON may round the last digit of a number.
                     "exactly": json.dumps(
                         {"description": facts, "mean_background": mean_background(background)}
@@ -404,8 +401,7 @@ class Server:
                 **self._placement(),
             )
             # Before the points, so that the graph is built with the filters in mind.
-            for field, kind in FIELDS.items():
-                self.client.create_payload_index(name, field, field_schema=index[kind], wait=True)
+            self._index_fields(name, FIELDS)
 
         def point(i: int) -> models.PointStruct:
             vector: Any = points.vectors[i].tolist()
@@ -420,6 +416,47 @@ class Server:
             self._build_companion(description, points.track_ids, points.sequences, background)
         if not is_exact(description.points, description.dimension):
             self._index(description, quantized)
+
+    def _index_fields(self, name: str, fields: Iterable[str]) -> None:
+        """Have fields indexed, which are left as they are where they are indexed already."""
+        from qdrant_client import models
+
+        index = {
+            str: models.PayloadSchemaType.KEYWORD,
+            int: models.PayloadSchemaType.INTEGER,
+            bool: models.PayloadSchemaType.BOOL,
+            float: models.PayloadSchemaType.FLOAT,
+        }
+        for field in fields:
+            schema = index[FIELDS[field]]
+            self.client.create_payload_index(name, field, field_schema=schema, wait=True)
+
+    def annotate(self, name: str, values: Mapping[str, Mapping[str, Result | None]]) -> None:
+        """Set payload fields where they are, a batch of performances a request."""
+        from qdrant_client import models
+
+        operations: list[Any] = []
+        for track_id, fields in values.items():
+            points: list[Any] = [str(point_id(track_id))]
+            known = {field: value for field, value in fields.items() if value is not None}
+            if known:
+                to_set = models.SetPayload(payload=known, points=points)
+                operations.append(models.SetPayloadOperation(set_payload=to_set))
+            if len(known) < len(fields):
+                keys = models.DeletePayload(keys=[*(set(fields) - set(known))], points=points)
+                operations.append(models.DeletePayloadOperation(delete_payload=keys))
+        with self._asking():
+            # Collections of earlier versions have no such fields, and by what isn't indexed
+            # strict mode doesn't let anyone filter.
+            self._index_fields(name, RESULTS)
+        for start in range(0, len(operations), BATCH):
+            write = partial(
+                self.client.batch_update_points,
+                name,
+                operations[start : start + BATCH],
+                wait=True,
+            )
+            self._patiently(write)
 
     def _placement(self) -> dict[str, Any]:
         """Where a collection's data lies."""
@@ -773,7 +810,9 @@ def _strictness(points: int) -> Any:
     return models.StrictModeConfig(
         enabled=True,
         # A search of ours asks for all there is, where ties or `leave_out_same_work` want it.
-        max_query_limit=max(10_000, points),
+        # The dashboard asks for so many neighbours of each point it draws, and both numbers are
+        # multiplied: 5000 points by 20, and its own first picture is of 2000 by 15.
+        max_query_limit=max(100_000, points),
         # Every field of ours is indexed.
         unindexed_filtering_retrieve=False,
         unindexed_filtering_update=False,

@@ -26,6 +26,7 @@ from flows.publish import may_pass, points_of
 from flows.show import show_figures
 from flows.trial import certainty, choose_queries, identified, matches, names, published, rankings
 from flows.workspace import Workspace, key, make_once
+from search.fields import RESULTS
 
 #: Counted up when a metric's definition or a plot changes, so that it is computed anew.
 VERSION = 3
@@ -166,7 +167,7 @@ def _suspicious_first(
 )
 def write_back(table: Path, bundle: str, home: Path) -> int:
     """Write a quality.csv into what is published, where `bundle` made it, and say of how many."""
-    rows = pl.read_csv(table, schema=QUALITY).select("track_id", *search.RESULTS)
+    rows = pl.read_csv(table, schema=QUALITY).select("track_id", *RESULTS)
     results = {row.pop("track_id"): row for row in rows.to_dicts()}
     written = search.annotate(results, bundle, search.connect(home))
     if written:

@@ -22,7 +22,6 @@ from search.errors import (
     ServerUnreachable,
     TrackNotFound,
 )
-from search.fields import RESULTS
 from search.matches import Duplicate, Identification, Match, Work
 from search.publishing import Status, publish, rollback
 from search.query import (
@@ -42,7 +41,6 @@ from search.query import (
 from search.snapshots import restore, snapshot
 
 __all__ = [
-    "RESULTS",
     "Alignment",
     "Calibration",
     "DamagedCollection",

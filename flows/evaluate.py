@@ -155,7 +155,7 @@ def _suspicious_first(
             descending=[True, True, False],
             nulls_last=True,
         )
-        .select(QUALITY)
+        .select(*QUALITY)
     )
 
 

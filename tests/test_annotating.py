@@ -83,21 +83,22 @@ def test_they_stay_with_each_collection_of_their_bundle_and_no_other_knows_them(
     assert results(engine) == {}
 
 
+@pytest.mark.parametrize("engine", ENGINES[1:], indirect=True)
 def test_a_copy_has_them_too(engine):
-    publish(POINTS, "b", engine)
-    annotate(JUDGED, "b", engine)
     with in_memory() as directory:
-        other, back = Embedded(directory / "other"), Embedded(directory / "back")
-        search.copy(engine, other)
-        search.copy(other, back)
+        here, back = Embedded(directory / "here"), Embedded(directory / "back")
+        publish(POINTS, "b", here)
+        annotate(JUDGED, "b", here)
+        search.copy(here, engine)
+        search.copy(engine, back)
         held = [
             {one.payload["track_id"]: one.payload for one in each.open().everything()}
-            for each in (engine, other, back)
+            for each in (here, engine, back)
         ]
         assert held[0] == held[1] == held[2]
         assert results(back) == JUDGED
-        other.build = None
-        publish(POINTS, "b", other)  # the same content as ever
+        back.build = None
+        publish(POINTS, "b", back)  # the same content as ever
 
 
 def test_a_snapshot_of_before_is_taken_again(engine):

@@ -80,7 +80,8 @@ def show_result(result: dict[str, Any], as_json: bool) -> None:
     say = Console(soft_wrap=True).print
     say(result["measured_on"]["summary"], highlight=False)
     if outliers := result["outliers"]:
-        say(f"Suspiciously far from their versions: {outliers}, which quality.csv begins with.")
+        text = f"{outliers} are suspiciously far from their versions: quality.csv begins with them."
+        say(text, highlight=False)
     if not result.get("published", True):
         say(result["verdict"], highlight=False)
     show_paths(result["paths"])

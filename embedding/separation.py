@@ -44,6 +44,9 @@ class Separation:
         A row a work with two performances or more, sorted by work id: work_id, performances,
         in_clique (mean over its pairs), out_of_clique (mean over all pairs of one of its
         performances with one of any other work).
+    per_query : pl.DataFrame
+        A row a performance whose work has another, sorted by track id: track_id, work_id,
+        in_clique (mean distance to the others of its work).
     """
 
     in_clique: float
@@ -55,6 +58,7 @@ class Separation:
     in_counts: Ints
     out_counts: Ints
     per_clique: pl.DataFrame
+    per_query: pl.DataFrame
 
     def summary(self) -> dict[str, float]:
         """Return the figures by name, ready for JSON."""
@@ -155,6 +159,7 @@ def separation(
         in_counts=in_counts,
         out_counts=out_counts,
         per_clique=_per_clique(cliques, inside, out_sums),
+        per_query=_per_query(cliques, inside, ends),
     )
 
 
@@ -210,3 +215,19 @@ def _per_clique(cliques: Cliques, inside: Floats, out_sums: Floats) -> pl.DataFr
             "out_of_clique": np.add.reduceat(queries, cliques.starts[: cliques.count]) / out_pairs,
         }
     )
+
+
+def _per_query(cliques: Cliques, inside: Floats, ends: Ints) -> pl.DataFrame:
+    """Add up, for each query, its distances among those of the pairs (row, row + 1 ... end)."""
+    rows = np.arange(cliques.queries)
+    later = ends[rows] - rows - 1
+    first = np.repeat(rows, later)
+    second = np.concatenate([np.arange(row + 1, ends[row]) for row in rows])
+    sums = np.bincount(first, inside, len(rows)) + np.bincount(second, inside, len(rows))
+    return pl.DataFrame(
+        {
+            "track_id": cliques.track_ids[rows],
+            "work_id": cliques.works[cliques.work[rows]],
+            "in_clique": sums / (cliques.sizes[cliques.work[rows]] - 1),
+        }
+    ).sort("track_id")

@@ -63,8 +63,8 @@ Limit = Annotated[int, typer.Option(help="How many to list.", min=1)]
 Where = Annotated[
     list[str] | None,
     typer.Option(
-        help="Keep what matches: key=value, key=a,b (either) or key=1960..1990 (a range). "
-        "Repeat for several conditions.",
+        help="Keep what matches: key=value, key=a,b (either) or key=1960..1990 (a range, open "
+        "where an end is left out). Repeat for several conditions.",
         show_default=False,
     ),
 ]
@@ -533,7 +533,7 @@ def _where(texts: Sequence[str] | None) -> dict[str, Any] | None:
 def _condition(text: str) -> Any:
     low, dots, high = text.partition("..")
     if dots:
-        return tuple(_value(end) if end else None for end in (low, high))
+        return tuple(_end(end) if end else None for end in (low, high))
     values = [_value(part.strip()) for part in text.split(",")]
     return values if len(values) > 1 else values[0]
 
@@ -544,6 +544,13 @@ def _value(text: str) -> str | int | bool:
     if text.lower() in ("no", "false"):
         return False
     return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _end(text: str) -> str | int | bool | float:
+    try:
+        return float(text) if "." in text else _value(text)
+    except ValueError:
+        return text
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""vectors.parquet -> metrics.json and plots, on works the encoder has not seen."""
+"""vectors.parquet -> metrics.json and plots, on works the encoder has not seen.
+
+What it finds out about each performance also goes into the published collection, to filter by.
+"""
 
 import json
 from pathlib import Path
@@ -12,19 +15,32 @@ from prefect.cache_policies import NO_CACHE
 import search
 from embedding import bundle as bundles
 from embedding.distances import Euclidean
+from embedding.quality import quality
 from embedding.retrieval import Retrieval, bootstrap_interval, retrieval, retrieval_of
 from embedding.separation import separation
 from embedding.store import FeatureStore
 from flows import plots
 from flows.calibrate import read_calibration
 from flows.embed import VECTORS
-from flows.publish import points_of
+from flows.publish import may_pass, points_of
 from flows.show import show_figures
 from flows.trial import certainty, choose_queries, identified, matches, names, published, rankings
 from flows.workspace import Workspace, key, make_once
+from search.fields import RESULTS
 
 #: Counted up when a metric's definition or a plot changes, so that it is computed anew.
-VERSION = 2
+VERSION = 3
+
+#: Of quality.csv, in which the most suspicious performance comes first.
+QUALITY = {
+    "track_id": pl.String,
+    "work_id": pl.String,
+    "title": pl.String,
+    "artist": pl.String,
+    "nearest_cover": pl.Int64,
+    "clique_distance": pl.Float64,
+    "outlier": pl.Boolean,
+}
 
 
 @flow(name="evaluate", flow_run_name="evaluate")
@@ -32,7 +48,9 @@ def evaluate(vectors: Path | None = None, home: Path | None = None) -> dict[str,
     """Measure how well distances between vectors find versions and separate cliques.
 
     Works that the bundle was trained or chosen on take no part, neither as queries nor as
-    candidates: what remains is as unknown to the encoder as a user's next performance.
+    candidates: what remains is as unknown to the encoder as a user's next performance. How near
+    each performance of these lies to its versions is written beside it in the published collection,
+    if the same bundle made that (`search.annotate`); the others get no such fields.
 
     Parameters
     ----------
@@ -44,18 +62,21 @@ def evaluate(vectors: Path | None = None, home: Path | None = None) -> dict[str,
     Returns
     -------
     dict
-        `metrics` by name, `intervals` (95 %, by resampling cliques), `measured_on` and `paths`.
+        `metrics` by name, `intervals` (95 %, by resampling cliques), `measured_on`, `outliers` (how
+        many performances are too far from their versions) and `paths`.
     """
     workspace = Workspace.at(home)
     vectors = vectors or workspace.latest("vectors", VECTORS) / VECTORS
     place = measure(vectors, workspace.root)
     result: dict[str, Any] = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+    write_back(place / "quality.csv", result["measured_on"]["bundle"], workspace.root)
     figures = sorted(place.glob("*.png"))
     rows = [{"measure": name, "value": value} for name, value in result["metrics"].items()]
     create_table_artifact(rows, key="metrics", description=result["measured_on"]["summary"])
     show_figures(figures)
     result["paths"] = {
         "metrics": str(place / "metrics.json"),
+        "quality": str(place / "quality.csv"),
         "plots": [str(figure) for figure in figures],
     }
     return result
@@ -86,9 +107,11 @@ def measure(vectors: Path, home: Path) -> Path:
         apart = separation(distances, works, tracks)
         found.per_query.write_parquet(directory / "queries.parquet")
         apart.per_clique.write_parquet(directory / "cliques.parquet")
+        judged = quality(found, apart)
         result: dict[str, Any] = {
             "metrics": found.summary() | apart.summary(),
             "intervals": _intervals(found),
+            "outliers": int(judged["outlier"].sum()),
             "measured_on": {
                 "data": made_with["data"],
                 "bundle": bundle.id,
@@ -98,6 +121,7 @@ def measure(vectors: Path, home: Path) -> Path:
             },
         }
         store = FeatureStore.open(workspace.root / made_with["features"])
+        _suspicious_first(table, judged, store).write_csv(directory / "quality.csv")
         points = points_of(table, store, read_calibration(bundle_path))
         result |= try_out(points, bundle.id, directory)
         if "certainty" in result:
@@ -113,6 +137,42 @@ def measure(vectors: Path, home: Path) -> Path:
     made = make_once(place, make)
     logger.info("%s %s", "measured" if made else "unchanged: had measured", vectors)
     return place
+
+
+def _suspicious_first(
+    table: pl.DataFrame, judged: pl.DataFrame, store: FeatureStore
+) -> pl.DataFrame:
+    """Make quality.csv: all that were measured, those without versions last and not judged."""
+    known = store.table.select("track_id", "title", "artist")
+    return (
+        table.select("track_id", "work_id")
+        .join(known, on="track_id", how="left")
+        .join(judged.drop("work_id"), on="track_id", how="left")
+        # A server's JSON may round the last digit of a number.
+        .with_columns(pl.col("clique_distance").round(6))
+        .sort(
+            ["outlier", "clique_distance", "track_id"],
+            descending=[True, True, False],
+            nulls_last=True,
+        )
+        .select(*QUALITY)
+    )
+
+
+@task(
+    cache_policy=NO_CACHE,
+    retries=3,
+    retry_delay_seconds=[1, 5, 20],
+    retry_condition_fn=may_pass,
+)
+def write_back(table: Path, bundle: str, home: Path) -> int:
+    """Write a quality.csv into what is published, where `bundle` made it, and say of how many."""
+    rows = pl.read_csv(table, schema=QUALITY).select("track_id", *RESULTS)
+    results = {row.pop("track_id"): row for row in rows.to_dicts()}
+    written = search.annotate(results, bundle, search.connect(home))
+    if written:
+        get_run_logger().info("wrote the quality of %d performances beside them", written)
+    return written
 
 
 def try_out(points: search.Points, bundle: str, directory: Path) -> dict[str, Any]:

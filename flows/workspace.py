@@ -4,7 +4,7 @@
 features/<data set>/<key>/   aggregated features and chroma sequences
 bundles/<encoder>-<key>/     a trained encoder
 vectors/<bundle>-<key>/      vectors.parquet, a vector a performance
-evaluations/<key>/           metrics.json and plots
+evaluations/<key>/           metrics.json, quality.csv and plots
 published/<collection>.json  what a collection was made of
 duplicates/<collection>-<key>/  duplicates.csv
 clusters/<key>/              K-Means over k, and plots

@@ -5,6 +5,7 @@
 """
 
 from search.alignment import Alignment, Stretch
+from search.annotating import annotate
 from search.calibration import Calibration
 from search.collection import Description, Points
 from search.copying import copy
@@ -62,6 +63,7 @@ __all__ = [
     "Stretch",
     "TrackNotFound",
     "Work",
+    "annotate",
     "connect",
     "connect_to",
     "copy",

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from search.calibration import Calibration, usual_distances
 from search.errors import InvalidPoints
-from search.fields import FIELDS, KIND, Condition, fits
+from search.fields import FIELDS, KIND, RESULTS, Condition, Result, fits
 from search.reranking import backgrounds
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class Points:
     vectors : np.ndarray, shape=(n, d), float32
         Row i is of performance i; finite.
     payloads : sequence of dict
-        What is known of performance i, by the names in `search.fields.FIELDS`; None is left out.
+        What is known of performance i, by the names in `search.fields.FIELDS` but for its
+        `RESULTS`; None is left out.
         `work_id` is needed. `track_id` is filled in, and `clique_size`, where it isn't given, with
         the number of the work's performances among these.
     sequences : sequence of np.ndarray, each shape=(F, 2, 12), float16, optional
@@ -87,6 +88,9 @@ class Points:
     background : np.ndarray, shape=(n, 2), float32, optional
         Of performance i, see `search.reranking`. Measured when it is first needed, unless a copy
         brings what was published.
+    results : sequence of dict, optional
+        What an evaluation found out about performance i. Only a copy brings it: it is written into
+        collections that stand (`search.annotate`), and no part of the content that names them.
 
     Raises
     ------
@@ -102,6 +106,7 @@ class Points:
     calibration: Calibration | None = None
     usual: Sequence[Sequence[float]] | None = None
     background: Vectors | None = None
+    results: Sequence[Mapping[str, Result]] | None = None
 
     def __post_init__(self) -> None:
         counts = len(self.track_ids), len(self.vectors), len(self.payloads)
@@ -134,6 +139,8 @@ class Points:
             self.usual = [list(self.usual[i]) for i in order]
         if self.background is not None:
             self.background = np.asarray(self.background, np.float32)[order]
+        if self.results is not None:
+            self.results = [self.results[i] for i in order]
         self._usual = self.usual or usual_distances(self.vectors).round(6).tolist()
         self._background = self.background
 
@@ -147,11 +154,13 @@ class Points:
 
     def payload(self, i: int, bundle: str) -> Payload:
         """Return what is stored beside vector `i` when it comes from `bundle`."""
+        results = {} if self.results is None else self.results[i]
         return {
             **self.payloads[i],
             "bundle": bundle,
             USUAL_DISTANCE: self._usual[i],
             DIGEST: self.digests[i],
+            **results,
         }
 
     @cached_property
@@ -307,6 +316,11 @@ def _payload(track_id: str, given: Mapping[str, object]) -> Payload:
             raise InvalidPoints(
                 f"The payload of performance {track_id} has a field {name!r} that a point hasn't: "
                 f"the fields are {', '.join(FIELDS)}."
+            )
+        if name in RESULTS:
+            raise InvalidPoints(
+                f"The payload of performance {track_id} has {name!r}, which only an evaluation "
+                "finds out: leave it out, and write it with search.annotate afterwards."
             )
         if not fits(name, value):
             raise InvalidPoints(
@@ -473,6 +487,12 @@ class Engine(Protocol):
         list of int or None
             Rows of the points that were written; None, and nothing is changed, where this engine
             would rather build a new collection.
+        """
+
+    def annotate(self, name: str, values: Mapping[str, Mapping[str, Result | None]]) -> None:
+        """Write fields of performances that a collection holds, while it is searched.
+
+        By track id; None removes a field. Searchers see the values at their next query.
         """
 
     def serve(self, history: Sequence[str]) -> None:

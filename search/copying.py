@@ -2,16 +2,17 @@
 
 from search.collection import DIGEST, USUAL_DISTANCE, Collection, Description, Engine, Points
 from search.errors import SearchError
+from search.fields import RESULTS
 from search.publishing import check_whole, publish_as
 
 
 def copy(source: Engine, target: Engine, keep: int = 2, timeout: float = 600.0) -> Description:
     """Make the current collection of one engine the current one of another.
 
-    Nothing is computed anew: name, bundle, calibration, vectors, payloads, sequences and their
-    backgrounds stay what they are, and every one of them is read back and compared before searchers
-    of the target see it. Only the name changes, if the target has it for another content. The
-    collection has to fit in memory.
+    Nothing is computed anew: name, bundle, calibration, vectors, payloads, results of evaluations,
+    sequences and their backgrounds stay what they are, and every one of them is read back and
+    compared before searchers of the target see it. Only the name changes, if the target has it for
+    another content. The collection has to fit in memory.
 
     Parameters
     ----------
@@ -50,9 +51,12 @@ def take_out(collection: Collection) -> Points:
         {
             name: value
             for name, value in one.payload.items()
-            if name not in ("bundle", USUAL_DISTANCE, DIGEST)
+            if name not in ("bundle", USUAL_DISTANCE, DIGEST, *RESULTS)
         }
         for one in stored
+    ]
+    results = [
+        {name: one.payload[name] for name in RESULTS if name in one.payload} for one in stored
     ]
     track_ids = [payload["track_id"] for payload in given]
     kept = collection.sequences
@@ -65,4 +69,5 @@ def take_out(collection: Collection) -> Points:
         collection.description.calibration,
         [one.payload[USUAL_DISTANCE] for one in stored],
         None if kept is None else kept.backgrounds(track_ids),
+        results,
     )

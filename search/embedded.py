@@ -2,8 +2,9 @@
 
 ```
 CURRENT                       names of the collections that were current, the current one first
-covers-<bundle>-<hash>/       a published collection, never written to again
-  shard/                      the engine's files
+covers-<bundle>-<hash>/       a published collection
+  shard/                      the engine's files, never written to again: results of an evaluation
+                              come with a shard-1/ (2, …), to which collection.json changes over
   sequences/                  chroma to align, where it was published; see `search.sequences`
   collection.json             what it is, and its files with their sizes; written last
 covers-….building/            begun and not finished: cleared away by the next publisher
@@ -27,10 +28,11 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import qdrant_edge as edge
@@ -38,6 +40,7 @@ import qdrant_edge as edge
 from search.collection import (
     Candidate,
     Description,
+    Payload,
     Points,
     Stored,
     Vectors,
@@ -45,7 +48,7 @@ from search.collection import (
     point_id,
 )
 from search.errors import DamagedCollection, NoCollection, PublishError, SearchError
-from search.fields import FIELDS, AnyOf, Condition
+from search.fields import FIELDS, AnyOf, Condition, Result
 from search.sequences import FILES, MappedSequences, Sequences
 from search.sequences import write as write_sequences
 
@@ -82,6 +85,19 @@ OVERSAMPLING = 4.0
 
 #: Only after so many failures in a row is a collection called damaged, and not just replaced.
 ATTEMPTS = 4
+
+#: Tells a file from what replaced it: a number of its own can be given again, but not at one time.
+Identity: TypeAlias = tuple[int, int]
+
+
+class _Manifest(NamedTuple):
+    """What collection.json says, and which file said it."""
+
+    description: Description
+    files: dict[str, int]
+    to_copy: int
+    shard: str
+    identity: Identity
 
 
 class Embedded:
@@ -145,15 +161,18 @@ class Embedded:
 
     def describe(self, name: str) -> Description:
         """Read what a collection's collection.json says of it."""
-        return self._manifest(name)[0]
+        return self._manifest(name).description
 
-    def _manifest(self, name: str) -> tuple[Description, dict[str, int], int]:
+    def _manifest(self, name: str) -> _Manifest:
         path = self.directory / name / "collection.json"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            with path.open(encoding="utf-8") as file:
+                identity = _identity(os.fstat(file.fileno()))
+                content = json.load(file)
             # By the name that it has here: what is restored may have had another.
             description = Description.from_json({**content["description"], "name": name})
-            return description, content["files"], content["to_copy"]
+            shard = content.get("shard", "shard")
+            return _Manifest(description, content["files"], content["to_copy"], shard, identity)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damaged(name, f"{path.name} is missing or no longer JSON") from error
 
@@ -174,36 +193,52 @@ class Embedded:
 
     def build(self, description: Description, points: Points) -> None:
         """Write a collection beside its place, flush it to the disk, and rename it."""
-        self._make_sure_of_room(points)
+        sequences = sum(sequence.nbytes for sequence in points.sequences or ())
+        self._make_sure_of_room(description, sequences)
         place = self.directory / description.name
         scratch = self.directory / f"{description.name}.building"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        with _engine_errors(lambda reason: PublishError(f"{scratch} can't be written: {reason}.")):
-            _write(scratch / "shard", description, points)
+        payloads = (points.payload(i, description.bundle) for i in range(len(points)))
+        self._write(scratch / "shard", description, zip(points.vectors, payloads, strict=True))
         if points.sequences is not None:
             where, background = scratch / "sequences", points.backgrounds()
             write_sequences(where, points.track_ids, points.sequences, background)
-        files = {
-            str(path.relative_to(scratch)): path.stat()
-            for path in sorted(scratch.rglob("*"))
-            if path.is_file()
-        }
-        manifest = {
-            "description": asdict(description),
-            "files": {file: stat.st_size for file, stat in files.items()},
-            # Most files are mostly holes, so what they take is another matter than their size.
-            "to_copy": sum(
-                512 * stat.st_blocks
-                for file, stat in files.items()
-                if Path(file).name not in READ_ONLY
-            ),
-        }
-        (scratch / "collection.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        _write_manifest(scratch, description, "shard")
         self._put_in_place(scratch, place)
 
     def change(self, description: Description, points: Points) -> None:
         """Never: a new collection takes seconds, and searchers have the files of this one open."""
+
+    def _write(
+        self, shard: Path, description: Description, points: Iterable[tuple[Vectors, Payload]]
+    ) -> None:
+        with _engine_errors(lambda reason: PublishError(f"{shard} can't be written: {reason}.")):
+            _write(shard, description, points)
+
+    def annotate(self, name: str, values: Mapping[str, Mapping[str, Result | None]]) -> None:
+        """Write the shard anew, which takes what a publication does without its alignments.
+
+        Changed in place, the engine would move the points into a segment of their own, which takes
+        100 MB, and readers would have to copy all of it.
+        """
+        place = self.directory / name
+        before = self._manifest(name)
+        self._make_sure_of_room(before.description)
+        shard = f"shard-{int(before.shard.partition('-')[2] or 0) + 1}"
+        _clear_shards(place, keep=before.shard)
+
+        def points() -> Iterator[tuple[Vectors, Payload]]:
+            for stored in self.open(name).everything():
+                payload = {**stored.payload, **values.get(stored.payload["track_id"], {})}
+                known = {field: value for field, value in payload.items() if value is not None}
+                yield stored.vector, known
+
+        self._write(place / shard, before.description, points())
+        for path in (*(place / shard).rglob("*"), place / shard):
+            _sync(path)
+        _write_manifest(place, before.description, shard)
+        _clear_shards(place, keep=shard)
 
     def _put_in_place(self, scratch: Path, place: Path) -> None:
         for path in (*scratch.rglob("*"), scratch):
@@ -215,7 +250,7 @@ class Embedded:
     def save(self, name: str, directory: Path) -> None:
         """Copy a collection's directory, as sparse as it is."""
         published = self.directory / name
-        sizes = self._manifest(name)[1]
+        sizes = self._manifest(name).files
         sizes["collection.json"] = (published / "collection.json").stat().st_size
         for file, size in sizes.items():
             try:
@@ -234,10 +269,10 @@ class Embedded:
                 _copy(path, scratch / path.relative_to(directory), path.stat().st_size)
         self._put_in_place(scratch, self.directory / name)
 
-    def _make_sure_of_room(self, points: Points) -> None:
+    def _make_sure_of_room(self, description: Description, sequences: int = 0) -> None:
         # The engine maps sparse files: on a full disk it would be killed in the middle of a write.
-        needed = 64 * 2**20 + 4096 * len(points) + 4 * points.vectors.nbytes
-        needed += sum(sequence.nbytes for sequence in points.sequences or ())
+        vectors = np.float32().nbytes * description.points * description.dimension
+        needed = 64 * 2**20 + 4096 * description.points + 4 * vectors + sequences
         free = shutil.disk_usage(self.directory).free
         if free < needed:
             raise PublishError(
@@ -260,7 +295,7 @@ class Embedded:
                         "`covers pipeline --data DIR`."
                     )
                 current = history[0]
-                if self._opened is not None and self._opened.description.name == current:
+                if self._opened is not None and self._stands(self._opened, current):
                     return self._opened
                 try:
                     self._opened = self._load(current)
@@ -271,18 +306,27 @@ class Embedded:
                         raise
                     time.sleep(0.02)
 
+    def _stands(self, opened: "EmbeddedCollection", current: str) -> bool:
+        """Whether what was opened is still what is current."""
+        if opened.description.name != current:
+            return False
+        try:
+            found = (self.directory / current / "collection.json").stat()
+        except FileNotFoundError:
+            return True  # there is nothing better
+        return _identity(found) == opened.identity
+
     def _load(self, name: str) -> "EmbeddedCollection":
         published = self.directory / name
-        description, files, to_copy = self._manifest(name)
+        description, files, to_copy, shard_name, identity = self._manifest(name)
         parent = _room_for_copy(to_copy)
         _sweep_copies(parent)
         try:
-            place = published.stat().st_ino
             with tempfile.TemporaryDirectory(prefix=COPY_PREFIX, dir=parent) as scratch:
                 for file, size in files.items():
                     _bring(published / file, Path(scratch) / file, size)
                 with _engine_errors(lambda reason: self._damaged(name, reason)):
-                    shard = edge.EdgeShard.load(str(Path(scratch) / "shard"))
+                    shard = edge.EdgeShard.load(str(Path(scratch) / shard_name))
                     count = shard.info().points_count
                 rate = description.rate
                 sequences: Sequences | None = None
@@ -292,8 +336,9 @@ class Embedded:
                     except ValueError as error:
                         raise self._damaged(name, f"its sequences: {error}") from error
             # The engine is silent about files that are missing. Before a file is removed, the
-            # collection loses its name: if it has it still, nothing was missing.
-            if published.stat().st_ino != place:
+            # collection loses its name, or another collection.json takes the place of the one that
+            # names it: if it is there still, nothing was missing.
+            if _identity((published / "collection.json").stat()) != identity:
                 raise self._damaged(name, "it was replaced while it was opened")
         except OSError as error:
             if str(error.filename).startswith(str(published)) and error.errno == errno.ENOENT:
@@ -304,17 +349,22 @@ class Embedded:
             ) from error
         if count != description.points:
             raise self._damaged(name, f"{count} of its {description.points} performances are left")
-        return EmbeddedCollection(description, shard, sequences)
+        return EmbeddedCollection(description, shard, sequences, identity)
 
 
 class EmbeddedCollection:
     """A collection loaded into this process; see `search.collection.Collection`."""
 
     def __init__(
-        self, description: Description, shard: edge.EdgeShard, sequences: Sequences | None
+        self,
+        description: Description,
+        shard: edge.EdgeShard,
+        sequences: Sequences | None,
+        identity: Identity,
     ) -> None:
         self.description = description
         self.sequences = sequences
+        self.identity = identity
         self._shard = shard
         rescore = edge.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
         exact = is_exact(description.points, description.dimension)
@@ -382,7 +432,9 @@ class EmbeddedCollection:
                 return
 
 
-def _write(shard_directory: Path, description: Description, points: Points) -> None:
+def _write(
+    shard_directory: Path, description: Description, points: Iterable[tuple[Vectors, Payload]]
+) -> None:
     exact = is_exact(description.points, description.dimension)
     bytes_ = edge.ScalarQuantizationConfig(
         edge.ScalarType.Int8, quantile=0.99, memory=edge.Memory.Cached
@@ -390,7 +442,9 @@ def _write(shard_directory: Path, description: Description, points: Points) -> N
     shard = edge.EdgeShard.create(
         str(shard_directory),
         edge.EdgeConfig(
-            vectors=edge.EdgeVectorParams(size=points.dimension, distance=edge.Distance.Euclid),
+            vectors=edge.EdgeVectorParams(
+                size=description.dimension, distance=edge.Distance.Euclid
+            ),
             # A graph without links is none: its segment holds the vectors in one plain file.
             hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000),
             quantization_config=None if exact else bytes_,
@@ -400,15 +454,11 @@ def _write(shard_directory: Path, description: Description, points: Points) -> N
             wal_enabled=False,
         ),
     )
-    for start in range(0, len(points), 1000):
-        stop = min(start + 1000, len(points))
+    rest = iter(points)
+    while some := list(islice(rest, 1000)):
         batch = [
-            edge.Point(
-                id=point_id(points.track_ids[i]),
-                vector=points.vectors[i].tolist(),
-                payload=points.payload(i, description.bundle),
-            )
-            for i in range(start, stop)
+            edge.Point(id=point_id(payload["track_id"]), vector=vector.tolist(), payload=payload)
+            for vector, payload in some
         ]
         shard.update(edge.UpdateOperation.upsert_points(batch))
     shard.optimize()
@@ -417,6 +467,41 @@ def _write(shard_directory: Path, description: Description, points: Points) -> N
         shard.update(edge.UpdateOperation.create_field_index(field, INDEX[FIELDS[field]]))
     shard.flush()
     shard.close()
+
+
+def _write_manifest(place: Path, description: Description, shard: str) -> None:
+    """Say what a collection is and which files are part of it, in one step."""
+    files = {
+        str(path.relative_to(place)): path.stat()
+        for part in (shard, "sequences")
+        for path in sorted((place / part).rglob("*"))
+        if path.is_file()
+    }
+    manifest = {
+        "description": asdict(description),
+        "shard": shard,
+        "files": {file: stat.st_size for file, stat in files.items()},
+        # Most files are mostly holes, so what they take is another matter than their size.
+        "to_copy": sum(
+            512 * stat.st_blocks for file, stat in files.items() if Path(file).name not in READ_ONLY
+        ),
+    }
+    scratch = place / "collection.json.new"
+    scratch.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    _sync(scratch)
+    scratch.replace(place / "collection.json")
+    _sync(place)
+
+
+def _clear_shards(place: Path, keep: str) -> None:
+    """Remove the shard that another took the place of, and what killed processes left."""
+    for path in place.glob("shard*"):
+        if path.name != keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _identity(found: os.stat_result) -> Identity:
+    return found.st_ino, found.st_mtime_ns
 
 
 def _condition(condition: Condition) -> Any:

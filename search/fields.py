@@ -1,11 +1,12 @@
 """The fields of a point's payload, and the small form of a filter over them.
 
 A filter is written `where={"instrumental": True, "year": (1960, None), "work_artist": ["A", "B"]}`:
-a value asks for equality, a list for any of its values, and a pair of an integer field for an
+a value asks for equality, a list for any of its values, and a pair of a field of numbers for an
 inclusive range, open at an end that is None. All of them must hold, and a performance that lacks a
 field meets no condition on it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -13,10 +14,11 @@ from typing import TypeAlias
 from search.errors import InvalidQuery
 
 Value: TypeAlias = str | int | bool
+Result: TypeAlias = int | float | bool
 
 #: What a payload can hold, by the names that a dashboard shows, and the type of each. Any of them
-#: can be filtered by; where one is indexed, it is as a keyword, an integer or a bool.
-FIELDS: dict[str, type[str] | type[int] | type[bool]] = {
+#: can be filtered by; where one is indexed, it is as a keyword, an integer, a float or a bool.
+FIELDS: dict[str, type[str] | type[int] | type[bool] | type[float]] = {
     "track_id": str,
     "work_id": str,
     "work_title": str,
@@ -28,9 +30,35 @@ FIELDS: dict[str, type[str] | type[int] | type[bool]] = {
     "subset": str,
     "clique_size": int,
     "bundle": str,
+    "nearest_cover": int,
+    "clique_distance": float,
+    "outlier": bool,
 }
 
-KIND = {str: "text", int: "an integer", bool: "true or false"}
+#: Those that aren't published with a performance, but found out about it later, by an evaluation.
+RESULTS = ("nearest_cover", "clique_distance", "outlier")
+
+#: What the fields say, for whoever opens a collection in a dashboard.
+MEANINGS = {
+    "track_id": "the performance",
+    "work_id": "the work it is a performance of; versions share it",
+    "work_title": "title of the work",
+    "work_artist": "who wrote the work, or played it first",
+    "title": "title of the performance",
+    "artist": "who plays it",
+    "year": "when it came out",
+    "instrumental": "whether nobody sings",
+    "subset": "the part of the data it comes from",
+    "clique_size": "how many performances of its work are here, itself included",
+    "bundle": "the encoder that made the vector",
+    "nearest_cover": "rank of its nearest version among all others; 1 where nothing is nearer",
+    "clique_distance": "mean distance to its versions",
+    "outlier": "whether that is further than nearly all others are from their versions",
+    "usual_distance": "mean and standard deviation of its distances to others",
+    "digest": "what tells the performance and its sequence from others",
+}
+
+KIND = {str: "text", int: "an integer", bool: "true or false", float: "a number"}
 
 # What Qdrant's integer indexes hold.
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
@@ -46,11 +74,11 @@ class AnyOf:
 
 @dataclass(frozen=True)
 class Between:
-    """The field holds an integer from `low` to `high`, both included; None leaves an end open."""
+    """The field holds a number from `low` to `high`, both included; None leaves an end open."""
 
     field: str
-    low: int | None
-    high: int | None
+    low: float | None
+    high: float | None
 
 
 Condition: TypeAlias = AnyOf | Between
@@ -63,6 +91,8 @@ def fits(field: str, value: object) -> bool:
     if isinstance(value, str):
         # Half a surrogate pair is no character, and no engine stores it.
         return not any("\ud800" <= character <= "\udfff" for character in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
     return not isinstance(value, int) or LOWEST <= value <= HIGHEST
 
 
@@ -84,6 +114,11 @@ def _condition(field: str, asked: object) -> Condition:
         )
     if isinstance(asked, tuple):
         return _range(field, asked)
+    if FIELDS[field] is float:
+        raise InvalidQuery(
+            f"{field} is a number that is hardly ever met exactly, so ask for a range like (4, "
+            f"None), and not for {asked!r}."
+        )
     values = tuple(asked) if isinstance(asked, list) else (asked,)
     if not values:
         raise InvalidQuery(f"{field}=[] lets nothing through: list at least one value.")
@@ -94,17 +129,24 @@ def _condition(field: str, asked: object) -> Condition:
 
 
 def _range(field: str, ends: tuple[object, ...]) -> Between:
-    if FIELDS[field] is not int:
+    if FIELDS[field] not in (int, float):
         raise InvalidQuery(
             f"{field} has no order, so {ends!r} is no range of it: for any of several values "
             "write a list."
         )
-    if len(ends) != 2 or not all(end is None or fits(field, end) for end in ends):
+    if len(ends) != 2 or not all(end is None or _is_end(field, end) for end in ends):
+        kind, example = ("integers", "1960, 1990") if FIELDS[field] is int else ("numbers", "2, 4")
         raise InvalidQuery(
-            f"A range of {field} is a pair of integers like (1960, 1990), either of them None for "
+            f"A range of {field} is a pair of {kind} like ({example}), either of them None for "
             f"an open end, and not {ends!r}."
         )
     low, high = ends
     if low is not None and high is not None and low > high:  # type: ignore[operator]
         raise InvalidQuery(f"The range {ends!r} of {field} is empty: its first end is the larger.")
     return Between(field, low, high)  # type: ignore[arg-type]
+
+
+def _is_end(field: str, end: object) -> bool:
+    if type(end) is int and FIELDS[field] is float:  # 4 will do for 4.0
+        return LOWEST <= end <= HIGHEST
+    return fits(field, end)

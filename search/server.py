@@ -27,7 +27,6 @@ background, the graph, how much is compared exactly) is left as it was built, wh
 """
 
 import contextlib
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -35,9 +34,10 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -67,7 +67,7 @@ from search.errors import (
     ServerRefused,
     ServerUnreachable,
 )
-from search.fields import FIELDS, AnyOf, Condition
+from search.fields import FIELDS, MEANINGS, RESULTS, AnyOf, Condition, Result
 from search.sequences import mean_background
 
 if TYPE_CHECKING:
@@ -392,11 +392,6 @@ class Server:
         from qdrant_client import models
 
         name = description.name
-        index = {
-            str: models.PayloadSchemaType.KEYWORD,
-            int: models.PayloadSchemaType.INTEGER,
-            bool: models.PayloadSchemaType.BOOL,
-        }
         background = np.zeros((len(points), 2), np.float32)
         if points.sequences is not None:
             background = points.backgrounds()
@@ -412,14 +407,14 @@ class Server:
                 strict_mode_config=_strictness(description.points),
                 metadata={
                     **_facts_as_metadata(description, mean_background(background)),
+                    "fields": MEANINGS,
                     "built": len(points),
                     "changed": 0,
                 },
                 **self._placement(),
             )
             # Before the points, so that the graph is built with the filters in mind.
-            for field, kind in FIELDS.items():
-                self.client.create_payload_index(name, field, field_schema=index[kind], wait=True)
+            self._index_fields(name, FIELDS)
 
         self._upload_points(description, points, range(len(points)))
         if points.sequences is not None:
@@ -502,7 +497,48 @@ class Server:
     def _in_batches(self, ids: Sequence[str], ask: Callable[[Any], object]) -> None:
         for start in range(0, len(ids), BATCH):
             some = list(ids[start : start + BATCH])
-            self._patiently(functools.partial(ask, some))
+            self._patiently(partial(ask, some))
+
+    def _index_fields(self, name: str, fields: Iterable[str]) -> None:
+        """Have fields indexed, which are left as they are where they are indexed already."""
+        from qdrant_client import models
+
+        index = {
+            str: models.PayloadSchemaType.KEYWORD,
+            int: models.PayloadSchemaType.INTEGER,
+            bool: models.PayloadSchemaType.BOOL,
+            float: models.PayloadSchemaType.FLOAT,
+        }
+        for field in fields:
+            schema = index[FIELDS[field]]
+            self.client.create_payload_index(name, field, field_schema=schema, wait=True)
+
+    def annotate(self, name: str, values: Mapping[str, Mapping[str, Result | None]]) -> None:
+        """Set payload fields where they are, a batch of performances a request."""
+        from qdrant_client import models
+
+        operations: list[Any] = []
+        for track_id, fields in values.items():
+            points: list[Any] = [str(point_id(track_id))]
+            known = {field: value for field, value in fields.items() if value is not None}
+            if known:
+                to_set = models.SetPayload(payload=known, points=points)
+                operations.append(models.SetPayloadOperation(set_payload=to_set))
+            if len(known) < len(fields):
+                keys = models.DeletePayload(keys=[*(set(fields) - set(known))], points=points)
+                operations.append(models.DeletePayloadOperation(delete_payload=keys))
+        with self._asking():
+            # Collections of earlier versions have no such fields, and by what isn't indexed
+            # strict mode doesn't let anyone filter.
+            self._index_fields(name, RESULTS)
+        for start in range(0, len(operations), BATCH):
+            write = partial(
+                self.client.batch_update_points,
+                name,
+                operations[start : start + BATCH],
+                wait=True,
+            )
+            self._patiently(write)
 
     def _placement(self) -> dict[str, Any]:
         """Where a collection's data lies."""
@@ -904,7 +940,9 @@ def _strictness(points: int) -> Any:
     return models.StrictModeConfig(
         enabled=True,
         # A search of ours asks for all there is, where ties or `leave_out_same_work` want it.
-        max_query_limit=max(10_000, points),
+        # The dashboard asks for so many neighbours of each point it draws, and both numbers are
+        # multiplied: 5000 points by 20, and its own first picture is of 2000 by 15.
+        max_query_limit=max(100_000, points),
         # Every field of ours is indexed.
         unindexed_filtering_retrieve=False,
         unindexed_filtering_update=False,

@@ -86,11 +86,14 @@ def snapshot(engine: Engine, directory: Path, timeout: float = 600.0) -> Path:
         try:
             if place.exists():
                 try:
-                    check_files(place, _read(place))
+                    standing = _read(place)
+                    check_files(place, standing)
                 except DamagedSnapshot as error:
                     logger.warning("%s It is written again.", error)
                 else:
-                    return place
+                    # An evaluation may have written its results into the collection since.
+                    if _digests(collection, standing.performances) == standing.performances:
+                        return place
             shutil.rmtree(scratch, ignore_errors=True)
             (scratch / "files").mkdir(parents=True)
             engine.save(name, scratch / "files")

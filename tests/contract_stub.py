@@ -99,7 +99,16 @@ class ContractStub:
             if self.keys and key not in self.keys:
                 return 401, {"status": {"error": "Must provide an API key or an Authorization"}}
             reads = method == "GET" or path.endswith(
-                ("/points", "/query/batch", "/count", "/scroll")
+                (
+                    "/points",
+                    "/query",
+                    "/query/batch",
+                    "/count",
+                    "/scroll",
+                    "/facet",
+                    "/pairs",
+                    "/offsets",
+                )
             )
             if key is not None and key == self.read_only_key and not (method in READING and reads):
                 return 403, {"status": {"error": "Forbidden: Global manage access is required"}}
@@ -177,12 +186,29 @@ class ContractStub:
             asked = models.ScrollRequest.model_validate_json(body)
             records, following = self.local.scroll(
                 name,
-                limit=asked.limit,
+                scroll_filter=asked.filter,
+                limit=asked.limit or 10,
+                order_by=asked.order_by,
                 offset=asked.offset,
                 with_payload=asked.with_payload,
                 with_vectors=asked.with_vector or False,
             )
             return {"points": [dump(record) for record in records], "next_page_offset": following}
+        if operation == "POST /points/batch":
+            asked = models.UpdateOperations.model_validate_json(body)
+            assert query["wait"] == ["true"]
+            return [dump(each) for each in self.local.batch_update_points(name, asked.operations)]
+        if operation == "POST /facet":
+            asked = models.FacetRequest.model_validate_json(body)
+            return dump(self.local.facet(name, asked.key, asked.filter, asked.limit or 10))
+        if operation in ("POST /points/search/matrix/pairs", "POST /points/search/matrix/offsets"):
+            asked = models.SearchMatrixRequest.model_validate_json(body)
+            kind = operation.rpartition("/")[2]
+            search = getattr(self.local, f"search_matrix_{kind}")
+            return dump(search(name, asked.filter, asked.limit or 3, asked.sample or 10))
+        if operation == "POST /points/query":
+            asked = models.QueryRequest.model_validate_json(body)
+            return dump(self.local.query_batch_points(name, [asked])[0])
         if operation == "POST /points/query/batch":
             asked = models.QueryRequestBatch.model_validate_json(body)
             return [dump(found) for found in self.local.query_batch_points(name, asked.searches)]

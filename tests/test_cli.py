@@ -106,6 +106,21 @@ def test_conditions_narrow_the_answer(covers, home, condition, expected):
     assert [match["track_id"] for match in json.loads(out)["matches"]] == expected
 
 
+def test_results_of_an_evaluation_narrow_it_too(covers, home):
+    judged = {
+        "P_1": {"outlier": False, "clique_distance": 0.5, "nearest_cover": 1},
+        "P_3": {"outlier": True, "clique_distance": 4.25, "nearest_cover": 9},
+    }
+    search.annotate(judged, "line", search.connect(home))
+    for condition, expected in {
+        "outlier=yes": ["P_3"],
+        "clique_distance=4..": ["P_3"],
+        "clique_distance=.25..0.75": ["P_1"],
+    }.items():
+        _, out, _ = covers("similar", "P_0", "--where", condition, "--home", home, "--json")
+        assert [match["track_id"] for match in json.loads(out)["matches"]] == expected
+
+
 def test_works_and_distance_and_status(covers, home):
     _, out, _ = covers("works", "P_0", "--home", home, "--json")
     assert [match["track_id"] for match in json.loads(out)["matches"]] == ["P_1", "P_2"]
@@ -148,6 +163,7 @@ def test_rollback_serves_the_previous_collection_again(covers, home):
         (["similar", "P_77"], "no performance 'P_77'"),
         (["similar", "P_0", "--where", "genre=folk"], "no field 'genre'"),
         (["similar", "P_0", "--where", "year"], "not of the form key=value"),
+        (["similar", "P_0", "--where", "clique_distance=4"], "ask for a range like (4, None)"),
         (["aggregate", ".", "--frame-rate", "fast"], "fast"),
     ],
 )

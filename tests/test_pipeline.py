@@ -15,9 +15,10 @@ import pytest
 import search
 from flows.aggregate import aggregate
 from flows.cluster import cluster
-from flows.evaluate import evaluate
+from flows.evaluate import QUALITY, evaluate, write_back
 from flows.pipeline import pipeline
 from flows.train import train
+from search.fields import RESULTS
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample"
 SMALL = {"max_epochs": 5}  # enough to go through everything
@@ -39,6 +40,15 @@ def data(tmp_path_factory) -> Path:
 def result(data, prefect_server, tmp_path_factory):
     home = tmp_path_factory.mktemp("undisturbed")
     return pipeline(data, config=SMALL, home=home) | {"home": home}
+
+
+def written(home: Path) -> dict[Path, int]:
+    """When each result was written: tables, and what says that a collection is whole."""
+    return {
+        path: path.stat().st_mtime_ns
+        for name in ("*.parquet", "quality.csv", "collection.json")
+        for path in home.rglob(name)
+    }
 
 
 def collection(home: Path) -> search.Searcher:
@@ -93,13 +103,55 @@ def test_the_result_names_the_metrics_and_files_that_scripts_rely_on(result):
     assert plots == {"separation.png", "map.png", "loss.png"}
 
 
+def test_what_was_measured_of_a_performance_stands_beside_it_in_the_collection(result):
+    table = pl.read_csv(result["paths"]["quality"], schema=QUALITY)
+    stored = pl.read_parquet(result["paths"]["vectors"])
+    measured = stored.filter(pl.col("track_id").is_in(table["track_id"].implode()))
+    assert len(table) == len(measured) == result["measured_on"]["performances"]
+    engine = search.connect(result["home"])
+    published = {
+        one.payload["track_id"]: {name: one.payload.get(name) for name in RESULTS}
+        for one in engine.open().everything()
+    }
+    judged = {row.pop("track_id"): row for row in table.select("track_id", *RESULTS).to_dicts()}
+    nothing = dict.fromkeys(RESULTS)
+    assert published == {track_id: judged.get(track_id, nothing) for track_id in published}
+    # Every noise work, and every work that training has seen, has none.
+    cliques = measured.filter(pl.len().over("work_id") > 1)
+    known = {track_id for track_id, row in published.items() if row != nothing}
+    assert known == set(cliques["track_id"])
+    ranks = table["nearest_cover"].drop_nulls()
+    assert ranks.mean() == pytest.approx(result["metrics"]["mr1"])
+    assert table["outlier"].sum() == result["outliers"]
+    # The most suspicious first, what can't be judged last.
+    assert table["outlier"].to_list()[: result["outliers"]] == [True] * result["outliers"]
+    assert table["nearest_cover"].is_null().to_list() == sorted(table["nearest_cover"].is_null())
+
+
+def test_a_server_that_is_down_when_results_are_written_is_waited_for(
+    result, monkeypatch, prefect_server
+):
+    asked = []
+
+    def down(*_):
+        asked.append(1)
+        raise search.ServerUnreachable("No Qdrant server answers.")
+
+    monkeypatch.setattr("flows.evaluate.search.annotate", down)
+    again = write_back.with_options(retry_delay_seconds=0)
+    monkeypatch.setattr("flows.evaluate.write_back", again)
+    with pytest.raises(search.ServerUnreachable):
+        evaluate(Path(result["paths"]["vectors"]), home=result["home"])
+    assert len(asked) == 1 + again.retries == 4
+
+
 def test_a_second_run_does_nothing_again_and_says_the_same(result, data):
     home = result["home"]
-    before = {path: path.stat().st_mtime_ns for path in home.rglob("*.parquet")}
+    before = written(home)
     again = pipeline(data, config=SMALL, home=home)
     assert again.pop("verdict").endswith("is published already.")
     assert again == {key: result[key] for key in again}
-    assert {path: path.stat().st_mtime_ns for path in home.rglob("*.parquet")} == before
+    assert written(home) == before
 
 
 def test_a_touched_file_is_read_again_and_nothing_after_it_is_done_again(result, data):

@@ -199,6 +199,9 @@ def test_a_limit_out_of_range_is_refused(searcher, limit):
         ({"year": (1960,)}, "a pair of integers like"),
         ({"year": (1960.5, None)}, "a pair of integers like"),
         ({"year": (1990, 1960)}, "is empty"),
+        ({"clique_distance": 4.5}, "a number that is hardly ever met exactly, so ask for a range"),
+        ({"clique_distance": (True, None)}, "a pair of numbers like"),
+        ({"clique_distance": (None, float("nan"))}, "a pair of numbers like"),
     ],
 )
 def test_an_impossible_filter_says_what_is_wrong_with_it(searcher, where, words):

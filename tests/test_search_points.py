@@ -112,6 +112,10 @@ def test_a_bundle_that_cannot_be_part_of_a_name_is_refused(bundle):
             f"P_1 has a field 'key' that a point hasn't: the fields are {', '.join(FIELDS)}",
         ),
         (
+            {"payloads": [{"work_id": "W"}, {"work_id": "W", "outlier": True}]},
+            "P_2 has 'outlier', which only an evaluation finds out",
+        ),
+        (
             {"payloads": [{"work_id": "W"}, {"work_id": "W", "year": 1990.0}]},
             "year of performance P_2 can't be 1990.0: it is an integer",
         ),

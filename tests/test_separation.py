@@ -49,6 +49,11 @@ def test_five_performances_on_a_line_give_what_a_hand_computes():
         "in_clique": pytest.approx([2, 3]),
         "out_of_clique": pytest.approx([(3 + 6 + 8 + 1 + 4 + 6) / 6, (3 + 1 + 5 + 6 + 4 + 2) / 6]),
     }
+    assert found.per_query.to_dict(as_series=False) == {
+        "track_id": ["P_1", "P_2", "P_3", "P_4"],
+        "work_id": ["W_a", "W_a", "W_b", "W_b"],
+        "in_clique": [2, 2, 3, 3],
+    }
     assert set(found.summary()) == {
         "auc",
         "overlap",

@@ -66,7 +66,7 @@ def test_a_collection_has_one_unnamed_euclidean_vector_and_an_index_on_each_fiel
     assert made["vectors"]["size"] == 4
     assert made["vectors"]["distance"] == "Euclid"
     indexed = {body["field_name"]: body["field_schema"] for body in asked(stub, "PUT", "/index")}
-    kinds = {str: "keyword", int: "integer", bool: "bool"}
+    kinds = {str: "keyword", int: "integer", bool: "bool", float: "float"}
     assert indexed == {field: kinds[kind] for field, kind in FIELDS.items()}
 
 

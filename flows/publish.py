@@ -15,6 +15,7 @@ import search
 from embedding.descriptors import resample
 from embedding.store import METADATA, FeatureStore
 from flows.calibrate import read_calibration
+from flows.vectors import origin, read
 from flows.workspace import Workspace
 
 
@@ -82,7 +83,7 @@ def publish(recipe: Recipe, home: Path) -> search.Description:
     """
     logger = get_run_logger()
     engine = search.connect(home)
-    bundle_id = pl.read_parquet_metadata(recipe.sources[0].vectors)["bundle_id"]
+    bundle_id = origin(recipe.sources[0].vectors)["bundle_id"]
     published = search.publish(points_of_recipe(recipe), bundle_id, engine)
     _write(recipe, published.name, home)
     for path in (home / "published").glob("*.json"):
@@ -99,22 +100,27 @@ def recipe_of(name: str, home: Path) -> Recipe:
     ------
     FileNotFoundError
         If this workspace doesn't know.
+    ValueError
+        If what it knows is damaged.
     """
     path = _path(name, home)
     if not path.exists():
         raise FileNotFoundError(
             f"{home} doesn't know what {name} was made of: publish with `covers pipeline` first."
         )
-    content = json.loads(path.read_text(encoding="utf-8"))
-    sources = (
-        Source(
-            Path(one["data"]) if one["data"] else None,
-            home / one["features"],
-            home / one["vectors"],
-        )
-        for one in content["sources"]
-    )
-    return Recipe(home / content["bundle"], tuple(sources))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        sources = [
+            Source(
+                Path(one["data"]) if one["data"] else None,
+                home / one["features"],
+                home / one["vectors"],
+            )
+            for one in content["sources"]
+        ]
+        return Recipe(home / content["bundle"], tuple(sources))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: publish with `covers pipeline` again.") from error
 
 
 def _path(name: str, home: Path) -> Path:
@@ -148,7 +154,7 @@ def points_of_recipe(recipe: Recipe) -> search.Points:
     """Gather the points of all sources."""
     calibration = read_calibration(recipe.bundle)
     parts = [
-        points_of(pl.read_parquet(one.vectors), FeatureStore.open(one.features), calibration)
+        points_of(read(one.vectors), FeatureStore.open(one.features), calibration)
         for one in recipe.sources
     ]
     if len(parts) == 1:

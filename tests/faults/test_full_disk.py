@@ -1,0 +1,90 @@
+"""A full disk: a real one, of a few megabytes, on which every stage runs out of room."""
+
+import ctypes
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from fresh import command, in_fresh_process, sentence, warm_up
+from small import CONFIG, copy, make_workspace
+
+NEW_USERS, NEW_MOUNTS = 0x10000000, 0x00020000
+
+
+def mount_small_disk(place: Path, size: int) -> None:
+    """Mount a file system in memory that only this process and its children see."""
+    libc, user = ctypes.CDLL(None, use_errno=True), os.getuid()
+    if libc.unshare(NEW_USERS | NEW_MOUNTS):
+        raise OSError(ctypes.get_errno(), "no namespace of its own for this process")
+    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    if libc.mount(b"none", bytes(place), b"tmpfs", 0, f"size={size}".encode()):
+        raise OSError(ctypes.get_errno(), "no mount")
+
+
+def can_mount(place: Path) -> str | None:
+    try:
+        mount_small_disk(place, 2**20)
+    except OSError as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, prefect_server):
+    root = tmp_path_factory.mktemp("whole")
+    make_workspace(root)
+    warm_up(prefect_server)
+    if why := in_fresh_process(can_mount, tmp_path_factory.mktemp("disk")):
+        pytest.skip(f"NOT TESTED: a small disk can't be mounted here ({why})")
+    return root
+
+
+def leave(disk: Path, room: int | None) -> None:
+    """Fill a disk but for so many bytes, or take out again what filled it."""
+    (disk / "ballast").unlink(missing_ok=True)
+    if room is not None:
+        with (disk / "ballast").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free - room)
+
+
+def go_through_all_stages(whole: Path, disk: Path, log: Path, rooms: list[int]) -> list[str]:
+    """Run each stage on a full disk, then again with room; the sentences."""
+    mount_small_disk(disk, 300 * 2**20)
+    copy(whole, disk)
+    home = ["--home", disk / "home"]
+    for path in disk.glob("data/**/*.h5"):
+        os.utime(path)
+    (disk / "config.json").write_text(json.dumps(CONFIG))
+    stages = (
+        ["aggregate", disk / "data"],
+        ["train", "--seed", 1, "--config", disk / "config.json"],
+        ["embed"],
+        ["evaluate"],
+    )
+    told = []
+    for stage in stages:
+        for room in rooms:
+            leave(disk, room)
+            code, said = command(*stage, *home, log=log)
+            assert code == 1, said
+            told.append(f"{stage[0]}: {sentence(said)}")
+            assert command("similar", "P_00", *home, log=log)[0] == 0
+        leave(disk, None)
+        code, said = command(*stage, *home, log=log)
+        assert code == 0, said
+    return told
+
+
+def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_there_is_room(
+    whole, tmp_path, length, count
+):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    rooms = length([0, 2**13, 2**15], [2**13])
+    told = in_fresh_process(go_through_all_stages, whole, disk, tmp_path / "log", rooms)
+    for each in told:
+        assert "room" in each, told
+        assert str(disk) in each
+    count("a full disk", "told, and gone on from", len(told))

@@ -16,7 +16,7 @@ from embedding.descriptors import resample
 from embedding.store import METADATA, FeatureStore
 from flows.calibrate import read_calibration
 from flows.vectors import origin, read
-from flows.workspace import Workspace
+from flows.workspace import Workspace, room_for
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Recipe:
 
 
 def may_pass(_task: Any, _run: Any, state: Any) -> bool:
-    """Whether it is worth trying again: a server may come back, wrong data stay wrong."""
+    """Whether it is worth trying again: a server may come back, what is wrong stays wrong."""
     try:
         state.result()
-    except search.ServerRefused:
+    except (search.ServerRefused, search.NoRoom):
         return False
     except (search.ServerUnreachable, search.PublishError, OSError):
         return True
@@ -144,10 +144,11 @@ def _write(recipe: Recipe, name: str, home: Path) -> None:
         ],
     }
     path = _path(name, home)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".new")
-    scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    with room_for(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(".new")
+        scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        scratch.replace(path)
 
 
 def points_of_recipe(recipe: Recipe) -> search.Points:

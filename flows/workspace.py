@@ -18,6 +18,7 @@ A result is built beside its place and renamed when it is whole, so whatever sta
 and a stage whose inputs haven't changed finds its result standing and does nothing.
 """
 
+import errno
 import hashlib
 import json
 import shutil
@@ -26,9 +27,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
 from filelock import FileLock
 
 from search import settings
+
+#: What the system calls a disk, a quota or a file that can't grow.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -74,14 +79,35 @@ def key(*made_from: object) -> str:
 
 
 @contextmanager
+def room_for(place: Path) -> Iterator[None]:
+    """Where the disk is too full to write a result, say so, whatever wrote it and in any words.
+
+    Raises
+    ------
+    OSError
+        Naming the result.
+    """
+    try:
+        yield
+    except (Exception, pl.exceptions.PanicException) as error:
+        full = getattr(error, "errno", None) in FULL or f"os error {errno.ENOSPC}" in str(error)
+        if not full:
+            raise
+        raise OSError(
+            f"There is no room on the disk for {place}: make room, and run the same again."
+        ) from error
+
+
+@contextmanager
 def claimed(place: Path) -> Iterator[bool]:
     """Hold a result's place, and say whether it has to be made.
 
     A second process that wants the same result waits for the first one, then finds it. What a
     killed process left half-made beside the place is cleared away.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(place.parent / f".{place.name}.lock"):
+    with room_for(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with room_for(place), FileLock(place.parent / f".{place.name}.lock"):
         for left in place.parent.glob(f".{place.name}.*/"):
             shutil.rmtree(left, ignore_errors=True)
         yield not place.exists()

@@ -44,7 +44,7 @@ from search.collection import (
     is_exact,
     point_id,
 )
-from search.errors import DamagedCollection, NoCollection, PublishError, SearchError
+from search.errors import DamagedCollection, NoCollection, NoRoom, PublishError, SearchError
 from search.fields import FIELDS, AnyOf, Condition
 from search.sequences import FILES, MappedSequences, Sequences
 from search.sequences import write as write_sequences
@@ -236,7 +236,7 @@ class Embedded:
         needed += sum(sequence.nbytes for sequence in points.sequences or ())
         free = shutil.disk_usage(self.directory).free
         if free < needed:
-            raise PublishError(
+            raise NoRoom(
                 f"{self.directory} has room for {free // 2**20} MB where the new collection may "
                 f"take {needed // 2**20} MB: make room and publish again."
             )

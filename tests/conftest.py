@@ -173,6 +173,18 @@ def prefect_server():
 
 
 @pytest.fixture(scope="session")
+def small_workspace(tmp_path_factory, prefect_server):
+    """See `small`; and `fresh` processes are ready to spoil copies of it."""
+    from fresh import warm_up
+    from small import make_workspace
+
+    root = tmp_path_factory.mktemp("small")
+    make_workspace(root)
+    warm_up(prefect_server)
+    return root
+
+
+@pytest.fixture(scope="session")
 def length():
     """Choose how long a test of faults goes on: length(full, short)."""
     return lambda full, short: full if FULL_LENGTH else short

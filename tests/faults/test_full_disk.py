@@ -7,17 +7,19 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fresh import command, in_fresh_process, sentence, warm_up
-from small import CONFIG, copy, make_workspace
+from fresh import command, in_fresh_process, sentence
+from small import CONFIG, copy
 
 NEW_USERS, NEW_MOUNTS = 0x10000000, 0x00020000
 
 
 def mount_small_disk(place: Path, size: int) -> None:
     """Mount a file system in memory that only this process and its children see."""
-    libc, user = ctypes.CDLL(None, use_errno=True), os.getuid()
+    libc, user, group = ctypes.CDLL(None, use_errno=True), os.getuid(), os.getgid()
     if libc.unshare(NEW_USERS | NEW_MOUNTS):
         raise OSError(ctypes.get_errno(), "no namespace of its own for this process")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
     Path("/proc/self/uid_map").write_text(f"0 {user} 1")
     if libc.mount(b"none", bytes(place), b"tmpfs", 0, f"size={size}".encode()):
         raise OSError(ctypes.get_errno(), "no mount")
@@ -31,14 +33,14 @@ def can_mount(place: Path) -> str | None:
     return None
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, prefect_server):
-    root = tmp_path_factory.mktemp("whole")
-    make_workspace(root)
-    warm_up(prefect_server)
-    if why := in_fresh_process(can_mount, tmp_path_factory.mktemp("disk")):
+@pytest.fixture
+def disk(tmp_path, small_workspace):
+    """Where a small disk can be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if why := in_fresh_process(can_mount, place):
         pytest.skip(f"NOT TESTED: a small disk can't be mounted here ({why})")
-    return root
+    return place
 
 
 def leave(disk: Path, room: int | None) -> None:
@@ -78,12 +80,10 @@ def go_through_all_stages(whole: Path, disk: Path, log: Path, rooms: list[int]) 
 
 
 def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_there_is_room(
-    whole, tmp_path, length, count
+    small_workspace, disk, tmp_path, length, count
 ):
-    disk = tmp_path / "disk"
-    disk.mkdir()
     rooms = length([0, 2**13, 2**15], [2**13])
-    told = in_fresh_process(go_through_all_stages, whole, disk, tmp_path / "log", rooms)
+    told = in_fresh_process(go_through_all_stages, small_workspace, disk, tmp_path / "log", rooms)
     for each in told:
         assert "room" in each, told
         assert str(disk) in each

@@ -1,6 +1,10 @@
 """Whatever bytes a file holds, it is read as finite numbers or refused in a sentence."""
 
+import contextlib
+import io
 import json
+import os
+import pickle
 import resource
 from collections import Counter
 from collections.abc import Callable
@@ -9,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from conftest import Tree, make_features, write_h5
-from fresh import in_fresh_process, warm_up
+from fresh import in_fresh_process
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small import copy, make_workspace
+from small import copy
 
 import search
 from embedding import bundle as bundles
@@ -153,10 +158,9 @@ READERS: dict[str, tuple[str, int, Callable[[Path], object]]] = {
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, prefect_server):
+def whole(tmp_path_factory, small_workspace):
     root = tmp_path_factory.mktemp("whole")
-    make_workspace(root)
-    warm_up(prefect_server)
+    copy(small_workspace, root)
     write_h5(root / "one" / "P_00.h5", make_features("P_00"), label="W_0", track_id="P_00")
     acoss = Tree(root / "acoss", "acoss")
     for track_id in ("P_1", "P_2"):
@@ -211,3 +215,45 @@ def test_whatever_a_file_holds_it_is_read_as_finite_numbers_or_refused(
     assert kilobytes < MEMORY / 1024
     for outcome, times in outcomes.items():
         count(f"damaged {kind}", outcome, times)
+
+
+class Bomb:
+    """Whoever unpickles it makes a directory."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.place),)
+
+
+def read_bombs(root: Path) -> int:
+    """Put what would run code if it were unpickled in place of each file; how often it was read."""
+    went_off = root / "went off"
+    pickled = pickle.dumps(Bomb(went_off))
+    array, weights = io.BytesIO(), io.BytesIO()
+    np.save(array, np.array([Bomb(went_off)], object), allow_pickle=True)
+    torch.save(Bomb(went_off), weights)
+    hdf5 = root / "bomb.h5"
+    members = dict.fromkeys(("hpcp", "crema", "chroma_cens", "mfcc_htk"), np.void(pickled))
+    write_h5(hdf5, members | {"madmom_features/tempos": np.void(pickled)}, label=np.void(pickled))
+    tries = 0
+    for pattern, _, reader in READERS.values():
+        (path,) = root.glob(pattern)
+        whole = path.read_bytes()
+        for bomb in (pickled, array.getvalue(), weights.getvalue(), hdf5.read_bytes()):
+            path.unlink()
+            path.write_bytes(bomb)
+            with contextlib.suppress(ValueError, OSError, search.SearchError):
+                reader(path)
+            assert not went_off.exists(), path
+            tries += 1
+        path.write_bytes(whole)
+    pickle.loads(pickled)
+    assert went_off.exists()
+    return tries
+
+
+def test_no_file_of_the_data_or_the_workspace_can_run_code(whole, tmp_path, count):
+    copy(whole, tmp_path)
+    count("pickles in place of a file", "not run", in_fresh_process(read_bombs, tmp_path))

@@ -51,6 +51,11 @@ def _answer(there: Any, function: Callable[..., Any], given: tuple[Any, ...]) ->
 
 def command(*arguments: object, log: Path) -> tuple[int, str]:
     """Run the command line in a fork of a process that has done nothing yet: exit code, output."""
+    return ended(begin(*arguments, log=log), log)
+
+
+def begin(*arguments: object, log: Path) -> int:
+    """Begin to run the command line: its process."""
     child = os.fork()
     if child == 0:
         with log.open("w") as file:
@@ -67,6 +72,11 @@ def command(*arguments: object, log: Path) -> tuple[int, str]:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    return child
+
+
+def ended(child: int, log: Path) -> tuple[int, str]:
+    """Wait for it to end: exit code, output."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), log.read_text()
 
 

@@ -62,6 +62,9 @@ MAX_FILE_BYTES = 2**28
 MAX_ELEMENTS = 2**24
 MAX_NAME_BYTES = 4096
 
+#: Of a compressed chunk in the file. Those of real performances have some 40 kB.
+MAX_CHUNK_BYTES = 2**20
+
 #: Features differ by a few frames (MFCC's window is 43 hops long). Beyond both of these they are
 #: not of the same recording.
 MAX_FRAMES_APART = 50
@@ -174,7 +177,7 @@ def open_dataset(root: Path, frame_rate: float | None = None) -> Dataset:
     if frame_rate is None:
         frame_rate = _frame_rate(homes, description, performances)
     return Dataset(
-        name=str(description.get("name") or layout.name),
+        name=_name(description.get("name") or layout.name, layout.root),
         root=layout.root,
         subset=subset,
         frame_rate=parse_frame_rate(frame_rate),
@@ -182,6 +185,16 @@ def open_dataset(root: Path, frame_rate: float | None = None) -> Dataset:
         rejects=rejects,
         metadata=metadata,
     )
+
+
+def _name(name: Any, root: Path) -> str:
+    """What a data set is called, which its results' directories are called too."""
+    if not isinstance(name, str) or not re.fullmatch(r"[^\W.][\w .,()+-]{0,99}", name):
+        raise ValueError(
+            f"{root} is called {str(name)[:100]!r}, which can't be a directory's name: write "
+            'another one to a dataset.json there, as in {"name": "my songs"}'
+        )
+    return name
 
 
 def _settle(
@@ -388,6 +401,8 @@ def _check_names(file: h5py.File, performance: Performance) -> None:
             raise _WrongContentsError(f"its {attribute} is longer than any name")
         value = file.attrs[attribute]  # fixed or variable length, bytes or unicode
         said = value.decode() if isinstance(value, bytes) else str(value)
+        if len(said) > MAX_NAME_BYTES:  # of variable length, which is stored elsewhere in the file
+            raise _WrongContentsError(f"its {attribute} is longer than any name")
         if said != expected:
             raise _WrongContentsError(
                 f"its {attribute} is {said}, which contradicts its place under {expected}"
@@ -421,7 +436,29 @@ def _array(dataset: Any, name: str) -> np.ndarray:
             raise _WrongContentsError(f"{name} claims {shape} values, more than a performance has")
     if dataset.is_virtual or dataset.external:
         raise _WrongContentsError(f"{name} is stored outside its file")
+    _check_compression(dataset, name)
     return np.asarray(dataset[()])
+
+
+def _check_compression(dataset: h5py.Dataset, name: str) -> None:
+    """Bound what HDF5 inflates, whatever size a chunk should have: by deflate, 1032 times it."""
+    made = dataset.id.get_create_plist()
+    filters = [made.get_filter(i)[0] for i in range(made.get_nfilters())]
+    compressors = [
+        each
+        for each in filters
+        if each not in (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
+    ]
+    if len(compressors) > 1:
+        raise _WrongContentsError(f"{name} is compressed {len(compressors)} times over")
+    if not compressors:
+        return
+
+    def too_large(chunk: Any) -> int | None:
+        return chunk.size if chunk.size > MAX_CHUNK_BYTES else None
+
+    if (size := dataset.id.chunk_iter(too_large)) is not None:
+        raise _WrongContentsError(f"{name} holds {size} compressed bytes in one chunk")
 
 
 def _frames(contents: _Contents) -> Frames:

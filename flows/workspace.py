@@ -22,15 +22,19 @@ import errno
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 from filelock import FileLock
 
 from search import settings
+
+SECOND = 10**9  # in ns
 
 #: What the system calls a disk, a quota or a file that can't grow.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -58,6 +62,8 @@ class Workspace:
         ------
         FileNotFoundError
             If there is none yet.
+        ValueError
+            If the clock was set back since, so that a later one may seem older.
         """
         found = sorted(
             (path.stat().st_mtime_ns, path.parent)
@@ -69,7 +75,13 @@ class Workspace:
                 f"There are no {kind} in the workspace {self.root} yet: "
                 "make them with `covers pipeline --data DIR`, or name another workspace by --home."
             )
-        return found[-1][1]
+        made, place = found[-1]
+        if made > time.time_ns() + SECOND:
+            raise ValueError(
+                f"{place} is from {datetime.fromtimestamp(made / SECOND):%Y-%m-%d %H:%M}, so the "
+                f"clock was set back, and which of the {kind} is the latest can't be told: name it."
+            )
+        return place
 
 
 def key(*made_from: object) -> str:

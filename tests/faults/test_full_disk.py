@@ -10,6 +10,8 @@ import pytest
 from fresh import command, in_fresh_process, sentence
 from small import CONFIG, copy
 
+import search
+
 NEW_USERS, NEW_MOUNTS = 0x10000000, 0x00020000
 
 
@@ -61,7 +63,7 @@ def go_through_all_stages(whole: Path, disk: Path, log: Path, rooms: list[int]) 
     (disk / "config.json").write_text(json.dumps(CONFIG))
     stages = (
         ["aggregate", disk / "data"],
-        ["train", "--seed", 1, "--config", disk / "config.json"],
+        ["train", "--seed", 1, "--hold-out", 0.2, "--config", disk / "config.json"],
         ["embed"],
         ["evaluate"],
     )
@@ -77,6 +79,34 @@ def go_through_all_stages(whole: Path, disk: Path, log: Path, rooms: list[int]) 
         code, said = command(*stage, *home, log=log)
         assert code == 0, said
     return told
+
+
+def search_with_little_room(workspace: Path, disk: Path, rooms: list[int]) -> list[int]:
+    """Have a reader make its copy on a full disk: 0 where it answered, 1 where it was told."""
+    mount_small_disk(disk, 64 * 2**20)
+    os.environ["TMPDIR"] = str(disk)
+    ends = []
+    for room in rooms:
+        leave(disk, room)
+        child = os.fork()
+        if child == 0:
+            try:
+                found = search.Searcher(search.connect(workspace / "home")).similar("P_00", 5)
+            except search.SearchError as error:
+                os._exit(1 if str(disk) in str(error) else 2)
+            os._exit(0 if len(found) == 5 else 3)
+        ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return ends
+
+
+def test_a_searcher_on_a_full_disk_answers_or_is_told(small_workspace, disk, length, count):
+    step = length(2**16, 2**20)
+    ends = in_fresh_process(
+        search_with_little_room, small_workspace, disk, list(range(0, 8 * 2**20, step))
+    )
+    assert set(ends) == {0, 1}
+    count("searches with too little room", "told", ends.count(1))
+    count("searches with too little room", "answered", ends.count(0))
 
 
 def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_there_is_room(

@@ -114,9 +114,7 @@ def test_no_secret_gets_into_a_file_a_log_an_artifact_or_a_payload(copied, count
     places = [
         copied,
         PREFECT_HOME.value(),
-        Path(
-            PREFECT_API_DATABASE_CONNECTION_URL.value().get_secret_value().partition("///")[2]
-        ).parent,
+        Path(PREFECT_API_DATABASE_CONNECTION_URL.value().partition("///")[2]).parent,
     ]
     files = {path for place in places for path in place.rglob("*") if path.is_file()}
     for secret in SECRETS.values():

@@ -1,5 +1,6 @@
 """Searching while collections come and go, and while a server does."""
 
+import contextlib
 import multiprocessing
 import socket
 import threading
@@ -99,37 +100,30 @@ class Line:
 
     def connect(self) -> None:
         listening = socket.create_server(("127.0.0.1", self.port))
-        self.ends = [listening]
+        self.ends.append(listening)
         threading.Thread(target=self._accept, args=(listening,), daemon=True).start()
 
     def cut(self) -> None:
         for end in self.ends:
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             end.close()
 
     def _accept(self, listening: socket.socket) -> None:
-        while True:
-            try:
-                near = listening.accept()[0]
-                far = socket.create_connection(self.to)
-            except OSError:
-                return
-            self.ends += [near, far]
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+        with contextlib.suppress(OSError):
+            while True:
+                self.ends.append(near := listening.accept()[0])
+                self.ends.append(far := socket.create_connection(self.to))
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
 
     def _carry(self, one: socket.socket, other: socket.socket) -> None:
-        try:
+        with contextlib.suppress(OSError):
             while data := one.recv(2**16):
                 other.sendall(data)
                 if other.getpeername() == self.to:
                     self.carried += len(data)
             other.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
 
 
 @pytest.fixture(params=["stub", pytest.param("server", marks=pytest.mark.server)])
@@ -143,7 +137,7 @@ def line(request, tmp_path):
         engine.close()
 
 
-def test_a_server_may_be_down_at_first_and_go_away_in_the_middle(line, count):
+def test_a_server_may_be_down_at_first_and_go_away_in_the_middle(line, count, caplog):
     line, engine = line
     searcher = Searcher(engine)
     for ask in (lambda: publish(make_points(12), "b", engine), lambda: searcher.similar("P_1")):
@@ -166,8 +160,10 @@ def test_a_server_may_be_down_at_first_and_go_away_in_the_middle(line, count):
     interruption = threading.Thread(target=interrupt)
     interruption.start()
     points = make_points(6000, seed=1)
-    published = publish(points, "b", engine)
+    with caplog.at_level("INFO", "search.server"):
+        published = publish(points, "b", engine)
     interruption.join()
+    assert "waiting 0.5 s: No Qdrant server answers" in caplog.text
     assert published.points == engine.open().count() == 6000
     assert {one.payload["track_id"] for one in engine.open().everything()} == set(points.track_ids)
 

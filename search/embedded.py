@@ -75,6 +75,9 @@ COPY_PREFIX = "covers-reader-"
 #: Where copies of up to so many bytes go, if it is there and TMPDIR names no other place.
 MEMORY, MEMORY_BYTES = Path("/dev/shm"), 64 * 2**20  # noqa: S108
 
+#: What opening a copy takes beyond it, for a moment: 60 to 75 MB at any size.
+SPARE_BYTES = 96 * 2**20
+
 #: Past `EXACT_BYTES` vectors are first compared by a byte a component, and so many times the wanted
 #: number then exactly. At 100,000 x 128 that found all of the nearest ten and took 2 ms where a
 #: graph took longer, found 98.5 % of them, and had taken minutes to build instead of seconds.
@@ -482,10 +485,18 @@ def _copy(source: Path, target: Path, size: int) -> None:
 
 def _room_for_copy(size: int) -> Path:
     """Choose where a reader's copy is made."""
+    needed = 2 * size + SPARE_BYTES
     allowed = size <= MEMORY_BYTES and "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK)
-    if allowed and shutil.disk_usage(MEMORY).free > 2 * size:
+    if allowed and shutil.disk_usage(MEMORY).free > needed:
         return MEMORY
-    return Path(tempfile.gettempdir())
+    place = Path(tempfile.gettempdir())
+    # The engine maps files with holes in them: on a full disk it would be killed by filling one.
+    if (free := shutil.disk_usage(place).free) < needed:
+        raise SearchError(
+            f"{place} has room for {free // 2**20} MB where a reader may take {needed // 2**20} MB: "
+            "make room there, or name another directory in TMPDIR."
+        )
+    return place
 
 
 def _sweep_copies(parent: Path) -> None:

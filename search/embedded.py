@@ -276,6 +276,9 @@ class Embedded:
         parent = _room_for_copy(to_copy)
         _sweep_copies(parent)
         try:
+            # The engine maps files with holes: on a full disk it would be killed by filling one.
+            if shutil.disk_usage(parent).free < 2 * to_copy + SPARE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(parent))
             place = published.stat().st_ino
             with tempfile.TemporaryDirectory(prefix=COPY_PREFIX, dir=parent) as scratch:
                 for file, size in files.items():
@@ -485,18 +488,10 @@ def _copy(source: Path, target: Path, size: int) -> None:
 
 def _room_for_copy(size: int) -> Path:
     """Choose where a reader's copy is made."""
-    needed = 2 * size + SPARE_BYTES
     allowed = size <= MEMORY_BYTES and "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK)
-    if allowed and shutil.disk_usage(MEMORY).free > needed:
+    if allowed and shutil.disk_usage(MEMORY).free > 2 * size + SPARE_BYTES:
         return MEMORY
-    place = Path(tempfile.gettempdir())
-    # The engine maps files with holes in them: on a full disk it would be killed by filling one.
-    if (free := shutil.disk_usage(place).free) < needed:
-        raise SearchError(
-            f"{place} has room for {free // 2**20} MB where a reader may take {needed // 2**20} MB: "
-            "make room there, or name another directory in TMPDIR."
-        )
-    return place
+    return Path(tempfile.gettempdir())
 
 
 def _sweep_copies(parent: Path) -> None:

@@ -177,7 +177,7 @@ def open_dataset(root: Path, frame_rate: float | None = None) -> Dataset:
     if frame_rate is None:
         frame_rate = _frame_rate(homes, description, performances)
     return Dataset(
-        name=_name(description.get("name") or layout.name, layout.root),
+        name=_name(description["name"]) if description.get("name") else layout.name,
         root=layout.root,
         subset=subset,
         frame_rate=parse_frame_rate(frame_rate),
@@ -187,14 +187,15 @@ def open_dataset(root: Path, frame_rate: float | None = None) -> Dataset:
     )
 
 
-def _name(name: Any, root: Path) -> str:
-    """What a data set is called, which its results' directories are called too."""
-    if not isinstance(name, str) or not re.fullmatch(r"[^\W.][\w .,()+-]{0,99}", name):
+def _name(name: Any) -> str:
+    """What a data set is called, which the directories of its results are called too."""
+    plain = isinstance(name, str) and Path(name).name == name and name.isprintable()
+    if not plain or name.startswith(".") or len(name) > 100:
         raise ValueError(
-            f"{root} is called {str(name)[:100]!r}, which can't be a directory's name: write "
-            'another one to a dataset.json there, as in {"name": "my songs"}'
+            f"dataset.json says the data set's name were {str(name)[:100]!r}, which can't be a "
+            'directory\'s name: write another one, as in {"name": "my songs"}'
         )
-    return name
+    return str(name)
 
 
 def _settle(

@@ -28,7 +28,6 @@ from search import (
 from search.embedded import Embedded
 
 ROOT = Path(search.__file__).parent.parent
-VERSIONS = 3
 
 
 @pytest.fixture

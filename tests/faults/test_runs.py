@@ -82,7 +82,7 @@ def test_what_is_half_written_is_named_and_made_anew_once_it_is_deleted(copied, 
 def run(arguments: list[object], log: Path, environment: dict[str, str] | None = None):
     os.environ.update(environment or {})
     if environment:
-        logging.basicConfig(level=logging.DEBUG)
+        logging.basicConfig(level=logging.DEBUG, force=True)  # of every library
     return command(*arguments, log=log)
 
 
@@ -105,6 +105,7 @@ def test_no_secret_gets_into_a_file_a_log_an_artifact_or_a_payload(copied, count
             log = copied / f"{why}.log"
             code, output = in_fresh_process(run, pipeline(copied, home), log, environment)
             assert code == (0 if why == "works" else 1), output
+            assert "DEBUG" in output
             said.append(output)
     assert len(told) == 2  # of what was refused and of what failed
     assert len(search.Searcher(Server(stub.url, SECRETS["key"], copied / "l")).similar("P_00"))

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from catalogue import QDRANT_API_KEY, engine_of_kind, in_memory, make_points, ranking, vector_of
+from test_embedded import version
 
 import search
 from search import Searcher, ServerUnreachable, publish
@@ -18,13 +19,6 @@ from search.embedded import Embedded
 from search.server import Server
 
 VERSIONS, READERS = 3, 4
-
-
-def version(number: int) -> search.Points:
-    """Each version has its own number of performances, all of them in its own neighbourhood."""
-    points = make_points(40 + number, seed=number)
-    points.vectors += 100 * number
-    return points
 
 
 def search_until(stop, home: Path, answers) -> None:

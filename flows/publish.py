@@ -212,6 +212,11 @@ def points_of(
         known, on="track_id", how="left", maintain_order="left"
     )
     row = {track_id: i for i, track_id in enumerate(store.table["track_id"])}
+    if strangers := sorted(set(table["track_id"]) - set(row)):
+        raise ValueError(
+            f"There are vectors of {strangers[0]}, which {store.path} doesn't hold, so they are "
+            "damaged or of other features: delete them, and run the same again."
+        )
     return search.Points(
         track_ids=table["track_id"].to_list(),
         vectors=table["vector"].to_numpy(),

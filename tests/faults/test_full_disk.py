@@ -111,7 +111,7 @@ def test_a_searcher_on_a_full_disk_answers_or_is_told(small_workspace, disk, len
 def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_there_is_room(
     small_workspace, disk, tmp_path, length, count
 ):
-    rooms = length([0, 2**15], [2**13])
+    rooms = length([0, 2**13], [2**13])
     told = in_fresh_process(go_through_all_stages, small_workspace, disk, tmp_path / "log", rooms)
     for each in told:
         assert "room" in each, told

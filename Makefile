@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The demo keeps its workspace, and Prefect its runs, inside the checkout.
 DEMO := $(CURDIR)/.demo
 
-.PHONY: demo test bench lint install clean
+.PHONY: demo test faults bench lint install clean
 
 install: .venv/installed
 
@@ -23,6 +23,11 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# What `make test` does of faults in seconds, at full length; ends with what became of them.
+faults: export COVERS_FAULTS_AT_FULL_LENGTH = 1
+faults: install
+	$(BIN)/python -m pytest tests/faults --numprocesses auto --maxprocesses 2 --dist loadfile
 
 # BENCH="aggregation searching" for some of them.
 bench: .venv/bench

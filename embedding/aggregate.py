@@ -72,13 +72,18 @@ def pending(dataset: Dataset, earlier: Iterable[FeatureStore]) -> tuple[Performa
 
 
 def parts(directory: Path) -> list[FeatureStore]:
-    """Open the parts in a directory, sorted by name; a damaged one is as good as missing."""
+    """Open the parts in a directory, sorted by name, without those that are damaged."""
+    return intact(sorted(Path(directory).glob("part-*")))
+
+
+def intact(paths: Iterable[Path]) -> list[FeatureStore]:
+    """Open parts or complete stores to take rows from; a damaged one is as good as missing."""
     opened = []
-    for path in sorted(Path(directory).glob("part-*")):
+    for path in paths:
         try:
             opened.append(FeatureStore.open(path))
         except BadStore as error:
-            logger.warning("ignored a part: %s", error)
+            logger.warning("ignored: %s", error)
     return opened
 
 

@@ -29,7 +29,6 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import polars as pl
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from embedding.autoencoder import Autoencoder
@@ -325,7 +324,7 @@ def load(directory: Path) -> Bundle:
         if facts["format"] != FORMAT:
             raise BadBundle(
                 f"{directory} has format {facts['format']}, this version reads {FORMAT}: "
-                "train again"
+                "delete it and train again"
             )
         name, content = facts["encoder"], facts["content"]
         if name not in ENCODERS:
@@ -339,13 +338,14 @@ def load(directory: Path) -> Bundle:
         if _digest(name, facts["config"], facts["columns"], tensors) != content:
             raise BadBundle(
                 f"{directory} is damaged: its weights and configuration are not those it was "
-                "saved with; copy it again or train again"
+                "saved with; delete it, and copy it again or train again"
             )
         encoder = kind.from_tensors(configure(name, facts["config"]), tensors)
         if encoder.dimension != facts["dimension"]:
             raise BadBundle(
                 f"{directory} is damaged: its encoder makes vectors of dimension "
-                f"{encoder.dimension}, bundle.json says {facts['dimension']}; train again"
+                f"{encoder.dimension}, bundle.json says {facts['dimension']}; delete it and "
+                "train again"
             )
         training = Training(
             **facts["training"],
@@ -353,14 +353,26 @@ def load(directory: Path) -> Bundle:
             validation=pl.read_parquet(directory / "validation.parquet"),
             loss_curve=pl.read_csv(directory / "loss_curve.csv", schema=LOSS_CURVE),
         )
+        _check_finite(training, encoder.dimension)
         return Bundle(_id(name, content), name, encoder, training, facts["versions"])
     except BadBundle:
         raise
     except KeyError as error:
-        raise BadBundle(f"{directory} is damaged: it lacks {error}; train again") from error
-    except (OSError, ValueError, TypeError, SafetensorError, pl.exceptions.PolarsError) as error:
+        raise BadBundle(
+            f"{directory} is damaged: it lacks {error}; delete it and train again"
+        ) from error
+    # What reads the files answers damage with any kind of error, polars even with a panic.
+    except (Exception, pl.exceptions.PanicException) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise BadBundle(f"{directory} is damaged: {reason}; train again") from error
+        raise BadBundle(f"{directory} is damaged: {reason}; delete it and train again") from error
+
+
+def _check_finite(training: Training, dimension: int) -> None:
+    vectors = training.validation.select("track_id", "work_id", "vector")["vector"].to_numpy()
+    if vectors.shape != (len(training.validation), dimension) or not np.isfinite(vectors).all():
+        raise ValueError(f"its validation vectors are not {dimension} finite numbers each")
+    if not np.isfinite(training.loss_curve.cast(pl.Float64).to_numpy()).all():
+        raise ValueError("its loss curve is not finite")
 
 
 def _check_columns(directory: Path, stored: list[str], known: tuple[str, ...]) -> None:
@@ -370,7 +382,7 @@ def _check_columns(directory: Path, stored: list[str], known: tuple[str, ...]) -
     where = "; ".join(f"{a} where a table has {b}" for a, b in differing)
     raise BadBundle(
         f"{directory} was trained on other columns: {len(stored)} of them where a table has "
-        f"{len(known)}{', ' if where else ''}{where}; train again"
+        f"{len(known)}{', ' if where else ''}{where}; delete it and train again"
     )
 
 

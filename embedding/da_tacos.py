@@ -63,6 +63,9 @@ MAX_FILE_BYTES = 2**28
 MAX_ELEMENTS = 2**24
 MAX_NAME_BYTES = 4096
 
+#: Of a compressed chunk in the file. Those of real performances have some 40 kB.
+MAX_CHUNK_BYTES = 2**20
+
 #: Features differ by a few frames (MFCC's window is 43 hops long). Beyond both of these they are
 #: not of the same recording.
 MAX_FRAMES_APART = 50
@@ -175,7 +178,7 @@ def open_dataset(root: Path, frame_rate: float | None = None) -> Dataset:
     if frame_rate is None:
         frame_rate = _frame_rate(homes, description, performances)
     return Dataset(
-        name=str(description.get("name") or layout.name),
+        name=_name(description["name"]) if description.get("name") else layout.name,
         root=layout.root,
         subset=subset,
         frame_rate=parse_frame_rate(frame_rate),
@@ -183,6 +186,17 @@ def open_dataset(root: Path, frame_rate: float | None = None) -> Dataset:
         rejects=rejects,
         metadata=metadata,
     )
+
+
+def _name(name: Any) -> str:
+    """What a data set is called, which the directories of its results are called too."""
+    plain = isinstance(name, str) and Path(name).name == name and name.isprintable()
+    if not plain or name.startswith(".") or len(name) > 100:
+        raise ValueError(
+            f"dataset.json says the data set's name were {str(name)[:100]!r}, which can't be a "
+            'directory\'s name: write another one, as in {"name": "my songs"}'
+        )
+    return str(name)
 
 
 def _settle(
@@ -389,6 +403,8 @@ def _check_names(file: h5py.File, performance: Performance) -> None:
             raise _WrongContentsError(f"its {attribute} is longer than any name")
         value = file.attrs[attribute]  # fixed or variable length, bytes or unicode
         said = value.decode() if isinstance(value, bytes) else str(value)
+        if len(said) > MAX_NAME_BYTES:  # of variable length, which is stored elsewhere in the file
+            raise _WrongContentsError(f"its {attribute} is longer than any name")
         if said != expected:
             raise _WrongContentsError(
                 f"its {attribute} is {said}, which contradicts its place under {expected}"
@@ -422,7 +438,11 @@ def _array(dataset: Any, name: str, image: memoryview) -> np.ndarray:
             raise _WrongContentsError(f"{name} claims {shape} values, more than a performance has")
     if dataset.is_virtual or dataset.external:
         raise _WrongContentsError(f"{name} is stored outside its file")
-    return np.asarray(dataset[()] if (quick := _inflated(dataset, image)) is None else quick)
+    array = _inflated(dataset, image)
+    if array is None:
+        _check_compression(dataset, name)
+        array = np.asarray(dataset[()])
+    return array
 
 
 def _inflated(dataset: h5py.Dataset, image: memoryview) -> np.ndarray | None:
@@ -465,6 +485,27 @@ def _inflated(dataset: h5py.Dataset, image: memoryview) -> np.ndarray | None:
         rows = numbers[start * row : (start + dataset.chunks[0]) * row]  # the last is cut off
         interleave(np.frombuffer(shuffled, np.uint8).reshape(array.itemsize, -1), rows)
     return array
+
+
+def _check_compression(dataset: h5py.Dataset, name: str) -> None:
+    """Bound what HDF5 inflates, whatever size a chunk should have: by deflate, 1032 times it."""
+    made = dataset.id.get_create_plist()
+    filters = [made.get_filter(i)[0] for i in range(made.get_nfilters())]
+    compressors = [
+        each
+        for each in filters
+        if each not in (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
+    ]
+    if len(compressors) > 1:
+        raise _WrongContentsError(f"{name} is compressed {len(compressors)} times over")
+    if not compressors:
+        return
+
+    def too_large(chunk: Any) -> int | None:
+        return chunk.size if chunk.size > MAX_CHUNK_BYTES else None
+
+    if (size := dataset.id.chunk_iter(too_large)) is not None:
+        raise _WrongContentsError(f"{name} holds {size} compressed bytes in one chunk")
 
 
 def _frames(contents: _Contents) -> Frames:

@@ -195,13 +195,15 @@ class FeatureStore:
                 frame_rate=facts["frame_rate"],
                 chroma_rate=facts["chroma_rate"],
             )
-        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        # polars and numpy answer a damaged file with any kind of error, polars even with a panic
+        except (Exception, pl.exceptions.PanicException) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise BadStore(f"{path} is damaged: {reason}; aggregate again") from error
+            raise BadStore(f"{path} is damaged: {reason}; delete it and aggregate again") from error
 
         if format_ != FORMAT:
             raise BadStore(
-                f"{path} has format {format_}, this version reads {FORMAT}; aggregate again"
+                f"{path} has format {format_}, this version reads {FORMAT}; delete it and "
+                "aggregate again"
             )
         for kind, frame, schema in (
             ("row", store.table, SCHEMA),
@@ -211,23 +213,23 @@ class FeatureStore:
                 if frame.schema[column] != dtype:
                     raise BadStore(
                         f"{path} is damaged: {kind} column {column} is {frame.schema[column]}, "
-                        f"not {dtype}; aggregate again"
+                        f"not {dtype}; delete it and aggregate again"
                     )
         if len(store) != count:
             raise BadStore(
                 f"{path} is damaged: {len(store)} rows where store.json counts {count}; "
-                "aggregate again"
+                "delete it and aggregate again"
             )
         ends = store._starts + store._lengths
         if (store._starts < 0).any() or (store._lengths < 0).any() or (ends > len(chroma)).any():
             raise BadStore(
                 f"{path} is damaged: chroma.npy has {len(chroma)} frames, fewer than the rows "
-                "point at; aggregate again"
+                "point at; delete it and aggregate again"
             )
         if store.fingerprint != facts.get("fingerprint"):
             raise BadStore(
                 f"{path} is damaged: its rows are not those store.json was written for; "
-                "aggregate again"
+                "delete it and aggregate again"
             )
         return store
 

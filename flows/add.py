@@ -10,6 +10,7 @@ import search
 from flows.aggregate import aggregate
 from flows.embed import embed_features
 from flows.publish import Recipe, Source, publish, recipe_of
+from flows.vectors import IDS, read
 from flows.workspace import Workspace
 
 
@@ -73,10 +74,7 @@ def add(
 def difference(before: Recipe, after: Recipe) -> dict[str, int]:
     """Count the performances by what has become of them."""
     old, new = (
-        pl.concat(
-            pl.read_parquet(one.vectors, columns=["track_id", "work_id", "fingerprint"])
-            for one in recipe.sources
-        )
+        pl.concat(read(one.vectors).select(IDS) for one in recipe.sources)
         for recipe in (before, after)
     )
     both = old.join(new, on="track_id", suffix="_now")

@@ -14,7 +14,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from embedding import store
-from embedding.aggregate import aggregate_batch, aggregate_csv, assemble, parts, pending
+from embedding.aggregate import aggregate_batch, aggregate_csv, assemble, intact, parts, pending
 from embedding.da_tacos import Dataset, Performance, open_dataset
 from embedding.store import FeatureStore
 from flows.runners import in_cluster, task_runner
@@ -71,7 +71,7 @@ def aggregate(
 
     with claimed(place) as missing:
         if missing:
-            standing = [FeatureStore.open(path.parent) for path in slot.glob("*/store.json")]
+            standing = intact(path.parent for path in slot.glob("*/store.json"))
             to_read = pending(dataset, [*standing, *parts(unfinished)])
             logger.info(
                 "%d performances in %s at %.2f frames a second: %d to read",

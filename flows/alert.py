@@ -1,5 +1,6 @@
 """Telling whoever is on call that a run failed."""
 
+import logging
 import os
 from typing import Any
 
@@ -33,6 +34,9 @@ def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
         "message": (state.message or "")[:LONGEST],
         "url": link and f"{link}/runs/flow-run/{flow_run.id}",
     }
+    # At level INFO it would log the address.
+    quiet = logging.getLogger("httpx")
+    quiet.addFilter(_nothing)
     try:
         httpx.post(address, json=body, timeout=PATIENCE).raise_for_status()
     except Exception as error:
@@ -41,3 +45,9 @@ def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
             why = f"it answered {error.response.status_code}"
         # A crash is told from outside the run, which has no logger of its own there.
         flow_run_logger(flow_run, flow).warning("COVERS_ALERT_URL was not told of this: %s", why)
+    finally:
+        quiet.removeFilter(_nothing)
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    return False

@@ -31,6 +31,7 @@ from flows.publish import points_of
 from flows.show import show_figures
 from flows.train import train_encoder
 from flows.trial import QUERIES, matches, published, rankings
+from flows.vectors import read
 from flows.workspace import Workspace, claimed, key, make_once
 
 #: Counted up when a row, a metric's definition or the plot changes, so that it is computed anew.
@@ -170,12 +171,11 @@ def compare(
     def run(row: Peer | Trained, seed: int) -> dict[str, Any]:
         if isinstance(row, Peer):
             return measure(row, features, tracks, None, None, workspace.root)
-        start = time.time()
+        standing, start = set(workspace.root.glob("bundles/*")), time.monotonic()
         settings = (config or {}).get(row.encoder)
         bundle = train_encoder(learned, row.encoder, settings, 0.0, seed, workspace.root)
         # How long it took is known only to whoever trained it.
-        new = (bundle / "bundle.json").stat().st_mtime >= start
-        seconds = round(time.time() - start, 2) if new else None
+        seconds = None if bundle in standing else round(time.monotonic() - start, 2)
         calibrate(bundle, learned)
         return measure(row, features, tracks, bundle, seconds, workspace.root)
 
@@ -347,7 +347,7 @@ def _vectors(
     """The vectors of these performances, in their order."""
     if seen := set(works) & set(bundles.load(bundle).seen_works):
         raise ValueError(f"{row.encoder} has seen {len(seen)} of the works, such as {min(seen)}")
-    table = pl.read_parquet(embed_features(features, bundle, home))
+    table = read(embed_features(features, bundle, home))
     found = pl.DataFrame({"track_id": tracks}).join(
         table, on="track_id", how="left", maintain_order="left"
     )

@@ -1,5 +1,6 @@
 """Features and a bundle -> vectors.parquet -> the published collection."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from prefect.cache_policies import NO_CACHE
 from embedding import bundle as bundles
 from embedding.store import FeatureStore
 from flows.publish import Recipe, Source, publish
+from flows.vectors import VECTORS, read
 from flows.workspace import Workspace, key, make_once
 
-VECTORS = "vectors.parquet"
+logger = logging.getLogger(__name__)
 
 #: Counted up when what stands beside the vectors changes, so that it is made anew.
 VERSION = 3
@@ -78,7 +80,7 @@ def embed_features(features: Path, bundle: Path, home: Path) -> Path:
         usable = store.select(~store.table["track_id"].is_in(rejects["track_id"]))
         ids = usable.table.select("track_id", "work_id", "fingerprint")
         kind = pl.Array(pl.Float32, encoder.dimension)
-        vectors = _embedded_before(ids, kind, place)
+        vectors = embedded_before(ids, kind, place)
         new = vectors["vector"].is_null()
         fresh = encoder.embed(usable.select(new.to_numpy()))
         logger.info("%d performances of %s are new or changed", len(fresh), store.name)
@@ -103,17 +105,18 @@ def embed_features(features: Path, bundle: Path, home: Path) -> Path:
     return place / VECTORS
 
 
-def _embedded_before(ids: pl.DataFrame, kind: pl.Array, place: Path) -> pl.DataFrame:
+def embedded_before(ids: pl.DataFrame, kind: pl.Array, place: Path) -> pl.DataFrame:
     """Add the vectors that the same bundle has made of the same contents; null where it hasn't.
 
     A vector depends on its own performance only, so it doesn't matter what was embedded with it.
     """
     bundle_id = place.name.rpartition("-")[0]
-    parts = [
-        known.select("track_id", "fingerprint", "vector")
-        for path in place.parent.glob(f"{bundle_id}-*/{VECTORS}")
-        if "fingerprint" in (known := pl.read_parquet(path)).columns
-    ]
+    parts = []
+    for path in place.parent.glob(f"{bundle_id}-*/{VECTORS}"):
+        try:
+            parts.append(read(path).select("track_id", "fingerprint", "vector"))
+        except ValueError as error:
+            logger.warning("not used again: %s", error)
     if not parts:
         return ids.with_columns(vector=pl.lit(None, dtype=kind))
     known = pl.concat(parts).unique(["track_id", "fingerprint"], keep="any")

@@ -21,10 +21,10 @@ from embedding.separation import separation
 from embedding.store import FeatureStore
 from flows import plots
 from flows.calibrate import read_calibration
-from flows.embed import VECTORS
 from flows.publish import may_pass, points_of
 from flows.show import show_figures
 from flows.trial import certainty, choose_queries, identified, matches, names, published, rankings
+from flows.vectors import VECTORS, origin, read
 from flows.workspace import Workspace, key, make_once
 from search.fields import RESULTS
 
@@ -87,13 +87,13 @@ def measure(vectors: Path, home: Path) -> Path:
     """Compute the metrics and draw the plots, unless they stand for the same vectors."""
     logger = get_run_logger()
     workspace = Workspace(home)
-    made_with = _origin(vectors)
+    made_with = origin(vectors)
     bundle_path = workspace.root / made_with["bundle"]
     bundle = bundles.load(bundle_path)
     place = workspace.path("evaluations", f"{vectors.parent.name}-{key(VERSION, bundle.id)}")
 
     def make(directory: Path) -> None:
-        everything = pl.read_parquet(vectors)
+        everything = read(vectors)
         seen = everything["work_id"].is_in(bundle.seen_works.implode())
         if seen.all():
             raise ValueError(
@@ -223,16 +223,6 @@ def _intervals(found: Retrieval) -> dict[str, tuple[float, float]]:
         name: bootstrap_interval(values, queries["work_id"], seed=0)
         for name, values in {"map": queries["ap"], "mr1": queries["first"]}.items()
     }
-
-
-def _origin(vectors: Path) -> dict[str, str]:
-    """Read what the vectors were made from: bundle, bundle_id, data and features."""
-    if not vectors.is_file():
-        raise FileNotFoundError(f"There is no {vectors}: name a vectors.parquet of `covers embed`.")
-    made_with = pl.read_parquet_metadata(vectors)
-    if "bundle" not in made_with:
-        raise ValueError(f"{vectors} doesn't say which bundle made it: make it by `covers embed`.")
-    return made_with
 
 
 def _summary(data: str, measured: int, left_out: int) -> str:

@@ -51,7 +51,7 @@ def compare_with_published(bundle: Path, home: Path) -> Verdict:
     try:
         current = recipe_of(search.connect(home).open().description.name, home).bundle
         old = bundles.load(current)
-    except (search.SearchError, FileNotFoundError, bundles.BadBundle) as error:
+    except (search.SearchError, FileNotFoundError, ValueError) as error:
         return Verdict(True, f"There is no published bundle to compare with ({error})")
     new = bundles.load(bundle)
     if old.id == new.id:

@@ -15,7 +15,8 @@ import search
 from embedding.descriptors import resample
 from embedding.store import METADATA, FeatureStore
 from flows.calibrate import read_calibration
-from flows.workspace import Workspace
+from flows.vectors import origin, read
+from flows.workspace import Workspace, room_for
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ class Recipe:
 
 
 def may_pass(_task: Any, _run: Any, state: Any) -> bool:
-    """Whether it is worth trying again: a server may come back, wrong data stay wrong."""
+    """Whether it is worth trying again: a server may come back, what is wrong stays wrong."""
     try:
         state.result()
-    except search.ServerRefused:
+    except (search.ServerRefused, search.NoRoom):
         return False
     except (search.ServerUnreachable, search.PublishError, OSError):
         return True
@@ -82,7 +83,7 @@ def publish(recipe: Recipe, home: Path) -> search.Description:
     """
     logger = get_run_logger()
     engine = search.connect(home)
-    bundle_id = pl.read_parquet_metadata(recipe.sources[0].vectors)["bundle_id"]
+    bundle_id = origin(recipe.sources[0].vectors)["bundle_id"]
     published = search.publish(points_of_recipe(recipe), bundle_id, engine)
     _write(recipe, published.name, home)
     for path in (home / "published").glob("*.json"):
@@ -99,22 +100,27 @@ def recipe_of(name: str, home: Path) -> Recipe:
     ------
     FileNotFoundError
         If this workspace doesn't know.
+    ValueError
+        If what it knows is damaged.
     """
     path = _path(name, home)
     if not path.exists():
         raise FileNotFoundError(
             f"{home} doesn't know what {name} was made of: publish with `covers pipeline` first."
         )
-    content = json.loads(path.read_text(encoding="utf-8"))
-    sources = (
-        Source(
-            Path(one["data"]) if one["data"] else None,
-            home / one["features"],
-            home / one["vectors"],
-        )
-        for one in content["sources"]
-    )
-    return Recipe(home / content["bundle"], tuple(sources))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        sources = [
+            Source(
+                Path(one["data"]) if one["data"] else None,
+                home / one["features"],
+                home / one["vectors"],
+            )
+            for one in content["sources"]
+        ]
+        return Recipe(home / content["bundle"], tuple(sources))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: publish with `covers pipeline` again.") from error
 
 
 def _path(name: str, home: Path) -> Path:
@@ -138,17 +144,18 @@ def _write(recipe: Recipe, name: str, home: Path) -> None:
         ],
     }
     path = _path(name, home)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".new")
-    scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    with room_for(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(".new")
+        scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        scratch.replace(path)
 
 
 def points_of_recipe(recipe: Recipe) -> search.Points:
     """Gather the points of all sources."""
     calibration = read_calibration(recipe.bundle)
     parts = [
-        points_of(pl.read_parquet(one.vectors), FeatureStore.open(one.features), calibration)
+        points_of(read(one.vectors), FeatureStore.open(one.features), calibration)
         for one in recipe.sources
     ]
     if len(parts) == 1:
@@ -205,6 +212,11 @@ def points_of(
         known, on="track_id", how="left", maintain_order="left"
     )
     row = {track_id: i for i, track_id in enumerate(store.table["track_id"])}
+    if strangers := sorted(set(table["track_id"]) - set(row)):
+        raise ValueError(
+            f"There are vectors of {strangers[0]}, which {store.path} doesn't hold, so they are "
+            "damaged or of other features: delete them, and run the same again."
+        )
     return search.Points(
         track_ids=table["track_id"].to_list(),
         vectors=table["vector"].to_numpy(),

@@ -18,17 +18,26 @@ A result is built beside its place and renamed when it is whole, so whatever sta
 and a stage whose inputs haven't changed finds its result standing and does nothing.
 """
 
+import errno
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
+import polars as pl
 from filelock import FileLock
 
 from search import settings
+
+SECOND = 10**9  # in ns
+
+#: What the system calls a disk, a quota or a file that can't grow.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,8 @@ class Workspace:
         ------
         FileNotFoundError
             If there is none yet.
+        ValueError
+            If the clock was set back since, so that a later one may seem older.
         """
         found = sorted(
             (path.stat().st_mtime_ns, path.parent)
@@ -64,7 +75,13 @@ class Workspace:
                 f"There are no {kind} in the workspace {self.root} yet: "
                 "make them with `covers pipeline --data DIR`, or name another workspace by --home."
             )
-        return found[-1][1]
+        made, place = found[-1]
+        if made > time.time_ns() + SECOND:
+            raise ValueError(
+                f"{place} is from {datetime.fromtimestamp(made / SECOND):%Y-%m-%d %H:%M}, so the "
+                f"clock was set back, and which of the {kind} is the latest can't be told: name it."
+            )
+        return place
 
 
 def key(*made_from: object) -> str:
@@ -74,14 +91,35 @@ def key(*made_from: object) -> str:
 
 
 @contextmanager
+def room_for(place: Path) -> Iterator[None]:
+    """Where the disk is too full to write a result, say so, whatever wrote it and in any words.
+
+    Raises
+    ------
+    OSError
+        Naming the result.
+    """
+    try:
+        yield
+    except (Exception, pl.exceptions.PanicException) as error:
+        full = getattr(error, "errno", None) in FULL or f"os error {errno.ENOSPC}" in str(error)
+        if not full:
+            raise
+        raise OSError(
+            f"There is no room on the disk for {place}: make room, and run the same again."
+        ) from error
+
+
+@contextmanager
 def claimed(place: Path) -> Iterator[bool]:
     """Hold a result's place, and say whether it has to be made.
 
     A second process that wants the same result waits for the first one, then finds it. What a
     killed process left half-made beside the place is cleared away.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(place.parent / f".{place.name}.lock"):
+    with room_for(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with room_for(place), FileLock(place.parent / f".{place.name}.lock"):
         for left in place.parent.glob(f".{place.name}.*/"):
             shutil.rmtree(left, ignore_errors=True)
         yield not place.exists()

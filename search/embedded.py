@@ -47,7 +47,7 @@ from search.collection import (
     is_exact,
     point_id,
 )
-from search.errors import DamagedCollection, NoCollection, PublishError, SearchError
+from search.errors import DamagedCollection, NoCollection, NoRoom, PublishError, SearchError
 from search.fields import FIELDS, AnyOf, Condition, Result
 from search.sequences import FILES, MappedSequences, Sequences
 from search.sequences import write as write_sequences
@@ -77,6 +77,9 @@ COPY_PREFIX = "covers-reader-"
 
 #: Where copies of up to so many bytes go, if it is there and TMPDIR names no other place.
 MEMORY, MEMORY_BYTES = Path("/dev/shm"), 64 * 2**20  # noqa: S108
+
+#: What opening a copy takes beyond it, for a moment: 60 to 75 MB at any size.
+SPARE_BYTES = 96 * 2**20
 
 #: Past `EXACT_BYTES` vectors are first compared by a byte a component, and so many times the wanted
 #: number then exactly. At 100,000 x 128 that found all of the nearest ten and took 2 ms where a
@@ -275,7 +278,7 @@ class Embedded:
         needed = 64 * 2**20 + 4096 * description.points + 4 * vectors + sequences
         free = shutil.disk_usage(self.directory).free
         if free < needed:
-            raise PublishError(
+            raise NoRoom(
                 f"{self.directory} has room for {free // 2**20} MB where the new collection may "
                 f"take {needed // 2**20} MB: make room and publish again."
             )
@@ -322,6 +325,9 @@ class Embedded:
         parent = _room_for_copy(to_copy)
         _sweep_copies(parent)
         try:
+            # The engine maps files with holes: on a full disk it would be killed by filling one.
+            if shutil.disk_usage(parent).free < 2 * to_copy + SPARE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(parent))
             with tempfile.TemporaryDirectory(prefix=COPY_PREFIX, dir=parent) as scratch:
                 for file, size in files.items():
                     _bring(published / file, Path(scratch) / file, size)
@@ -572,7 +578,7 @@ def _copy(source: Path, target: Path, size: int) -> None:
 def _room_for_copy(size: int) -> Path:
     """Choose where a reader's copy is made."""
     allowed = size <= MEMORY_BYTES and "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK)
-    if allowed and shutil.disk_usage(MEMORY).free > 2 * size:
+    if allowed and shutil.disk_usage(MEMORY).free > 2 * size + SPARE_BYTES:
         return MEMORY
     return Path(tempfile.gettempdir())
 

@@ -35,6 +35,10 @@ class PublishError(SearchError, RuntimeError):
     """A collection was not published, or not rolled back; the one that was current still is."""
 
 
+class NoRoom(PublishError):
+    """The disk is too full for a new collection."""
+
+
 class ServerUnreachable(SearchError, ConnectionError):
     """No Qdrant server answers at QDRANT_URL."""
 

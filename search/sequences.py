@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search.collection import Frames, Vectors, point_id
+from search.errors import DamagedCollection
 
 FILES = ("frames.npy", "starts.npy", "ids.npy", "background.npy")
 
@@ -77,13 +78,44 @@ class MappedSequences:
         Where `write` put them; once open, it may be deleted.
     rate : float
         Frames a second.
+
+    Raises
+    ------
+    ValueError
+        If a file is something else.
     """
 
     def __init__(self, directory: Path, rate: float) -> None:
         self.rate = rate
-        self._frames, self._starts, self._ids, self._background = (
-            np.load(directory / file, mmap_mode="r", allow_pickle=False) for file in FILES
-        )
+        try:
+            self._frames, self._starts, self._ids, self._background = (
+                np.load(directory / file, mmap_mode="r", allow_pickle=False) for file in FILES
+            )
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # numpy answers a damaged header with any kind of error
+            raise ValueError(f"a header can't be read ({error!r})") from error
+        self._check()
+
+    def _check(self) -> None:
+        count = len(self._ids)
+        expected = {
+            "frames.npy": (self._frames, "<f2", (len(self._frames), 2, 12)),
+            "starts.npy": (self._starts, "<i8", (count + 1,)),
+            "ids.npy": (self._ids, "|S16", (count,)),
+            "background.npy": (self._background, "<f4", (count, 2)),
+        }
+        for file, (array, kind, shape) in expected.items():
+            if array.dtype.str != kind or array.shape != shape:
+                raise ValueError(
+                    f"{file} holds {array.dtype.str} {array.shape}, not {kind} {shape}"
+                )
+        starts = self._starts
+        if starts[0] != 0 or starts[-1] != len(self._frames) or (np.diff(starts) < 0).any():
+            raise ValueError("starts.npy isn't where the sequences begin")
+        # Logarithms of similarities, and their spread, to which something is added: see reranking.
+        if not (np.abs(self._background) < 100).all() or (self._background[:, 1] < 0.01).any():
+            raise ValueError("background.npy holds what is no background")
 
     def count(self) -> int:
         """Count them."""
@@ -104,7 +136,15 @@ class MappedSequences:
         return mean_background(self._background)
 
     def _rows(self, track_ids: Sequence[str]) -> npt.NDArray[np.intp]:
-        return np.searchsorted(self._ids, _ids(track_ids))
+        wanted = _ids(track_ids)
+        rows = np.minimum(np.searchsorted(self._ids, wanted), len(self._ids) - 1)
+        lost = self._ids[rows] != wanted
+        if lost.any():
+            raise DamagedCollection(
+                f"The sequence of {track_ids[int(lost.argmax())]} is lost: make the collection "
+                "anew with `covers pipeline --data DIR`, or go back with `covers rollback`."
+            )
+        return rows
 
 
 def _ids(track_ids: Sequence[str]) -> npt.NDArray[np.bytes_]:

@@ -1,7 +1,9 @@
 """Tiny data sets in the dialect of the real ones, for every test that needs files."""
 
 import json
+import os
 import zlib
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import h5py
@@ -18,6 +20,9 @@ FRAME_RATE = "44100/4096"
 
 #: These take longest, so they start first: else one process would end with them alone.
 SLOWEST = ("test_worker", "test_pipeline", "test_compare", "test_add", "test_temporary")
+
+#: `make faults` alone sets it: the tests in `faults/` then take minutes instead of seconds.
+FULL_LENGTH = bool(os.environ.get("COVERS_FAULTS_AT_FULL_LENGTH"))
 
 
 def pytest_collection_modifyitems(items):
@@ -165,3 +170,43 @@ def prefect_server():
 
     with prefect_test_harness(server_startup_timeout=120):
         yield prefect.settings.PREFECT_API_URL.value()
+
+
+@pytest.fixture(scope="session")
+def small_workspace(tmp_path_factory, prefect_server):
+    """See `small`; and `fresh` processes are ready to spoil copies of it."""
+    from fresh import warm_up
+    from small import make_workspace
+
+    root = tmp_path_factory.mktemp("small")
+    make_workspace(root)
+    warm_up(prefect_server)
+    return root
+
+
+@pytest.fixture(scope="session")
+def length():
+    """Choose how long a test of faults goes on: length(full, short)."""
+    return lambda full, short: full if FULL_LENGTH else short
+
+
+@pytest.fixture
+def count(record_property):
+    """Count what became of a kind of fault, for the table that `make faults` ends with."""
+    return lambda kind, outcome, times=1: record_property("fault", (kind, outcome, times))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print that table."""
+    if not FULL_LENGTH:
+        return
+    kinds: dict[str, Counter[str]] = defaultdict(Counter)
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "fault":
+                kind, outcome, times = value
+                kinds[kind][outcome] += times
+    terminalreporter.section("faults")
+    for kind, outcomes in kinds.items():
+        said = ", ".join(f"{times:,} {outcome}" for outcome, times in outcomes.items())
+        terminalreporter.write_line(f"{kind:44} {said}")

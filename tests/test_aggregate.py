@@ -247,7 +247,7 @@ def test_a_damaged_part_is_as_good_as_missing(tree, tmp_path, caplog):
     made, reads = run(tree, tmp_path)
     assert reads == broken.table["track_id"].to_list()
     assert len(made) == 5
-    assert f"ignored a part: {broken.path} is damaged" in caplog.text
+    assert f"ignored: {broken.path} is damaged" in caplog.text
 
 
 def test_of_two_rows_for_one_file_the_same_one_wins_in_any_order(tree, tmp_path):

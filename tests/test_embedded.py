@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -10,12 +9,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from catalogue import in_memory, make_points, ranking, vector_of
+from catalogue import in_memory, make_points
 
 import search
 from search import (
@@ -30,7 +28,6 @@ from search import (
 from search.embedded import Embedded
 
 ROOT = Path(search.__file__).parent.parent
-VERSIONS = 3
 
 
 @pytest.fixture
@@ -56,52 +53,6 @@ def version(number: int) -> search.Points:
     points = make_points(40 + number, seed=number)
     points.vectors += 100 * number
     return points
-
-
-def search_until(stop, home: Path, answers) -> None:
-    """Search in a loop, in a process of its own; tell which version answered, or what was wrong."""
-    searcher = Searcher(Embedded(home))
-    expected = []
-    for number in range(VERSIONS):
-        points = version(number)
-        nearest = [name for _, name in ranking(points, vector_of(points, "P_7"))]
-        expected.append([name for name in nearest if name != "P_7"])
-    while not stop.is_set():
-        try:
-            one = [match.track_id for match in searcher.similar("P_7", 1000)]
-            batch = searcher.similar_many(["P_7", "P_7"], 1000)
-        except Exception as error:
-            answers.put(repr(error))
-        else:
-            whole = one in expected and batch[0] == batch[1]
-            answers.put(expected.index(one) if whole else f"half a collection: {one}")
-
-
-def test_processes_search_while_another_publishes_and_see_no_fault_and_no_half_collection(engine):
-    processes = multiprocessing.get_context("spawn")
-    stop, answers = processes.Event(), processes.Queue()
-    publish(version(0), "b", engine)
-    readers = [
-        processes.Process(target=search_until, args=(stop, engine.directory, answers), daemon=True)
-        for _ in range(3)
-    ]
-    for reader in readers:
-        reader.start()
-    number, end = 0, time.monotonic() + 5
-    while time.monotonic() < end or number < VERSIONS:
-        while (
-            answer := answers.get(timeout=60)
-        ) != number % VERSIONS:  # until a reader sees the new one
-            assert answer in range(VERSIONS)
-        number += 1
-        publish(version(number % VERSIONS), "b", engine, keep=1)
-    stop.set()
-    while any(reader.is_alive() for reader in readers) or not answers.empty():
-        if answers.empty():
-            time.sleep(0.01)
-        else:
-            assert answers.get() in range(VERSIONS)
-    assert [reader.exitcode for reader in readers] == [0, 0, 0]
 
 
 def test_a_reader_changes_nothing_that_is_published_and_leaves_nothing_behind(

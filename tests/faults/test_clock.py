@@ -1,0 +1,63 @@
+"""A clock that goes backwards, and files from the future."""
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from catalogue import make_points
+
+from embedding.aggregate import aggregate_batch, assemble, parts, pending
+from embedding.da_tacos import open_dataset
+from flows.workspace import Workspace
+from search import Searcher, collection, publish, rollback
+from search.embedded import Embedded
+
+
+def test_what_is_published_last_is_current_whatever_the_clock_says(tmp_path, monkeypatch, count):
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+
+    class Backwards:
+        @staticmethod
+        def now(zone):
+            nonlocal now
+            now -= timedelta(days=1)
+            return now
+
+    monkeypatch.setattr(collection, "datetime", Backwards)
+    engine = Embedded(tmp_path / "qdrant")
+    made = [publish(make_points(12 + i, seed=i), "b", engine) for i in range(3)]
+    assert made[0].created > made[1].created > made[2].created
+    assert Searcher(engine).status().current == made[2]
+    assert Searcher(engine).status().previous == (made[1],)
+    assert rollback(engine) == made[1]
+    assert len(Searcher(engine).similar("P_1", 100)) == 12
+    count("a clock set back", "nothing lost or mistaken")
+
+
+@pytest.mark.parametrize("seconds", [0, 2**33], ids=["1970", "2242"])
+def test_a_file_of_any_time_is_read_and_read_again_when_it_changes(tree, tmp_path, seconds, count):
+    path = tree.path("W_1", "P_11")
+    os.utime(path, (seconds, seconds))
+    dataset = open_dataset(tree.root)
+    aggregate_batch(dataset.performances, dataset.frame_rate, tmp_path / "parts")
+    store = assemble(dataset, parts(tmp_path / "parts"), tmp_path / "store")
+    assert len(store) == 5
+    assert pending(dataset, [store]) == ()
+    os.utime(path, (1000, 1000))
+    assert [one.track_id for one in pending(open_dataset(tree.root), [store])] == ["P_11"]
+    count("a clock set back", "nothing lost or mistaken")
+
+
+def test_the_latest_result_is_asked_for_where_the_clock_was_set_back(tmp_path, count):
+    place = tmp_path / "bundles" / "one"
+    place.mkdir(parents=True)
+    (place / "bundle.json").touch()
+    assert Workspace(tmp_path).latest("bundles", "bundle.json") == place
+    tomorrow = time.time() + 86400
+    os.utime(place / "bundle.json", (tomorrow, tomorrow))
+    with pytest.raises(
+        ValueError, match=r"bundles/one is from .* the clock was set back.* name it"
+    ):
+        Workspace(tmp_path).latest("bundles", "bundle.json")
+    count("a clock set back", "nothing lost or mistaken")

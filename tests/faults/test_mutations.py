@@ -1,0 +1,259 @@
+"""Whatever bytes a file holds, it is read as finite numbers or refused in a sentence."""
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import resource
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from conftest import Tree, make_features, write_h5
+from fresh import in_fresh_process
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small import copy
+
+import search
+from embedding import bundle as bundles
+from embedding import chroma
+from embedding.da_tacos import Performance, open_dataset, read
+from embedding.features import FEATURE_NAMES, means, read_csv
+from embedding.store import FeatureStore
+from flows import vectors
+from flows.calibrate import fit
+from flows.embed import embedded_before
+from flows.publish import points_of_recipe, recipe_of
+from search.embedded import Embedded
+
+#: Bytes that damaged files may make a process take beyond what it has when it begins.
+MEMORY = 2**30
+
+#: What becomes of a file's content `c`, given a place in it, a number of bytes, and some junk.
+DAMAGES: dict[str, Callable[[bytes, int, int, bytes], bytes]] = {
+    "cut off": lambda c, at, size, junk: c[:at],
+    "lost": lambda c, at, size, junk: c[:at] + c[at + size :],
+    "zeroed": lambda c, at, size, junk: c[:at] + bytes(len(c[at : at + size])) + c[at + size :],
+    "twice": lambda c, at, size, junk: c[: at + size] + c[at:],
+    "moved": lambda c, at, size, junk: c[at : at + size] + c[:at] + c[at + size :],
+    "overwritten": lambda c, at, size, junk: c[:at] + junk + c[at + len(junk) :],
+    "inserted": lambda c, at, size, junk: c[:at] + junk + c[at:],
+    "a bit": lambda c, at, size, junk: (
+        c[:at] + bytes(byte ^ 1 << size % 8 for byte in c[at : at + 1]) + c[at + 1 :]
+    ),
+}
+
+
+@st.composite
+def damaged(draw, content: bytes) -> bytes:
+    """A file that one to three things happened to; near its ends as often as in the middle."""
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(-(2**24), 2**24)) % (len(content) + 1)
+        size, junk = draw(st.integers(1, 4096)), draw(st.binary(min_size=1, max_size=16))
+        content = DAMAGES[draw(st.sampled_from(sorted(DAMAGES)))](content, at, size, junk)
+    return content
+
+
+def read_performance(path: Path) -> list[np.ndarray]:
+    frames = read(Performance("P_00", "W_0", (path,), path.name))
+    return [means(frames), chroma.reduce(frames, 10.0)[0]]
+
+
+def list_data(path: Path) -> list[float]:
+    dataset = open_dataset(path.parent)
+    return [dataset.frame_rate, len(dataset.performances)]
+
+
+def read_table(path: Path) -> np.ndarray:
+    return read_csv(path).select(FEATURE_NAMES).to_numpy()
+
+
+def name_of(home: Path) -> str:
+    return next((home / "published").iterdir()).stem
+
+
+def read_features(path: Path) -> list[np.ndarray]:
+    """As `embed` and `publish` do."""
+    home = path.parents[3]
+    store = FeatureStore.open(path.parent)
+    recipe = recipe_of(name_of(home), home)
+    embedded = bundles.load(recipe.bundle).embed(store)
+    return [embedded, points_of_recipe(recipe).vectors]
+
+
+def read_bundle(path: Path) -> list[np.ndarray]:
+    """As `embed` and `calibrate` do."""
+    home = path.parents[2]
+    recipe = recipe_of(name_of(home), home)
+    bundle = bundles.load(path.parent)
+    store = FeatureStore.open(recipe.sources[0].features)
+    fit(bundle, store)
+    curve = bundle.loss_curve.select("train", "validation").to_numpy()
+    return [bundle.embed(store), bundle.training.validation["vector"].to_numpy(), curve]
+
+
+def read_vectors(path: Path) -> np.ndarray:
+    """As `embed`, `publish` and `evaluate` do."""
+    home = path.parents[2]
+    vectors.origin(path)
+    known = vectors.read(path)
+    embedded_before(known.select(vectors.IDS), known["vector"].dtype, path.parent)
+    return points_of_recipe(recipe_of(name_of(home), home)).vectors
+
+
+def read_recipe(path: Path) -> np.ndarray:
+    """As `publish` and `add` do."""
+    home = next(above for above in path.parents if above.name == "home")
+    return points_of_recipe(recipe_of(name_of(home), home)).vectors
+
+
+def ask(path: Path) -> list[float]:
+    """As the commands do that ask."""
+    while path.name != "qdrant":
+        path = path.parent
+    searcher = search.Searcher(Embedded(path))
+    searcher.status()
+    found = searcher.similar("P_00", 5, rerank=True)
+    named = searcher.identify("P_00")
+    return [
+        named.none,
+        *(match.distance for match in found),
+        *(match.probability for match in found),
+    ]
+
+
+#: By its name in the table of counts: where the file is, the share of inputs, and what reads it.
+READERS: dict[str, tuple[str, int, Callable[[Path], object]]] = {
+    "a performance's HDF5": ("one/P_00.h5", 30, read_performance),
+    "metadata.json": ("data/da-tacos_benchmark_subset_metadata.json", 4, list_data),
+    "dataset.json": ("data/dataset.json", 4, list_data),
+    "provenance.json": ("acoss/provenance.json", 4, list_data),
+    "annotations.csv": ("acoss/annotations.csv", 4, list_data),
+    "the prototype's CSV": ("one/table.csv", 6, read_table),
+    "features.parquet": ("home/features/*/*/features.parquet", 6, read_features),
+    "rejects.parquet": ("home/features/*/*/rejects.parquet", 3, read_features),
+    "chroma.npy": ("home/features/*/*/chroma.npy", 4, read_features),
+    "store.json": ("home/features/*/*/store.json", 3, read_features),
+    "bundle.json": ("home/bundles/*/bundle.json", 3, read_bundle),
+    "weights.safetensors": ("home/bundles/*/weights.safetensors", 4, read_bundle),
+    "works.parquet": ("home/bundles/*/works.parquet", 3, read_bundle),
+    "validation.parquet": ("home/bundles/*/validation.parquet", 3, read_bundle),
+    "loss_curve.csv": ("home/bundles/*/loss_curve.csv", 2, read_bundle),
+    "calibration.json": ("home/bundles/*/calibration.json", 3, read_recipe),
+    "vectors.parquet": ("home/vectors/*/vectors.parquet", 6, read_vectors),
+    "published/*.json": ("home/published/*.json", 3, read_recipe),
+    "CURRENT": ("home/qdrant/CURRENT", 2, ask),
+    "collection.json": ("home/qdrant/covers-*/collection.json", 3, ask),
+    "frames.npy": ("home/qdrant/covers-*/sequences/frames.npy", 2, ask),
+    "starts.npy": ("home/qdrant/covers-*/sequences/starts.npy", 2, ask),
+    "ids.npy": ("home/qdrant/covers-*/sequences/ids.npy", 1, ask),
+    "background.npy": ("home/qdrant/covers-*/sequences/background.npy", 1, ask),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, small_workspace):
+    root = tmp_path_factory.mktemp("whole")
+    copy(small_workspace, root)
+    write_h5(root / "one" / "P_00.h5", make_features("P_00"), label="W_0", track_id="P_00")
+    acoss = Tree(root / "acoss", "acoss")
+    for track_id in ("P_1", "P_2"):
+        acoss.add("W_1", track_id)
+    (acoss.root / "dataset.json").unlink()
+    lengths = {"P_1": {"T": 60, "sec": 5.57}, "P_2": {"T": 60, "sec": 5.57}}
+    (acoss.root / "provenance.json").write_text(json.dumps(lengths))
+    (features,) = root.glob("home/features/*/*/features.parquet")
+    ids = pl.col("work_id").alias("work"), pl.col("track_id").alias("performance")
+    pl.read_parquet(features).select(*ids, *FEATURE_NAMES).head(5).write_csv(root / "one/table.csv")
+    return root
+
+
+def read_damaged(kind: str, root: Path, inputs: int) -> tuple[Counter[str], int]:
+    """Read a file damaged in so many ways; the outcomes, and the bytes it took beyond `whole`."""
+    pattern, _, reader = READERS[kind]
+    (path,) = root.glob(pattern)
+    content = path.read_bytes()
+    assert np.isfinite(np.concatenate([np.ravel(each) for each in reader(path)])).all()
+    outcomes: Counter[str] = Counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    @settings(max_examples=inputs, suppress_health_check=list(HealthCheck))
+    @given(damaged(content))
+    def read_one(damaged: bytes) -> None:
+        path.unlink()  # a new file, as whatever was mapped of the old one stays as it is
+        path.write_bytes(damaged)
+        try:
+            read = reader(path)
+        except (ValueError, OSError, search.SearchError) as error:
+            words = str(error)
+            outcomes["refused"] += 1
+        else:
+            assert all(np.isfinite(each).all() for each in read)
+            words = "read as finite numbers"
+            outcomes["read"] += 1
+        assert "\n" not in words
+        assert len(words.split()) > 3
+
+    read_one()
+    return outcomes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_whatever_a_file_holds_it_is_read_as_finite_numbers_or_refused(
+    kind, whole, tmp_path, length, count
+):
+    copy(whole, tmp_path)
+    inputs = length(10_000, 400) * READERS[kind][1] // 100
+    outcomes, kilobytes = in_fresh_process(read_damaged, kind, tmp_path, inputs)
+    assert outcomes.total() >= inputs
+    assert kilobytes < MEMORY / 1024
+    for outcome, times in outcomes.items():
+        count(f"damaged {kind}", outcome, times)
+
+
+class Bomb:
+    """Whoever unpickles it makes a directory."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.place),)
+
+
+def read_bombs(root: Path) -> int:
+    """Put what would run code if it were unpickled in place of each file; how often it was read."""
+    went_off = root / "went off"
+    pickled = pickle.dumps(Bomb(went_off))
+    array, weights = io.BytesIO(), io.BytesIO()
+    np.save(array, np.array([Bomb(went_off)], object), allow_pickle=True)
+    torch.save(Bomb(went_off), weights)
+    hdf5 = root / "bomb.h5"
+    members = dict.fromkeys(("hpcp", "crema", "chroma_cens", "mfcc_htk"), np.void(pickled))
+    write_h5(hdf5, members | {"madmom_features/tempos": np.void(pickled)}, label=np.void(pickled))
+    tries = 0
+    for pattern, _, reader in READERS.values():
+        (path,) = root.glob(pattern)
+        whole = path.read_bytes()
+        for bomb in (pickled, array.getvalue(), weights.getvalue(), hdf5.read_bytes()):
+            path.unlink()
+            path.write_bytes(bomb)
+            with contextlib.suppress(ValueError, OSError, search.SearchError):
+                reader(path)
+            assert not went_off.exists(), path
+            tries += 1
+        path.write_bytes(whole)
+    pickle.loads(pickled)
+    assert went_off.exists()
+    return tries
+
+
+def test_no_file_of_the_data_or_the_workspace_can_run_code(whole, tmp_path, count):
+    copy(whole, tmp_path)
+    count("pickles in place of a file", "not run", in_fresh_process(read_bombs, tmp_path))

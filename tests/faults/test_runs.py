@@ -1,0 +1,126 @@
+"""Runs that meet another one, what a killed copy left half-written, and a server that refuses."""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from contract_stub import ContractStub
+from fresh import begin, command, ended, in_fresh_process, sentence
+from listening import listening
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME
+from small import CONFIG, copy
+
+import search
+from embedding import bundle as bundles
+from embedding.store import FeatureStore
+from flows import vectors
+from search.server import Server
+
+
+@pytest.fixture
+def copied(small_workspace, tmp_path):
+    """A directory with data, a workspace in which they are published, and the settings used."""
+    copy(small_workspace, tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    return tmp_path
+
+
+def pipeline(root: Path, home: Path, *more: object) -> list[object]:
+    return ["pipeline", "--data", root / "data", "--config", root / "config.json", "--home", home,
+            *more]  # fmt: skip
+
+
+def run_two(root: Path, home: Path) -> list[tuple[int, str]]:
+    logs = [root / "0.log", root / "1.log"]
+    begun = [begin(*pipeline(root, home, "--seed", seed), log=log) for seed, log in enumerate(logs)]
+    return [ended(*each) for each in zip(begun, logs, strict=True)]
+
+
+def test_of_two_pipelines_at_once_both_end_well_and_all_they_made_is_whole(copied, count):
+    home = copied / "new"
+    for code, said in in_fresh_process(run_two, copied, home):
+        assert code == 0, said
+    (features,) = [FeatureStore.open(path.parent) for path in home.glob("features/*/*/store.json")]
+    assert len(features) == 25
+    made = {bundles.load(path.parent).id for path in home.glob("bundles/*/bundle.json")}
+    assert len(made) == 2
+    for path in home.glob(f"vectors/*/{vectors.VECTORS}"):
+        assert len(vectors.read(path)) == 25
+    assert len(list(home.glob("evaluations/*/metrics.json"))) == 2
+    engine = search.connect(home)
+    assert {engine.describe(name).bundle for name in engine.history()} == made
+    assert sorted(engine.history()) == engine.names()
+    assert not [path for path in home.rglob(".*") if path.is_dir()]
+    count("pipelines at once", "ended well", 2)
+
+
+def test_what_is_half_written_is_named_and_made_anew_once_it_is_deleted(copied, count):
+    home = copied / "home"
+    # The data lie elsewhere now, so the pipeline aggregates them into a place of their own.
+    half = {
+        next(home.glob("features/*/*/features.parquet")): ["train", "--home", home],
+        next(home.glob("bundles/*/weights.safetensors")): pipeline(copied, home),
+        next(home.glob("vectors/*/vectors.parquet")): pipeline(copied, home),
+    }
+    for path in half:
+        os.truncate(path, path.stat().st_size // 2)
+    for path, asked in half.items():
+        code, said = in_fresh_process(run, asked, copied / "log")
+        assert code == 1, said
+        assert str(path.parent) in sentence(said)
+        assert "delete" in sentence(said)
+        assert len(search.Searcher(search.connect(home)).similar("P_00")) == 10
+        shutil.rmtree(path.parent)
+    code, said = in_fresh_process(run, pipeline(copied, home), copied / "log")
+    assert code == 0, said
+    count("half-written results", "named, and made anew", len(half))
+
+
+def run(arguments: list[object], log: Path, environment: dict[str, str] | None = None):
+    os.environ.update(environment or {})
+    if environment:
+        logging.basicConfig(level=logging.DEBUG, force=True)  # of every library
+    return command(*arguments, log=log)
+
+
+SECRETS = {"key": "k3y-0f-qdrant", "password": "p4ss-0f-qdrant", "token": "t0ken-0f-alert"}
+
+
+def test_no_secret_gets_into_a_file_a_log_an_artifact_or_a_payload(copied, count):
+    stub = ContractStub(SECRETS["key"])
+    home, said = copied / "elsewhere", []
+    with listening() as (address, told):
+        for why in ("refused", "fails", "works"):
+            environment = {
+                "QDRANT_URL": stub.url.replace("//", f"//someone:{SECRETS['password']}@"),
+                "QDRANT_API_KEY": SECRETS["key"],
+                "QDRANT_GRPC_PORT": "0",
+                "COVERS_ALERT_URL": address.replace("a-secret", SECRETS["token"]),
+            }
+            stub.keys = {"another"} if why == "refused" else {SECRETS["key"]}
+            stub.fail_next = 10**6 if why == "fails" else 0
+            log = copied / f"{why}.log"
+            code, output = in_fresh_process(run, pipeline(copied, home), log, environment)
+            assert code == (0 if why == "works" else 1), output
+            assert "DEBUG" in output
+            said.append(output)
+    assert len(told) == 2  # of what was refused and of what failed
+    assert len(search.Searcher(Server(stub.url, SECRETS["key"], copied / "l")).similar("P_00"))
+    points = [
+        stub.local.scroll(each.name, limit=100) for each in stub.local.get_collections().collections
+    ]
+    places = [
+        copied,
+        PREFECT_HOME.value(),
+        Path(PREFECT_API_DATABASE_CONNECTION_URL.value().partition("///")[2]).parent,
+    ]
+    files = {path for place in places for path in place.rglob("*") if path.is_file()}
+    for secret in SECRETS.values():
+        assert secret not in repr([said, told, points])
+        for path in files:
+            assert secret.encode() not in path.read_bytes(), path
+    stub.close()
+    count("files looked through for secrets", "free of them", len(files))

@@ -126,7 +126,7 @@ def test_with_training_data_of_its_own_everything_is_measured(result, data, tmp_
 def test_past_a_limit_one_chooses_how_many_queries_to_measure_by(
     result, prefect_server, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("flows.evaluate.EXACT", 5)
+    monkeypatch.setattr("flows.evaluate.EXACT", 4)
     # A copy, since what is measured already isn't measured again.
     vectors = Path(shutil.copy(result["paths"]["vectors"], tmp_path))
     measured = result["measured_on"]["performances"]
@@ -137,8 +137,6 @@ def test_past_a_limit_one_chooses_how_many_queries_to_measure_by(
     assert sampled["metrics"]["performances"] == measured
     assert sampled["measured_on"]["sample"] == 4
     assert "by a random sample of 4 queries" in sampled["measured_on"]["summary"]
-    every = evaluate(vectors, home=result["home"], sample=measured)
-    assert every["metrics"] == result["metrics"]
 
 
 def test_a_bundle_trained_on_every_work_can_not_be_measured(result, data, prefect_server):

@@ -19,7 +19,6 @@ from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -273,32 +272,30 @@ def draw(found: list[Point], path: Path) -> None:
     """Draw time and memory over size, both logarithmic, a line a stage."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.5, 5), layout="constrained")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    kinds: list[tuple[Any, str, Callable[[Point], float]]] = [
-        (left, "seconds", lambda point: point.seconds),
-        (right, "MB beyond what the imports take", lambda point: max(point.mb, 1.0)),
-    ]
-    for axes, label, value in kinds:
-        for number, stage in enumerate(STAGES):
-            mine = [point for point in found if point.stage == stage.name]
-            if not mine or (axes is right and stage.name == "a query"):
-                continue
-            sizes, costs = [point.size for point in mine], [value(point) for point in mine]
-            name = f"{stage.name}, n^{exponent(sizes, costs):.2f}"
-            style = {"marker": "osv^Dx*P"[number], "color": f"C{number}"}
-            axes.loglog(sizes, costs, label=name, linewidth=1.4, markersize=5, **style)
-        ends = np.array([1_000, 1_000_000])
-        low = axes.get_ylim()[0]
+    for number, stage in enumerate(STAGES):
+        mine = sorted((point for point in found if point.stage == stage.name), key=lambda p: p.size)
+        if not mine:
+            continue
+        sizes, took = [point.size for point in mine], [point.seconds for point in mine]
+        memory = [max(point.mb, 1.0) for point in mine]
+        style = {"marker": "osv^Dx*P"[number], "color": f"C{number}", "markersize": 5}
+        name = f"{stage.name}\ntime n^{exponent(sizes, took):.2f}"
+        if stage.name != "a query":  # a part of publishing
+            name += f", memory n^{exponent(sizes, memory):.2f}"
+            right.loglog(sizes, memory, **style)
+        left.loglog(sizes, took, label=name, **style)
+    ends = np.array([1_000, 1_000_000])
+    for axes, label in ((left, "seconds"), (right, "MB beyond what the imports take")):
         reference = ends * np.log(ends)
-        axes.plot(ends, reference / reference[0] * low * 2, "--", color="0.6", label="n log n")
-        axes.set_xlabel("performances")
-        axes.set_ylabel(label)
+        reference *= 2 * axes.get_ylim()[0] / reference[0]
+        axes.plot(ends, reference, "--", color="0.6", label="n log n")
+        axes.set(xlabel="performances", ylabel=label)
         axes.grid(visible=True, which="major", color="0.9")
-        axes.legend(fontsize=8, frameon=False)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    figure.savefig(path, dpi=110)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right", fontsize=8, frameon=False)
+    figure.savefig(path, dpi=100)
 
 
 def main() -> None:

@@ -51,6 +51,29 @@ class Cliques:
         """How many performances have a match, which are the first rows in canonical order."""
         return int(self.sizes[self.sizes > 1].sum())
 
+    def sample(self, among: int, size: int | None, seed: int) -> Ints:
+        """Draw rows among the first so many, each as likely as any other, in canonical order.
+
+        Parameters
+        ----------
+        among : int
+            `queries`, or all performances.
+        size : int or None
+            How many to draw; all of them if there are no more, or if it is None.
+        seed : int
+            The same seed draws the same rows.
+
+        Raises
+        ------
+        ValueError
+            If none are to be drawn.
+        """
+        if size is None or size >= among:
+            return np.arange(among)
+        if size < 1:
+            raise ValueError(f"A sample of {size} measures nothing: draw at least 1.")
+        return np.sort(np.random.default_rng(seed).choice(among, size, replace=False))
+
     def check(self, distances: Sized) -> None:
         """Raise ValueError unless there is a distance row for every performance."""
         if len(distances) != len(self.order):

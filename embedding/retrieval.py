@@ -66,8 +66,18 @@ class Retrieval:
         }
 
 
-def retrieval(distances: Distances, work_ids: Iterable[str], track_ids: Iterable[str]) -> Retrieval:
+def retrieval(
+    distances: Distances,
+    work_ids: Iterable[str],
+    track_ids: Iterable[str],
+    sample: int | None = None,
+    seed: int = 0,
+) -> Retrieval:
     """Rank all performances for every query and measure where its versions are.
+
+    Of a sample of the queries, each as likely as any other, time grows with n instead of with its
+    square, and every mean is an unbiased estimate of the one over all: `bootstrap_interval` says
+    how good a one. Every performance stays a candidate.
 
     Parameters
     ----------
@@ -78,26 +88,31 @@ def retrieval(distances: Distances, work_ids: Iterable[str], track_ids: Iterable
         One for each performance.
     track_ids : iterable of str
         One for each performance, all different.
+    sample : int, optional
+        How many queries to draw; all by default, or where there are no more.
+    seed : int
+        Of the sample.
 
     Raises
     ------
     ValueError
-        If the ids don't fit the distances or each other, or no work has two performances.
+        If the ids don't fit the distances or each other, no work has two performances, or the
+        sample is empty.
     """
     cliques = group(work_ids, track_ids)
     cliques.check(distances)
     ordered = distances.reordered(cliques.order)
-    n, queries = len(ordered), cliques.queries
+    queries = cliques.sample(cliques.queries, sample, seed)
 
-    def rank(rows: slice) -> list[Ints]:
-        block = ordered.block(rows)
+    def rank(run: slice) -> list[Ints]:
+        rows = queries[run]
         return [
             relevant_ranks(ordered, cliques, query, row)
-            for query, row in enumerate(block, rows.start)
+            for query, row in zip(rows.tolist(), ordered.block(rows), strict=True)
         ]
 
-    ranks = [each for block in over_blocks(queries, n, rank) for each in block]
-    return _measured(ranks, cliques, np.arange(queries))
+    ranks = [each for run in over_blocks(len(queries), len(ordered), rank) for each in run]
+    return _measured(ranks, cliques, queries)
 
 
 def retrieval_of(

@@ -59,6 +59,15 @@ Settings = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Of the split, the initial weights and the batches.")]
+Sample = Annotated[
+    int | None,
+    typer.Option(
+        help="How many queries, drawn at random, to measure by; all by default, but past 100,000 "
+        "performances that has to be chosen.",
+        min=1,
+        show_default=False,
+    ),
+]
 Limit = Annotated[int, typer.Option(help="How many to list.", min=1)]
 Where = Annotated[
     list[str] | None,
@@ -92,6 +101,7 @@ def pipeline(
     ] = None,
     frame_rate: Rate = None,
     seed: Seed = 0,
+    sample: Sample = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -110,6 +120,7 @@ def pipeline(
         frame_rate=_rate(frame_rate),
         seed=seed,
         home=home,
+        sample=sample,
     )
     tables.show_result(result, as_json)
 
@@ -171,13 +182,14 @@ def evaluate(
     vectors: Annotated[
         Path | None, typer.Argument(help="A vectors.parquet; by default the latest.")
     ] = None,
+    sample: Sample = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure retrieval and clique separation on the works the encoder hasn't seen."""
     run = _flow("evaluate")
 
-    tables.show_result(run(vectors, home), as_json)
+    tables.show_result(run(vectors, home, sample), as_json)
 
 
 @app.command()
@@ -432,6 +444,7 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    sample: Sample = None,
     pool: Annotated[
         str | None,
         typer.Option(
@@ -449,7 +462,9 @@ def serve(
     from flows import serve as serving
 
     schedules = dict(_pairs(schedule, "--schedule")) if schedule else serving.NIGHTLY
-    made = serving.deployments(data, train, encoder, _config(config), bundle, home, schedules)
+    made = serving.deployments(
+        data, train, encoder, _config(config), bundle, home, schedules, sample
+    )
     if pool is None:
         serving.serve(made)
     else:

@@ -42,9 +42,15 @@ QUALITY = {
     "outlier": pl.Boolean,
 }
 
+#: Up to so many performances all pairs are compared; past them the time, which grows with their
+#: square, is hours, and whoever starts it chooses how many queries are enough.
+EXACT = 100_000
+
 
 @flow(name="evaluate", flow_run_name="evaluate")
-def evaluate(vectors: Path | None = None, home: Path | None = None) -> dict[str, Any]:
+def evaluate(
+    vectors: Path | None = None, home: Path | None = None, sample: int | None = None
+) -> dict[str, Any]:
     """Measure how well distances between vectors find versions and separate cliques.
 
     Works that the bundle was trained or chosen on take no part, neither as queries nor as
@@ -58,39 +64,50 @@ def evaluate(vectors: Path | None = None, home: Path | None = None) -> dict[str,
         What `embed` made; by default the latest.
     home : Path, optional
         The workspace; by default `$COVERS_HOME`.
+    sample : int, optional
+        How many queries, drawn at random, to measure retrieval by, and how many performances
+        separation; everything stays a candidate. All by default, or where there are no more.
 
     Returns
     -------
     dict
         `metrics` by name, `intervals` (95 %, by resampling cliques), `measured_on`, `outliers` (how
-        many performances are too far from their versions) and `paths`.
+        many performances are too far from their versions; not told by a sample) and `paths`.
+
+    Raises
+    ------
+    ValueError
+        If there are more than `EXACT` performances to measure on, and no sample is chosen.
     """
     workspace = Workspace.at(home)
     vectors = vectors or workspace.latest("vectors", VECTORS) / VECTORS
-    place = measure(vectors, workspace.root)
+    place = measure(vectors, workspace.root, sample)
     result: dict[str, Any] = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
-    write_back(place / "quality.csv", result["measured_on"]["bundle"], workspace.root)
+    suspicious = place / "quality.csv"
+    if suspicious.exists():
+        write_back(suspicious, result["measured_on"]["bundle"], workspace.root)
     figures = sorted(place.glob("*.png"))
     rows = [{"measure": name, "value": value} for name, value in result["metrics"].items()]
     create_table_artifact(rows, key="metrics", description=result["measured_on"]["summary"])
     show_figures(figures)
     result["paths"] = {
         "metrics": str(place / "metrics.json"),
-        "quality": str(place / "quality.csv"),
+        **({"quality": str(suspicious)} if suspicious.exists() else {}),
         "plots": [str(figure) for figure in figures],
     }
     return result
 
 
 @task(cache_policy=NO_CACHE)
-def measure(vectors: Path, home: Path) -> Path:
+def measure(vectors: Path, home: Path, sample: int | None) -> Path:
     """Compute the metrics and draw the plots, unless they stand for the same vectors."""
     logger = get_run_logger()
     workspace = Workspace(home)
     made_with = origin(vectors)
     bundle_path = workspace.root / made_with["bundle"]
     bundle = bundles.load(bundle_path)
-    place = workspace.path("evaluations", f"{vectors.parent.name}-{key(VERSION, bundle.id)}")
+    made_by = key(VERSION, bundle.id, *([] if sample is None else [sample]))
+    place = workspace.path("evaluations", f"{vectors.parent.name}-{made_by}")
 
     def make(directory: Path) -> None:
         everything = read(vectors)
@@ -101,27 +118,30 @@ def measure(vectors: Path, home: Path) -> Path:
                 "measured honestly: train on other works, or keep some back with --hold-out."
             )
         table = everything.filter(~seen)
+        check_sample(len(table), sample)
         works, tracks = table["work_id"].to_list(), table["track_id"].to_list()
         distances = Euclidean(table["vector"].to_numpy())
-        found = retrieval(distances, works, tracks)
-        apart = separation(distances, works, tracks)
+        found = retrieval(distances, works, tracks, sample)
+        apart = separation(distances, works, tracks, sample)
         found.per_query.write_parquet(directory / "queries.parquet")
         apart.per_clique.write_parquet(directory / "cliques.parquet")
-        judged = quality(found, apart)
         result: dict[str, Any] = {
             "metrics": found.summary() | apart.summary(),
-            "intervals": _intervals(found),
-            "outliers": int(judged["outlier"].sum()),
+            "intervals": _intervals(found) | apart.intervals,
             "measured_on": {
                 "data": made_with["data"],
                 "bundle": bundle.id,
                 "performances": len(table),
                 "left_out": int(seen.sum()),
-                "summary": _summary(made_with["data"], len(table), int(seen.sum())),
+                "sample": sample,
+                "summary": _summary(made_with["data"], len(table), int(seen.sum()), sample),
             },
         }
         store = FeatureStore.open(workspace.root / made_with["features"])
-        _suspicious_first(table, judged, store).write_csv(directory / "quality.csv")
+        if sample is None or sample >= len(table):  # of some queries, nothing is known of others
+            judged = quality(found, apart)
+            result["outliers"] = int(judged["outlier"].sum())
+            _suspicious_first(table, judged, store).write_csv(directory / "quality.csv")
         points = points_of(table, store, read_calibration(bundle_path))
         result |= try_out(points, bundle.id, directory)
         if "certainty" in result:
@@ -225,10 +245,22 @@ def _intervals(found: Retrieval) -> dict[str, tuple[float, float]]:
     }
 
 
-def _summary(data: str, measured: int, left_out: int) -> str:
+def check_sample(performances: int, sample: int | None) -> None:
+    """Raise ValueError if so many can't be measured without choosing how many queries to take."""
+    if sample is None and performances > EXACT:
+        raise ValueError(
+            f"Comparing all pairs of {performances} performances takes hours: choose how many "
+            f"queries to measure by, like --sample 10000, or --sample {performances} for all."
+        )
+
+
+def _summary(data: str, measured: int, left_out: int, sample: int | None) -> str:
+    by = ""
+    if sample is not None and sample < measured:
+        by = f" by a random sample of {sample} queries"
     if not left_out:
-        return f"Measured on all {measured} performances of {data}; none was trained on."
+        return f"Measured{by} on all {measured} performances of {data}; none was trained on."
     return (
-        f"Measured on the {measured} performances of {data} whose works were held out; "
+        f"Measured{by} on the {measured} performances of {data} whose works were held out; "
         f"the {left_out} of works that training has seen took no part."
     )

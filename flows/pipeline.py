@@ -56,6 +56,7 @@ def pipeline(
     frame_rate: float | None = None,
     seed: int = 0,
     home: Path | None = None,
+    sample: int | None = None,
 ) -> Any:
     """Aggregate, train, embed, publish and evaluate; what hasn't changed is not done again.
 
@@ -82,6 +83,8 @@ def pipeline(
         Of the split, the initial weights and the batches.
     home : Path, optional
         The workspace; by default `$COVERS_HOME`.
+    sample : int, optional
+        As in `flows.evaluate.evaluate`, which wants one past 100,000 performances.
 
     Returns
     -------
@@ -108,7 +111,7 @@ def pipeline(
         vectors = embed(features, bundle, home=home, source=data.expanduser().resolve())
     else:
         vectors = embed_features(features, bundle, workspace.root)
-    result = evaluate(vectors, home=home)
+    result = evaluate(vectors, home=home, sample=sample)
     result["published"] = verdict.publish
     result["verdict"] = verdict.reason
     result["paths"] = {

@@ -43,6 +43,7 @@ def deployments(
     bundle: Path | None = None,
     home: Path | None = None,
     schedules: Mapping[str, str] = NIGHTLY,
+    sample: int | None = None,
 ) -> list[RunnerDeployment]:
     """One deployment a flow, named after it; its description is the flow's.
 
@@ -52,6 +53,8 @@ def deployments(
         As in `flows.pipeline.pipeline`; they become the deployments' parameters, paths absolute.
     schedules : mapping of flow name to cron expression
         A flow that isn't named gets no schedule.
+    sample : int, optional
+        As in `flows.evaluate.evaluate`.
 
     Raises
     ------
@@ -74,6 +77,7 @@ def deployments(
         "bundle": bundle
         and (str(bundle) if str(bundle) == "pretrained" else str(bundle.resolve())),
         "home": home and str(home.resolve()),
+        "sample": sample,
     }
     trained = {"encoder": encoder, "config": config}
     made: list[RunnerDeployment] = []

@@ -70,12 +70,14 @@ def show_result(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    show_table(["measure", "value"], result["metrics"].items())
+    sure = {name: f"{low:.3f} to {high:.3f}" for name, (low, high) in result["intervals"].items()}
+    rows = ((name, value, sure.get(name, "")) for name, value in result["metrics"].items())
+    show_table(["measure", "value", "95 %"], rows)
     if again := result.get("reranked"):
         names = ["map", "mr1", "hits@1", "hits@10", "queries"]
         show_table(["re-ranked", "value"], ((name, again[name]) for name in names))
-    for kind, sure in result.get("certainty", {}).items():
-        figures = {name: value for name, value in sure.items() if isinstance(value, float)}
+    for kind, known in result.get("certainty", {}).items():
+        figures = {name: value for name, value in known.items() if isinstance(value, float)}
         show_table([f"probability by {kind}", "value"], figures.items())
     say = Console(soft_wrap=True).print
     say(result["measured_on"]["summary"], highlight=False)

@@ -175,6 +175,22 @@ def test_with_training_data_of_its_own_everything_is_measured(result, data, tmp_
     assert "none was trained on" in measured["summary"]
 
 
+def test_past_a_limit_one_chooses_how_many_queries_to_measure_by(
+    result, prefect_server, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("flows.evaluate.EXACT", 4)
+    # A copy, since what is measured already isn't measured again.
+    vectors = Path(shutil.copy(result["paths"]["vectors"], tmp_path))
+    measured = result["measured_on"]["performances"]
+    with pytest.raises(ValueError, match=f"like --sample 10000, or --sample {measured} for all"):
+        evaluate(vectors, home=result["home"])
+    sampled = evaluate(vectors, home=result["home"], sample=4)
+    assert sampled["metrics"]["queries"] == 4
+    assert sampled["metrics"]["performances"] == measured
+    assert sampled["measured_on"]["sample"] == 4
+    assert "by a random sample of 4 queries" in sampled["measured_on"]["summary"]
+
+
 def test_a_bundle_trained_on_every_work_can_not_be_measured(result, data, prefect_server):
     from flows.embed import embed
 

@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torchmetrics.functional.retrieval import (
     retrieval_average_precision,
     retrieval_hit_rate,
@@ -285,3 +286,42 @@ def test_the_same_seed_gives_the_same_interval():
 def test_an_interval_that_means_nothing_is_refused(values, works, message):
     with pytest.raises(ValueError, match=message):
         bootstrap_interval(values, works, seed=0)
+
+
+@settings(max_examples=20)
+@given(collections(), st.integers(0, 9))
+def test_a_sample_of_all_queries_or_more_is_no_sample(collection, seed):
+    rows, works, tracks = collection
+    found = retrieval(Euclidean(rows), works, tracks)
+    drawn = retrieval(Euclidean(rows), works, tracks, sample=found.counts["queries"], seed=seed)
+    assert drawn.per_query.equals(found.per_query)
+
+
+def test_a_query_that_is_drawn_is_measured_among_all_candidates():
+    rows, works, tracks = many()
+    every = retrieval(Euclidean(rows), works, tracks).per_query
+    found = retrieval(Euclidean(rows), works, tracks, sample=50)
+    assert found.counts["queries"] == 50
+    assert found.counts["performances"] == len(rows)
+    drawn = found.per_query["track_id"]
+    assert found.per_query.equals(every.filter(pl.col("track_id").is_in(drawn.implode())))
+    assert retrieval(Euclidean(rows), works, tracks, 50).per_query.equals(found.per_query)
+    other = retrieval(Euclidean(rows), works, tracks, 50, seed=1).per_query
+    assert not other["track_id"].equals(drawn)
+
+
+def test_the_interval_of_a_sample_covers_what_all_queries_give():
+    rows, works, tracks = many()
+    distances = Euclidean(rows)
+    exact = retrieval(distances, works, tracks).map
+    covered = []
+    for seed in range(20):
+        queries = retrieval(distances, works, tracks, sample=100, seed=seed).per_query
+        low, high = bootstrap_interval(queries["ap"], queries["work_id"], seed, n=200)
+        covered.append(low <= exact <= high)
+    assert sum(covered) >= 17
+
+
+def test_a_sample_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="A sample of 0 measures nothing"):
+        retrieval(Euclidean(LINE), LINE_WORKS, LINE_TRACKS, sample=0)

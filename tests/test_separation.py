@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, silhouette_score
 from vectors import collections, many
 
 from embedding import distances as blocks
+from embedding.cliques import group
 from embedding.distances import DistanceMatrix, Euclidean
 from embedding.separation import BINS, separation, silhouettes
 
@@ -192,3 +193,59 @@ def test_a_collection_without_an_answer_is_refused(rows, works, message):
     tracks = [f"P_{row}" for row in range(len(works))]
     with pytest.raises(ValueError, match=message):
         separation(Euclidean(rows), works, tracks)
+
+
+@settings(max_examples=20)
+@given(collections(), st.integers(0, 9))
+def test_a_sample_of_all_performances_is_no_sample(collection, seed):
+    rows, works, tracks = collection
+    assume(len(set(works)) > 1)
+    found = separation(Euclidean(rows), works, tracks)
+    drawn = separation(Euclidean(rows), works, tracks, sample=len(rows), seed=seed)
+    assert drawn.summary() == found.summary()
+    assert drawn.per_clique.equals(found.per_clique)
+    assert drawn.intervals == found.intervals == {}
+
+
+@settings(max_examples=30)
+@given(collections(), st.integers(1, 25), st.integers(0, 9))
+def test_a_sample_is_of_all_pairs_of_a_drawn_performance(collection, size, seed):
+    rows, works, tracks = collection
+    assume(len(set(works)) > 1)
+    cliques = group(works, tracks)
+    drawn = cliques.sample(len(rows), size, seed)
+    assume((drawn < cliques.queries).any())
+    found = separation(Euclidean(rows), works, tracks, size, seed)
+    ordered = np.array(works)[cliques.order]
+    all_distances, inside, matrix = pairs(np.asarray(rows)[cliques.order], ordered)
+    first, second = np.triu_indices(len(rows), 1)
+    counted = np.isin(first, drawn) | np.isin(second, drawn)
+    assert found.in_clique == pytest.approx(all_distances[counted & inside].mean())
+    assert found.out_of_clique == pytest.approx(all_distances[counted & ~inside].mean(), abs=1e-6)
+    assert found.in_counts.sum() == (counted & inside).sum()
+    assert found.out_counts.sum() == (counted & ~inside).sum()
+    right = roc_auc_score(inside[counted], -all_distances[counted])
+    assert found.auc == pytest.approx(right)
+    for work, _, near, far in found.per_clique.iter_rows():
+        own = np.flatnonzero(ordered == work)
+        of_work = counted & inside & (ordered[first] == work)
+        assert near == pytest.approx(all_distances[of_work].mean())
+        apart = matrix[np.ix_(np.intersect1d(own, drawn), np.flatnonzero(ordered != work))]
+        assert far == pytest.approx(apart.mean())
+
+
+def test_the_intervals_of_a_sample_cover_what_all_pairs_give():
+    rows, works, tracks = many(noise_works=20)
+    distances = Euclidean(rows)
+    exact = separation(distances, works, tracks)
+    samples = [separation(distances, works, tracks, 100, seed) for seed in range(20)]
+    for name in ("auc", "silhouette", "in_clique", "out_of_clique"):
+        true = getattr(exact, name)
+        intervals = [sample.intervals[name] for sample in samples]
+        assert sum(low <= true <= high for low, high in intervals) >= 17, name
+
+
+def test_a_sample_without_a_clique_is_refused():
+    vectors, works = np.arange(1000)[:, None], ["W_a", "W_a", *(f"W_{n}" for n in range(998))]
+    with pytest.raises(ValueError, match="None of the 2 performances drawn has another"):
+        separation(Euclidean(vectors), works, [f"P_{n:03d}" for n in range(1000)], sample=2)

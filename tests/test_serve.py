@@ -55,9 +55,10 @@ def test_the_nightly_runs_take_the_encoder_and_the_bundle_they_are_told(tmp_path
     }  # fmt: skip
     assert "config" not in given["compare"]
     bundled = {each.name: each.parameters for each in deployments(
-        tmp_path, bundle=Path("pretrained")
+        tmp_path, bundle=Path("pretrained"), sample=5
     )}  # fmt: skip
     assert bundled["pipeline"]["bundle"] == bundled["embed"]["bundle"] == "pretrained"
+    assert bundled["pipeline"]["sample"] == bundled["evaluate"]["sample"] == 5
 
 
 @pytest.mark.parametrize(

@@ -321,7 +321,8 @@ def _per_query(
 ) -> pl.DataFrame:
     """Average the distances of each query, which stands on either side of its pairs."""
     n = len(cliques.order)
-    sums = sum(np.bincount(side, inside, n) for side in pairs)
+    first, second = pairs
+    sums = np.bincount(first, inside, n) + np.bincount(second, inside, n)
     return pl.DataFrame(
         {
             "track_id": cliques.track_ids[queries],

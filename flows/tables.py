@@ -81,7 +81,7 @@ def show_result(result: dict[str, Any], as_json: bool) -> None:
         show_table([f"probability by {kind}", "value"], figures.items())
     say = Console(soft_wrap=True).print
     say(result["measured_on"]["summary"], highlight=False)
-    if outliers := result["outliers"]:
+    if outliers := result.get("outliers"):
         text = f"{outliers} are suspiciously far from their versions: quality.csv begins with them."
         say(text, highlight=False)
     if not result.get("published", True):

@@ -22,10 +22,9 @@ demo: install
 	$(BIN)/covers demo
 
 test: install
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --ignore tests/faults --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# What `make test` does of faults in seconds, at full length; ends with what became of them.
-faults: export COVERS_FAULTS_AT_FULL_LENGTH = 1
+# Ends with what became of the faults.
 faults: install
 	$(BIN)/python -m pytest tests/faults --numprocesses auto --maxprocesses 2 --dist loadfile
 

@@ -1,7 +1,6 @@
 """Tiny data sets in the dialect of the real ones, for every test that needs files."""
 
 import json
-import os
 import zlib
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -20,9 +19,6 @@ FRAME_RATE = "44100/4096"
 
 #: These take longest, so they start first: else one process would end with them alone.
 SLOWEST = ("test_worker", "test_pipeline", "test_compare", "test_add", "test_temporary")
-
-#: `make faults` alone sets it: the tests in `faults/` then take minutes instead of seconds.
-FULL_LENGTH = bool(os.environ.get("COVERS_FAULTS_AT_FULL_LENGTH"))
 
 
 def pytest_collection_modifyitems(items):
@@ -184,12 +180,6 @@ def small_workspace(tmp_path_factory, prefect_server):
     return root
 
 
-@pytest.fixture(scope="session")
-def length():
-    """Choose how long a test of faults goes on: length(full, short)."""
-    return lambda full, short: full if FULL_LENGTH else short
-
-
 @pytest.fixture
 def count(record_property):
     """Count what became of a kind of fault, for the table that `make faults` ends with."""
@@ -198,15 +188,14 @@ def count(record_property):
 
 def pytest_terminal_summary(terminalreporter):
     """Print that table."""
-    if not FULL_LENGTH:
-        return
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
             if name == "fault":
                 kind, outcome, times = value
                 kinds[kind][outcome] += times
-    terminalreporter.section("faults")
+    if kinds:
+        terminalreporter.section("faults")
     for kind, outcomes in kinds.items():
         said = ", ".join(f"{times:,} {outcome}" for outcome, times in outcomes.items())
         terminalreporter.write_line(f"{kind:44} {said}")

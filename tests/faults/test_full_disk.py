@@ -100,8 +100,8 @@ def search_with_little_room(workspace: Path, disk: Path, rooms: list[int]) -> li
     return ends
 
 
-def test_a_searcher_on_a_full_disk_answers_or_is_told(small_workspace, disk, length, count):
-    rooms = list(range(0, 160 * 2**20, length(2 * 2**20, 16 * 2**20)))
+def test_a_searcher_on_a_full_disk_answers_or_is_told(small_workspace, disk, count):
+    rooms = list(range(0, 160 * 2**20, 2 * 2**20))
     ends = in_fresh_process(search_with_little_room, small_workspace, disk, rooms)
     assert set(ends) == {0, 1}
     count("searches with too little room", "told", ends.count(1))
@@ -109,9 +109,9 @@ def test_a_searcher_on_a_full_disk_answers_or_is_told(small_workspace, disk, len
 
 
 def test_every_stage_says_that_the_disk_is_full_and_goes_on_when_there_is_room(
-    small_workspace, disk, tmp_path, length, count
+    small_workspace, disk, tmp_path, count
 ):
-    rooms = length([0, 2**13], [2**13])
+    rooms = [0, 2**13]
     told = in_fresh_process(go_through_all_stages, small_workspace, disk, tmp_path / "log", rooms)
     for each in told:
         assert "room" in each, told

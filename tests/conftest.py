@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 # How long an example takes is the machine's business: speed is measured in tests/benchmarks.
-settings.register_profile("covers", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("covers", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("covers")
 
 #: 44100/4096 frames a second, stated as a user would.

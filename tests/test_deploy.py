@@ -339,6 +339,7 @@ FILES = sorted(
     path
     for path in DEPLOY.rglob("*")
     if path.is_file()
+    and path.suffix != ".png"
     and path.name not in {".env", "compose.override.yaml"}
     and not {"secrets", "backup", "__pycache__"} & set(path.parts)
 )

@@ -547,8 +547,8 @@ class Server:
             "on_disk_payload": True,  # indexes of what is filtered by are in memory all the same
             "shard_number": self._shards,
             "replication_factor": self._replicas,
-            # More than half, so that one node that is down doesn't keep a collection from being
-            # published; what it missed is sent to it before it answers again.
+            # More than half, so that of three copies one may be on a node that is down; what it
+            # missed is sent to it before it answers again. Of two, both have to confirm.
             "write_consistency_factor": majority,
         }
 

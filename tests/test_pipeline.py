@@ -1,11 +1,7 @@
 """The whole way of the data, on real music, with real Prefect and the real engine."""
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -228,89 +224,3 @@ def test_the_prototype_s_table_goes_the_same_way(result, prefect_server, tmp_pat
 # scratch place into its own, and finds what those before it made: killed at the bundle, the
 # calibration, vectors, collection, at the pointer to the collection (which is then built again),
 # and at the metrics. The last one is left alone.
-KILLED_BETWEEN_RESULTS = """
-    import os, pathlib, signal
-    import flows.pipeline  # once for all: each run is a fork
-    from flows.cli import main
-
-    def kill_at(n):
-        def killing(original):
-            def step(path, target):
-                nonlocal n
-                if not (".building" in str(target) or ".removed" in str(target)):
-                    n -= 1
-                    if n == 0:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                return original(path, target)
-            return step
-        for name in ("rename", "replace"):
-            setattr(pathlib.Path, name, killing(getattr(pathlib.Path, name)))
-
-    if __name__ == "__main__":
-        for n in (2, 2, 2, 2, 2, 4, None):
-            child = os.fork()
-            if child == 0:
-                if n is not None:
-                    kill_at(n)
-                main()
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            assert status == (0 if n is None else -signal.SIGKILL), (n, status)
-"""
-
-SEARCHES_UNTIL_TOLD = """
-    import sys, time
-    from pathlib import Path
-    import search
-
-    searcher, asked = search.Searcher(search.connect(Path(sys.argv[1]))), 0
-    while not Path(sys.argv[2]).exists():
-        assert len(searcher.similar(sys.argv[3], 5)) == 5
-        asked += 1
-        time.sleep(0.05)
-    print(asked)
-"""
-
-
-def test_killed_between_any_two_steps_it_ends_the_same_and_search_always_answers(
-    data, prefect_server, tmp_path
-):
-    # Every second work will do: seven runs go over it.
-    for work in sorted((data / "da-tacos_benchmark_subset_single_files").iterdir())[::2]:
-        shutil.copytree(work, tmp_path / "half" / work.parent.name / work.name)
-    shutil.copy(data / "dataset.json", tmp_path / "half")
-    data = tmp_path / "half"
-    result = pipeline(data, config=SMALL, home=tmp_path / "undisturbed")
-    home, script, done = tmp_path / "home", tmp_path / "killed.py", tmp_path / "done"
-    script.write_text(textwrap.dedent(KILLED_BETWEEN_RESULTS))
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps(SMALL))
-    environment = os.environ | {"PREFECT_API_URL": prefect_server}
-    track = pl.read_parquet(result["paths"]["vectors"])["track_id"][0]
-
-    # Another collection is served before, and searched all the while.
-    pipeline(data, encoder="means", home=home)
-    searching = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SEARCHES_UNTIL_TOLD), str(home), str(done), track],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    shutil.rmtree(home / "features")
-    run = subprocess.run(
-        [sys.executable, script, "pipeline", "--data", data, "--config", config, "--home", home,
-         "--json"],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    done.touch()
-    asked, _ = searching.communicate(timeout=60)
-    assert searching.returncode == 0
-    assert int(asked) > 100
-    resumed = json.loads(run.stdout)
-    assert resumed["metrics"] == result["metrics"]
-    for name, file in (("vectors", ""), ("features", "features.parquet")):
-        one, other = (
-            pl.read_parquet(Path(each["paths"][name]) / file).select(pl.exclude("mtime_ns"))
-            for each in (resumed, result)
-        )
-        assert one.equals(other)
-    assert not [path for path in home.rglob(".*") if path.is_dir()], "left by a killed run"

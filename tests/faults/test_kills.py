@@ -1,0 +1,105 @@
+"""SIGKILL between any two results of a run."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import polars as pl
+
+from flows.pipeline import pipeline
+
+SAMPLE = Path(__file__).resolve().parents[2] / "sample"
+SMALL = {"max_epochs": 5}  # enough to go through everything
+
+KILLED_BETWEEN_RESULTS = """
+    import os, pathlib, signal
+    import flows.pipeline  # once for all: each run is a fork
+    from flows.cli import main
+
+    def kill_at(n):
+        def killing(original):
+            def step(path, target):
+                nonlocal n
+                if not (".building" in str(target) or ".removed" in str(target)):
+                    n -= 1
+                    if n == 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                return original(path, target)
+            return step
+        for name in ("rename", "replace"):
+            setattr(pathlib.Path, name, killing(getattr(pathlib.Path, name)))
+
+    if __name__ == "__main__":
+        for n in (2, 2, 2, 2, 2, 4, None):
+            child = os.fork()
+            if child == 0:
+                if n is not None:
+                    kill_at(n)
+                main()
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            assert status == (0 if n is None else -signal.SIGKILL), (n, status)
+"""
+
+SEARCHES_UNTIL_TOLD = """
+    import sys, time
+    from pathlib import Path
+    import search
+
+    searcher, asked = search.Searcher(search.connect(Path(sys.argv[1]))), 0
+    while not Path(sys.argv[2]).exists():
+        assert len(searcher.similar(sys.argv[3], 5)) == 5
+        asked += 1
+        time.sleep(0.05)
+    print(asked)
+"""
+
+
+def test_killed_between_any_two_steps_it_ends_the_same_and_search_always_answers(
+    prefect_server, tmp_path, count
+):
+    data = tmp_path / "tenth"  # of the sample, for seven runs go over it
+    singles = "da-tacos_benchmark_subset_single_files"
+    for work in sorted((SAMPLE / singles).iterdir())[::10]:
+        shutil.copytree(work, data / singles / work.name)
+    shutil.copy(SAMPLE / "dataset.json", data)
+    result = pipeline(data, config=SMALL, home=tmp_path / "undisturbed")
+    home, script, done = tmp_path / "home", tmp_path / "killed.py", tmp_path / "done"
+    script.write_text(textwrap.dedent(KILLED_BETWEEN_RESULTS))
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(SMALL))
+    environment = os.environ | {"PREFECT_API_URL": prefect_server}
+    track = pl.read_parquet(result["paths"]["vectors"])["track_id"][0]
+
+    # Another collection is served before, and searched all the while.
+    pipeline(data, encoder="means", home=home)
+    searching = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SEARCHES_UNTIL_TOLD), str(home), str(done), track],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    shutil.rmtree(home / "features")
+    run = subprocess.run(
+        [sys.executable, script, "pipeline", "--data", data, "--config", config, "--home", home,
+         "--json"],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    done.touch()
+    asked, _ = searching.communicate(timeout=60)
+    assert searching.returncode == 0
+    assert int(asked) > 100
+    resumed = json.loads(run.stdout)
+    assert resumed["metrics"] == result["metrics"]
+    for name, file in (("vectors", ""), ("features", "features.parquet")):
+        one, other = (
+            pl.read_parquet(Path(each["paths"][name]) / file).select(pl.exclude("mtime_ns"))
+            for each in (resumed, result)
+        )
+        assert one.equals(other)
+    assert not [path for path in home.rglob(".*") if path.is_dir()], "left by a killed run"
+    count("kills between two results of a run", "gone on from to the same end", 6)
+    count("searches meanwhile", "answered from one version", int(asked))

@@ -186,7 +186,7 @@ def ours(folder: Path) -> Generator[None, None, None]:
         with _pool() as pool:
             yield
             dataset = open_dataset(folder)
-            batches = _batches(list(pending(dataset, [])), 15)
+            batches = _batches(list(pending(dataset, [])), FILES // (4 * CORES))
             done = pool.map(partial(_aggregate, directory=parts), batches)
             stores = [FeatureStore.open(path) for path in done]
             assemble(dataset, stores, parts / "features")
@@ -223,7 +223,7 @@ def inflating(folder: Path) -> Generator[None, None, None]:
     files = sorted(folder.rglob("*.h5"))
     with _pool() as pool:
         yield
-        list(pool.map(_inflate, _batches(files, 15)))
+        list(pool.map(_inflate, _batches(files, FILES // (4 * CORES))))
 
 
 def _inflate(files: list[Path]) -> None:

@@ -92,10 +92,7 @@ def pipeline(
         `metrics` and what they were measured on, as in metrics.json; `published`, the `verdict` in
         words, and `paths`.
     """
-    if bundle is not None and training_data is not None:
-        raise ValueError(
-            f"{bundle} is trained already, so {training_data} would go unused: leave one out."
-        )
+    check_encoder(bundle, training_data)
     features = aggregate(data, frame_rate=frame_rate, home=home)
     if bundle is not None:
         bundle = named(bundle)
@@ -124,3 +121,11 @@ def pipeline(
         return result
     # A state that an operator sees at a glance, and an automation can wait for.
     return Completed(name="Kept", message=verdict.reason, data=result)
+
+
+def check_encoder(bundle: Path | None, training_data: Path | None) -> None:
+    """Raise ValueError if a trained encoder and data to train one on are both given."""
+    if bundle is not None and training_data is not None:
+        raise ValueError(
+            f"{bundle} is trained already, so {training_data} would go unused: leave one out."
+        )

@@ -23,7 +23,7 @@ from flows.compare import compare
 from flows.duplicates import duplicates
 from flows.embed import embed
 from flows.evaluate import evaluate
-from flows.pipeline import pipeline
+from flows.pipeline import check_encoder, pipeline
 from flows.train import train
 
 FLOWS = {
@@ -66,10 +66,7 @@ def deployments(
         raise ValueError(
             f"There is no flow named {unknown[0]!r} to schedule: choose from {', '.join(FLOWS)}."
         )
-    if bundle is not None and training_data is not None:
-        raise ValueError(
-            f"{bundle} is trained already, so {training_data} would go unused: leave one out."
-        )
+    check_encoder(bundle, training_data)
     configure(encoder, config or {})
     given: dict[str, Any] = {
         "data": str(data.resolve()),

@@ -445,6 +445,12 @@ def _array(dataset: Any, name: str, image: memoryview) -> np.ndarray:
     return array
 
 
+def _filters(dataset: h5py.Dataset) -> list[int]:
+    """What each chunk goes through on its way into the file, by HDF5's numbers, in this order."""
+    made = dataset.id.get_create_plist()
+    return [made.get_filter(i)[0] for i in range(made.get_nfilters())]
+
+
 def _inflated(dataset: h5py.Dataset, image: memoryview) -> np.ndarray | None:
     """The array of a dataset that is shuffled and deflated by rows, as Da-TACOS' are; else None.
 
@@ -452,10 +458,8 @@ def _inflated(dataset: h5py.Dataset, image: memoryview) -> np.ndarray | None:
     zlib inside HDF5. It is HDF5 that says where in the file's image the chunks are, so nothing of
     its format is known here but its two commonest filters.
     """
-    plist = dataset.id.get_create_plist()
-    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
     if (
-        filters != [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
+        _filters(dataset) != [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
         or dataset.chunks[1:] != dataset.shape[1:]
         or dataset.dtype.itemsize not in (4, 8)
         # HDF5 would convert it, or counts from elsewhere than the beginning of the image.
@@ -489,11 +493,9 @@ def _inflated(dataset: h5py.Dataset, image: memoryview) -> np.ndarray | None:
 
 def _check_compression(dataset: h5py.Dataset, name: str) -> None:
     """Bound what HDF5 inflates, whatever size a chunk should have: by deflate, 1032 times it."""
-    made = dataset.id.get_create_plist()
-    filters = [made.get_filter(i)[0] for i in range(made.get_nfilters())]
     compressors = [
         each
-        for each in filters
+        for each in _filters(dataset)
         if each not in (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
     ]
     if len(compressors) > 1:

@@ -128,7 +128,7 @@ def publish_as(
             if points.sequences is not None and points.background is None:
                 points.backgrounds(_known_backgrounds(points, engine))
             engine.build(new, points)
-            fault = _fault(points, new, engine, thorough)
+            fault = _fault(points, new, engine, thorough, built=True)
             if fault is not None:
                 engine.drop(new.name)
                 raise PublishError(
@@ -286,7 +286,13 @@ def clear(engine: Engine, keep: Sequence[str]) -> None:
 
 
 def _fault(
-    points: Points, new: Description, engine: Engine, thorough: bool, written: Sequence[int] = ()
+    points: Points,
+    new: Description,
+    engine: Engine,
+    thorough: bool,
+    written: Sequence[int] = (),
+    *,
+    built: bool = False,
 ) -> str | None:
     """Read a collection back and say how it differs from its points, None if it doesn't."""
     try:
@@ -306,7 +312,7 @@ def _fault(
             chosen = list(dict.fromkeys(places))[:SAMPLE]
         for start in range(0, len(chosen), SAMPLE):
             rows = chosen[start : start + SAMPLE]
-            fault = _fault_of_points(points, new, collection, rows)
+            fault = _fault_of_points(points, new, collection, rows, built)
             if fault is None and points.sequences is not None and kept is not None:
                 fault = _fault_of_sequences(points, points.sequences, kept, rows)
             if fault is not None:
@@ -323,18 +329,17 @@ def _spread(rows: Sequence[int]) -> list[int]:
 
 
 def _fault_of_points(
-    points: Points, new: Description, collection: Collection, rows: Sequence[int]
+    points: Points, new: Description, collection: Collection, rows: Sequence[int], built: bool
 ) -> str | None:
     stored = collection.performances([points.track_ids[i] for i in rows])
     for i, found in zip(rows, stored, strict=True):
         wanted = points.payload(i, new.bundle)
-        if points.usual is None:  # those of what stays are from when the collection was built
-            del wanted[USUAL_DISTANCE]
-        if (
-            found is None
-            or any(found.payload.get(name) != value for name, value in wanted.items())
-            or not np.array_equal(found.vector, points.vectors[i])
-        ):
+        known = {} if found is None else found.payload
+        if not built:  # results may have come since, and a collection that was changed has kept
+            if points.usual is None:  # the usual distances of what stayed
+                del wanted[USUAL_DISTANCE]
+            known = {name: value for name, value in known.items() if name in wanted}
+        if found is None or known != wanted or not np.array_equal(found.vector, points.vectors[i]):
             return f"performance {points.track_ids[i]} doesn't read back as it was written"
     return None
 

@@ -111,7 +111,7 @@ def aggregate_batch(
         facts: dict[str, Any] = dict(zip(KEY, _key(performance), strict=True))
         try:
             frames = read(performance)
-            means = features.means(frames)
+            averages = features.average(frames)
         except UnreadablePerformance as error:
             if not error.lasting:
                 facts |= {"size": OUT_OF_REACH, "mtime_ns": OUT_OF_REACH}
@@ -125,10 +125,10 @@ def aggregate_batch(
         rows.append(
             {
                 **facts,
-                **dict(zip(FEATURE_NAMES, means.tolist(), strict=True)),
+                **dict(zip(FEATURE_NAMES, averages.means.tolist(), strict=True)),
                 "frames": len(frames.hpcp),
                 "seconds": len(frames.hpcp) / frame_rate,
-                "nonfinite": features.nonfinite_share(frames),
+                "nonfinite": averages.nonfinite,
                 "fingerprint": frames.fingerprint,
                 "size": frames.size,
                 "mtime_ns": frames.mtime_ns,

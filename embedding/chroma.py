@@ -54,12 +54,14 @@ def reduce(frames: Frames, frame_rate: float) -> tuple[np.ndarray, float]:
     sequence = np.empty((len(starts), len(CHANNELS), 12), dtype=np.float16)
     for channel, name in enumerate(CHANNELS):
         values = getattr(frames, name)[:length]
-        finite = np.isfinite(values).all(axis=1)
-        if not finite.all():
-            values = np.where(finite[:, None], values, 0)
-        counts = np.add.reduceat(finite, starts, dtype=np.int64)
+        counts = np.diff(starts, append=length)
         with np.errstate(over="ignore", invalid="ignore"):
             sums = np.add.reduceat(values, starts, axis=0, dtype=np.float64)
+            if not np.isfinite(sums).all():  # a look at the sums is cheaper than one at the values
+                finite = np.isfinite(values).all(axis=1)
+                counts = np.add.reduceat(finite, starts, dtype=np.int64)
+                values = np.where(finite[:, None], values, 0)
+                sums = np.add.reduceat(values, starts, axis=0, dtype=np.float64)
         mean = np.nan_to_num(sums / np.maximum(counts, 1)[:, None])
         largest = float(np.finfo(np.float16).max)
         sequence[:, channel] = np.clip(mean, -largest, largest)

@@ -458,36 +458,37 @@ def _inflated(dataset: h5py.Dataset, image: memoryview) -> np.ndarray | None:
     zlib inside HDF5. It is HDF5 that says where in the file's image the chunks are, so nothing of
     its format is known here but its two commonest filters.
     """
+    shape, dtype, chunks = dataset.shape, dataset.dtype, dataset.chunks
     if (
         _filters(dataset) != [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
-        or dataset.chunks[1:] != dataset.shape[1:]
-        or dataset.dtype.itemsize not in (4, 8)
+        or chunks[1:] != shape[1:]
+        or dtype.itemsize not in (4, 8)
         # HDF5 would convert it, or counts from elsewhere than the beginning of the image.
-        or dataset.id.get_type() != h5py.h5t.py_create(dataset.dtype)
+        or dataset.id.get_type() != h5py.h5t.py_create(dtype)
         or dataset.file.userblock_size
     ):
         return None
     found: list[Any] = []
     dataset.id.chunk_iter(found.append)
     starts = [chunk.chunk_offset[0] for chunk in found]
-    if sorted(starts) != list(range(0, len(dataset), dataset.chunks[0])) or not found:
+    if sorted(starts) != list(range(0, shape[0], chunks[0])) or not found:
         return None  # some chunks were never written
     if any(chunk.filter_mask for chunk in found):
         return None  # some are stored as they are
     from embedding.shuffle import interleave  # imports numba, which takes longer than a file
 
-    array = np.empty(dataset.shape, dataset.dtype)
-    numbers = array.reshape(-1).view(np.uint8).reshape(-1, array.itemsize)
-    row = len(numbers) // len(array)
-    expected = dataset.chunks[0] * row * array.itemsize
+    array = np.empty(shape, dtype)
+    numbers = array.reshape(-1).view(np.uint8).reshape(-1, dtype.itemsize)
+    row = math.prod(shape[1:])
+    expected = math.prod(chunks) * dtype.itemsize
     for start, chunk in zip(starts, found, strict=True):
         inflate = isal_zlib.decompressobj()
         packed = image[chunk.byte_offset : chunk.byte_offset + chunk.size]
         shuffled = inflate.decompress(packed, expected)
         if len(shuffled) != expected or not inflate.eof:
             raise _WrongContentsError(f"a chunk of {dataset.name} doesn't inflate to its size")
-        rows = numbers[start * row : (start + dataset.chunks[0]) * row]  # the last is cut off
-        interleave(np.frombuffer(shuffled, np.uint8).reshape(array.itemsize, -1), rows)
+        rows = numbers[start * row : (start + chunks[0]) * row]  # the last is cut off
+        interleave(np.frombuffer(shuffled, np.uint8).reshape(dtype.itemsize, -1), rows)
     return array
 
 

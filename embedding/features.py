@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -54,7 +55,22 @@ class Frames:
     mtime_ns: int
 
 
-def means(frames: Frames) -> np.ndarray:
+class Averages(NamedTuple):
+    """What a performance's frames come to.
+
+    Attributes
+    ----------
+    means : np.ndarray, shape=(52,), float64
+        In the order of `FEATURE_NAMES`; the last is the tempo in bpm, as it is.
+    nonfinite : float
+        Share of the values that are NaN or infinite, in [0, 1].
+    """
+
+    means: np.ndarray
+    nonfinite: float
+
+
+def average(frames: Frames) -> Averages:
     """Average each coefficient over its finite frames.
 
     Parameters
@@ -62,30 +78,30 @@ def means(frames: Frames) -> np.ndarray:
     frames : Frames
         One performance, time first.
 
-    Returns
-    -------
-    np.ndarray, shape=(52,), float64
-        In the order of `FEATURE_NAMES`; the last is the tempo in bpm, as it is.
-
     Raises
     ------
     ValueError
         If a coefficient has no finite value, or the tempo is not finite: a mean over nothing is
         not a number, and inventing one would put the performance in a wrong place.
     """
-    parts = [_finite_mean(name, getattr(frames, name)) for name in ARRAYS]
+    arrays = [(name, getattr(frames, name)) for name in ARRAYS]
+    averaged = [_finite_mean(name, values) for name, values in arrays]
     if not np.isfinite(frames.tempo):
         raise ValueError(f"tempo is {frames.tempo}, which is not a number of beats a minute")
-    return np.concatenate([*parts, [frames.tempo]])
+    return Averages(
+        np.concatenate([*(mean for mean, _ in averaged), [frames.tempo]]),
+        sum(left_out for _, left_out in averaged) / sum(values.size for _, values in arrays),
+    )
 
 
-def _finite_mean(name: str, values: np.ndarray) -> np.ndarray:
+def _finite_mean(name: str, values: np.ndarray) -> tuple[np.ndarray, int]:
+    """The mean of each column over its finite values, and how many of all are not."""
     # Summed in float64: float32 sums of 15,000 frames are already wrong in the sixth digit.
     columns = values.reshape(len(values), -1)
     with np.errstate(over="ignore", invalid="ignore"):
         mean = columns.mean(axis=0, dtype=np.float64)
         if np.isfinite(mean).all():  # one look at 13 sums instead of at 200,000 values
-            return np.asarray(mean)
+            return np.asarray(mean), 0
         finite = np.isfinite(columns)
         count = finite.sum(axis=0)
         if not count.all():
@@ -95,18 +111,7 @@ def _finite_mean(name: str, values: np.ndarray) -> np.ndarray:
         mean = np.where(finite, columns, 0).sum(axis=0, dtype=np.float64) / count
     if not np.isfinite(mean).all():
         raise ValueError(f"{name} has values too large to average")
-    return np.asarray(mean)
-
-
-def nonfinite_share(frames: Frames) -> float:
-    """Share of the values read that are NaN or infinite, in [0, 1]."""
-    arrays = [getattr(frames, name) for name in ARRAYS]
-    # A sum is finite only if every term is, and is several times cheaper than asking each term.
-    # (An overflowing sum of finite terms merely takes the slow path.)
-    with np.errstate(over="ignore", invalid="ignore"):
-        suspects = [array for array in arrays if not np.isfinite(array.sum(dtype=np.float64))]
-    bad = sum(int(np.count_nonzero(~np.isfinite(array))) for array in suspects)
-    return bad / sum(int(array.size) for array in arrays)
+    return np.asarray(mean), int(columns.size - count.sum())
 
 
 def read_csv(path: Path) -> pl.DataFrame:

@@ -51,7 +51,7 @@ def test_a_row_is_the_performances_means_and_what_later_stages_need(tree, tmp_pa
     for i, performance in enumerate(dataset.performances):
         frames = read(performance)
         sequence, chroma_rate = chroma.reduce(frames, dataset.frame_rate)
-        np.testing.assert_array_equal(made.means[i], features.means(frames))
+        np.testing.assert_array_equal(made.means[i], features.average(frames).means)
         np.testing.assert_array_equal(made.sequence(i), sequence)
         assert made.chroma_rate == chroma_rate
     row = made.table.row(1, named=True)

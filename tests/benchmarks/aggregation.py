@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import h5py
@@ -21,7 +22,7 @@ import numpy as np
 
 from benchmarks.harness import Row, Runs, in_turns, ratio, seconds
 from embedding.aggregate import aggregate_batch, assemble, pending
-from embedding.da_tacos import DATASETS, TEMPOS, open_dataset
+from embedding.da_tacos import DATASETS, TEMPOS, Performance, open_dataset, read
 from embedding.store import FeatureStore
 
 #: Frames, as of the one real performance that was looked at, and its frames a second.
@@ -48,7 +49,7 @@ REAL = {
 }
 
 DISTINCT = 12
-FILES, FEW = 240, 60
+FILES, FEW = 480, 120
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -164,15 +165,18 @@ def _compress(array: np.ndarray, chunks: tuple[int, ...]) -> list[tuple[tuple[in
 
 
 @contextmanager
-def _pool() -> Iterator[ProcessPoolExecutor]:
+def _pool(folder: Path) -> Iterator[ProcessPoolExecutor]:
+    """Workers that have read a file: what starting one takes is no matter of how many files."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(CORES, mp_context=context) as pool:
-        list(pool.map(_warm, range(4 * CORES)))
+    about = (open_dataset(folder).performances[0], context.Barrier(CORES))
+    with ProcessPoolExecutor(CORES, context, initializer=_start, initargs=about) as pool:
+        list(pool.map(abs, range(CORES)))
         yield pool
 
 
-def _warm(_number: int) -> None:
-    import embedding.shuffle  # noqa: F401 - what a worker imports at its first file
+def _start(performance: Performance, all_started: Barrier) -> None:
+    read(performance)
+    all_started.wait()
 
 
 def _batches(things: list, size: int) -> list[list]:
@@ -183,7 +187,7 @@ def ours(folder: Path) -> Generator[None, None, None]:
     """Aggregate as the flow does, without Prefect."""
     with tempfile.TemporaryDirectory() as directory:
         parts = Path(directory)
-        with _pool() as pool:
+        with _pool(folder) as pool:
             yield
             dataset = open_dataset(folder)
             batches = _batches(list(pending(dataset, [])), FILES // (4 * CORES))
@@ -221,7 +225,7 @@ def prototype(folder: Path) -> Generator[None, None, None]:
 def inflating(folder: Path) -> Generator[None, None, None]:
     """Take the needed chunks out of the files and inflate them, on all cores, and no more."""
     files = sorted(folder.rglob("*.h5"))
-    with _pool() as pool:
+    with _pool(folder) as pool:
         yield
         list(pool.map(_inflate, _batches(files, FILES // (4 * CORES))))
 

@@ -24,7 +24,7 @@ import search
 from embedding import bundle as bundles
 from embedding import chroma
 from embedding.da_tacos import Performance, open_dataset, read
-from embedding.features import FEATURE_NAMES, means, read_csv
+from embedding.features import FEATURE_NAMES, average, read_csv
 from embedding.store import FeatureStore
 from flows import vectors
 from flows.calibrate import fit
@@ -62,7 +62,7 @@ def damaged(draw, content: bytes) -> bytes:
 
 def read_performance(path: Path) -> list[np.ndarray]:
     frames = read(Performance("P_00", "W_0", (path,), path.name))
-    return [means(frames), chroma.reduce(frames, 10.0)[0]]
+    return [average(frames).means, chroma.reduce(frames, 10.0)[0]]
 
 
 def list_data(path: Path) -> list[float]:

@@ -3,7 +3,9 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +18,8 @@ from flows import tables
 if TYPE_CHECKING:
     from search import Searcher
 
-# Flows bring Prefect and torch, which take seconds to import: each command imports what it runs.
+# Flows bring Prefect and torch, which take seconds to import: each command imports what it runs,
+# and only when its arguments are known to be right.
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample"
 
@@ -109,9 +112,8 @@ def pipeline(
 
     Example: covers pipeline --data da-tacos/benchmark --train da-tacos/coveranalysis
     """
-    run = _flow("pipeline")
-
-    result = run(
+    result = _run(
+        "pipeline",
         data,
         train,
         encoder,
@@ -133,9 +135,8 @@ def aggregate(
     as_json: AsJson = False,
 ) -> None:
     """Read features into one row and one chroma sequence a performance."""
-    run = _flow("aggregate")
-
-    tables.show_path("features", run(data, frame_rate=_rate(frame_rate), home=home), as_json)
+    features = _run("aggregate", data, frame_rate=_rate(frame_rate), home=home)
+    tables.show_path("features", features, as_json)
 
 
 @app.command()
@@ -153,11 +154,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train an encoder on aggregated features: the result is a bundle."""
-    run = _flow("train")
-
-    tables.show_path(
-        "bundle", run(features, encoder, _config(config), hold_out, seed, home), as_json
-    )
+    bundle = _run("train", features, encoder, _config(config), hold_out, seed, home)
+    tables.show_path("bundle", bundle, as_json)
 
 
 @app.command()
@@ -172,9 +170,7 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Embed every performance with a bundle and publish the collection."""
-    run = _flow("embed")
-
-    tables.show_path("vectors", run(features, bundle, home), as_json)
+    tables.show_path("vectors", _run("embed", features, bundle, home), as_json)
 
 
 @app.command()
@@ -187,9 +183,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure retrieval and clique separation on the works the encoder hasn't seen."""
-    run = _flow("evaluate")
-
-    tables.show_result(run(vectors, home, sample), as_json)
+    tables.show_result(_run("evaluate", vectors, home, sample), as_json)
 
 
 @app.command()
@@ -206,7 +200,7 @@ def add(
 
     Only what is new or changed is read and embedded; what is withdrawn disappears.
     """
-    result = _flow("add")(data, _rate(frame_rate), home)
+    result = _run("add", data, _rate(frame_rate), home)
     if as_json:
         tables.print_json(result)
     else:
@@ -226,9 +220,7 @@ def cluster(
     as_json: AsJson = False,
 ) -> None:
     """Run K-Means over a range of k, and see how little clusters say of cliques."""
-    run = _flow("cluster")
-
-    result = run(features, smallest, largest, seed, home)
+    result = _run("cluster", features, smallest, largest, seed, home)
     if as_json:
         tables.print_json(result)
         return
@@ -262,9 +254,7 @@ def compare(
 
     Example: covers compare --data da-tacos/benchmark --train da-tacos/coveranalysis
     """
-    run = _flow("compare")
-
-    result = run(data, train, seeds, frame_rate=_rate(frame_rate), home=home)
+    result = _run("compare", data, train, seeds, frame_rate=_rate(frame_rate), home=home)
     tables.show_comparison(result, as_json)
 
 
@@ -344,7 +334,7 @@ def duplicates(
 
     These are mislabelled performances and works that should be linked, the most probable first.
     """
-    tables.show_duplicates(_flow("duplicates")(limit, least, home), as_json)
+    tables.show_duplicates(_run("duplicates", limit, least, home), as_json)
 
 
 @app.command()
@@ -474,12 +464,10 @@ def serve(
 @app.command(hidden=True)
 def demo() -> None:
     """Run the pipeline on the sample, then ask it something."""
-    run, run_cluster = _flow("pipeline"), _flow("cluster")
-
     import search
 
-    result = run(SAMPLE, bundle=Path("pretrained"))
-    clusters = run_cluster(Path(result["paths"]["features"]))
+    result = _run("pipeline", SAMPLE, bundle=Path("pretrained"))
+    clusters = _run("cluster", Path(result["paths"]["features"]))
     result["paths"]["plots"] += clusters["paths"]["plots"]
     query = "P_249990"
     console = Console()
@@ -491,18 +479,17 @@ def demo() -> None:
     tables.show_result(result, as_json=False)
 
 
-def _flow(name: str) -> Callable[..., Any]:
-    """Import a stage's flow; what fails in it is told in a sentence."""
+def _run(name: str, *given: Any, **named: Any) -> Any:
+    """Run a stage's flow; what fails in it is told in a sentence."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS", "flows.console.ConsoleHandler")
-    flow: Callable[..., Any] = getattr(import_module(f"flows.{name}"), name)
+    from flows import temporary
 
-    def run(*given: Any, **named: Any) -> Any:
-        from flows import temporary
-
-        temporary.start()
-        return flow(*given, **named)
-
-    return run
+    # Prefect's server, another process, and what the flow imports take seconds each.
+    with ThreadPoolExecutor() as beside:
+        started = beside.submit(copy_context().run, temporary.start)
+        flow = getattr(import_module(f"flows.{name}"), name)
+        started.result()
+    return flow(*given, **named)
 
 
 def _searcher(home: Path | None) -> "Searcher":

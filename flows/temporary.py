@@ -6,6 +6,7 @@ with its 200 MB, until somebody looks.
 
 import subprocess
 
+import prefect.main  # noqa: F401 - sets up the log, in which the server's start is told
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
 

@@ -10,7 +10,6 @@ from prefect.cache_policies import NO_CACHE
 from embedding import bundle as bundles
 from embedding.splits import split_works
 from embedding.store import FeatureStore
-from embedding.training import train as train_on
 from flows.calibrate import calibrate
 from flows.workspace import Workspace, claimed, key
 
@@ -70,6 +69,9 @@ def train_encoder(
     place = Workspace(home).path("bundles", f"{encoder}-{made_from}")
     with claimed(place) as missing:
         if missing:
+            # Lightning takes seconds to import, and often there is nothing to train.
+            from embedding.training import train as train_on
+
             if hold_out:
                 works = store.table["work_id"]
                 held = split_works(works, (1 - hold_out, hold_out), seed, "hold-out") == 1

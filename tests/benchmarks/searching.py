@@ -22,6 +22,9 @@ from search.embedded import Embedded
 
 DIMENSION, LIMIT, QUERIES, TOGETHER = 128, 10, 1_000, 1_000
 
+#: Queries to local mode, each of which takes as long as a hundred to the others.
+LOCAL = 100
+
 #: (cliques, noise works), of 13 performances a clique.
 SMALL, LARGE = (1_000, 12_000), (6_000, 22_000)
 
@@ -123,15 +126,19 @@ def _points(size: tuple[int, int]) -> search.Points:
     return search.Points(tracks, rows, payloads)
 
 
-def _asked(rows: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(1).choice(len(rows), QUERIES, replace=False)
+def _asked(rows: np.ndarray, count: int) -> np.ndarray:
+    return np.random.default_rng(1).choice(len(rows), count, replace=False)
 
 
 def _timed(
-    rows: np.ndarray, ask: Ask, tracks_of: Callable[[object], list[str]], tracks: list[str]
+    rows: np.ndarray,
+    ask: Ask,
+    tracks_of: Callable[[object], list[str]],
+    tracks: list[str],
+    count: int = QUERIES,
 ) -> dict[str, float]:
     """Ask one by one; the answers are compared with the exact ones afterwards."""
-    asked = _asked(rows)
+    asked = _asked(rows, count)
     for query in asked[:20]:
         ask(int(query))
     took, answers = [], []
@@ -149,7 +156,7 @@ def _timed(
     return {
         "p50": float(np.quantile(took, 0.5)),
         "p99": float(np.quantile(took, 0.99)),
-        "recall": right / (LIMIT * QUERIES),
+        "recall": right / (LIMIT * count),
     }
 
 
@@ -171,7 +178,7 @@ def many_at_once(home: Path, size: tuple[int, int]) -> Generator[None, None, Non
     """`Searcher.similar_many`."""
     rows, _, tracks = _catalogue(size)
     searcher = search.Searcher(Embedded(home / "qdrant"))
-    wanted = [tracks[query] for query in _asked(rows)[:TOGETHER]]
+    wanted = [tracks[query] for query in _asked(rows, TOGETHER)]
     searcher.similar_many(wanted[:10])
     yield
     searcher.similar_many(wanted, LIMIT)
@@ -292,7 +299,7 @@ def local_mode(size: tuple[int, int]) -> Generator[None, None, dict[str, float]]
         answer = client.query_points("bench", query=query, limit=LIMIT, with_payload=True)
         return [point.payload["track_id"] for point in answer.points]
 
-    measured = _timed(rows, ask, lambda answer: answer, tracks)
+    measured = _timed(rows, ask, lambda answer: answer, tracks, LOCAL)
     client.close()
     shutil.rmtree(folder)
     return measured

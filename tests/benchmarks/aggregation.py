@@ -86,6 +86,8 @@ def _rows(found: dict[str, Runs]) -> list[Row]:
             ">= 4x",
             faster >= 4,
             peak,
+            "a file, which both inflate as a whole, keeps zlib busy for "
+            f"{seconds(CORES * found['inflating'].median / FILES)} of a core",
         ),
         Row(
             "the same",

@@ -47,6 +47,7 @@ from search.collection import (
     is_exact,
     point_id,
 )
+from search.durable import sync
 from search.errors import DamagedCollection, NoCollection, NoRoom, PublishError, SearchError
 from search.fields import FIELDS, AnyOf, Condition, Result
 from search.sequences import FILES, MappedSequences, Sequences
@@ -154,9 +155,9 @@ class Embedded:
         """Replace CURRENT, in one step."""
         scratch = self._current_file.with_name("CURRENT.new")
         scratch.write_text("".join(f"{name}\n" for name in history), encoding="utf-8")
-        _sync(scratch)
+        sync(scratch)
         scratch.replace(self._current_file)
-        _sync(self.directory)
+        sync(self.directory)
 
     @property
     def _current_file(self) -> Path:
@@ -239,16 +240,16 @@ class Embedded:
 
         self._write(place / shard, before.description, points())
         for path in (*(place / shard).rglob("*"), place / shard):
-            _sync(path)
+            sync(path)
         _write_manifest(place, before.description, shard)
         _clear_shards(place, keep=shard)
 
     def _put_in_place(self, scratch: Path, place: Path) -> None:
         for path in (*scratch.rglob("*"), scratch):
-            _sync(path)
+            sync(path)
         self.drop(place.name)
         scratch.rename(place)
-        _sync(self.directory)
+        sync(self.directory)
 
     def save(self, name: str, directory: Path) -> None:
         """Copy a collection's directory, as sparse as it is."""
@@ -494,9 +495,9 @@ def _write_manifest(place: Path, description: Description, shard: str) -> None:
     }
     scratch = place / "collection.json.new"
     scratch.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    _sync(scratch)
+    sync(scratch)
     scratch.replace(place / "collection.json")
-    _sync(place)
+    sync(place)
 
 
 def _clear_shards(place: Path, keep: str) -> None:
@@ -589,11 +590,3 @@ def _sweep_copies(parent: Path) -> None:
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < time.time() - 3600:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -132,8 +132,8 @@ def publish_as(
             if fault is not None:
                 engine.drop(new.name)
                 raise PublishError(
-                    f"{new.name} was not published, because {fault}: nothing has changed for "
-                    "searchers, so look after the storage and publish again."
+                    f"{new.name} was not published, because {fault}: searchers stay with the "
+                    "collection that is current, so look after the storage and publish again."
                 )
         return serve_first(new.name, history, engine, keep)
 

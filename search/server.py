@@ -28,65 +28,45 @@ background, the graph, how much is compared exactly) is left as it was built, wh
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import logging
-import os
-import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import Any
 
 import numpy as np
 
 from search import companion
 from search.collection import (
     DIGEST,
-    Candidate,
     Description,
     Frames,
-    Payload,
     Points,
-    Stored,
     Vectors,
     is_exact,
     point_id,
 )
-from search.errors import (
-    CollectionGone,
-    DamagedCollection,
-    NoCollection,
-    SearchError,
-    ServerBusy,
-    ServerRefused,
-    ServerUnreachable,
-)
-from search.fields import FIELDS, MEANINGS, RESULTS, AnyOf, Condition, Result
+from search.connection import BATCH, Connection
+from search.errors import CollectionGone, NoCollection, SearchError
+from search.fields import FIELDS, MEANINGS, RESULTS, Result
 from search.sequences import mean_background
-
-if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
+from search.server_collection import ServerCollection
 
 logger = logging.getLogger(__name__)
-
-Answer = TypeVar("Answer")
 
 ALIAS = "covers"
 
 #: Of the graph (HNSW) that the server searches in larger collections: links a point, and the
-#: breadth of the search that builds it and of the one that answers. At 100,000 x 128, with noise in
-#: every dimension, the embedded engine's same graph found 98.5 % of the nearest ten.
-HNSW_M, HNSW_EF_CONSTRUCT, HNSW_EF = 24, 200, 384
+#: breadth of the search that builds it.
+HNSW_M, HNSW_EF_CONSTRUCT = 24, 200
 
-#: Past so many bytes of vectors, one byte a component stays in memory and the vectors don't; and
-#: so many times the wanted number of candidates are compared by the vectors again.
-QUANTIZED_BYTES, OVERSAMPLING = 2**30, 4.0
+#: Past so many bytes of vectors, one byte a component stays in memory and the vectors don't.
+QUANTIZED_BYTES = 2**30
 
 #: A collection is changed in place until more than a tenth of the performances it was built with
 #: has been written or deleted since. For a mean over all of them to be off by a tenth of a standard
@@ -96,39 +76,11 @@ CHANGED_SHARE = 0.1
 #: Digests in one request; strict mode lets no more through.
 DIGESTS = 10_000
 
-#: Points in one request, up or down.
-BATCH = 512
-
-#: So many queries together are asked by gRPC, where the server takes it, and all that is uploaded.
-GRPC_QUERIES = 32
-
-#: Seconds that the server's gRPC port has to answer; a firewall may swallow what is sent there.
-GRPC_WAIT = 2.0
-
 #: Uploads at a time: one alone waits for the server half of its time.
 UPLOADERS = 4
 
-#: Seconds to wait before an upload that failed is tried again: half a minute in all, which is a
-#: server's restart.
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-
-#: Seconds that a snapshot may take to be made, sent, or taken in.
-SNAPSHOT_TIMEOUT = 3600
-
 #: Seconds between two looks at a graph that is being built.
 POLL = 1.0
-
-#: Seconds that a request may take; a batch is confirmed only when it is applied.
-TIMEOUT = 60
-
-#: What gRPC's refusals would be over HTTP.
-HTTP_STATUS = {
-    "UNAUTHENTICATED": 401,
-    "PERMISSION_DENIED": 403,
-    "NOT_FOUND": 404,
-    "INVALID_ARGUMENT": 400,
-    "RESOURCE_EXHAUSTED": 429,
-}
 
 
 class Server:
@@ -164,14 +116,9 @@ class Server:
         shards: int | None = None,
         replicas: int | None = None,
     ) -> None:
-        self._url = url
-        self._api_key = api_key
+        self.connection = Connection(url, api_key, grpc_port, ca_cert)
         self.lock = lock
-        self._grpc_port = grpc_port
-        self._ca_cert = ca_cert
         self._shards, self._replicas = shards, replicas
-        self._connected: tuple[int, QdrantClient] | None = None
-        self._fast: tuple[int, QdrantClient] | None = None
 
     kind = "server"
 
@@ -181,176 +128,30 @@ class Server:
     @property
     def location(self) -> str:
         """The URL, without the user and password it may carry."""
-        parts = urlsplit(self._url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-    @property
-    def client(self) -> "QdrantClient":
-        """The connection of this process, made at its first use."""
-        if self._connected is None or self._connected[0] != os.getpid():
-            self._connected = (os.getpid(), self._connect())
-        return self._connected[1]
-
-    def _connect(self) -> "QdrantClient":
-        from qdrant_client.common.version_check import is_compatible
-
-        client = self._make_client(TIMEOUT)
-        with self._asking():
-            theirs = client.info().version
-        ours = importlib.metadata.version("qdrant-client")
-        if not is_compatible(ours, theirs):
-            raise SearchError(
-                f"The Qdrant server at {self.location} is version {theirs}, which qdrant-client "
-                f"{ours} doesn't understand: run a server at most one minor version away."
-            )
-        return client
-
-    def _make_client(self, timeout: int, **more: Any) -> "QdrantClient":
-        from qdrant_client import QdrantClient
-
-        if self._ca_cert is not None:
-            more["verify"] = ssl.create_default_context(cafile=self._ca_cert)
-        return QdrantClient(
-            url=self._url,
-            # As a plain header: given as api_key, the client warns of every http address, and
-            # inside a private network http is what there is.
-            headers={"api-key": self._api_key} if self._api_key else None,
-            timeout=timeout,
-            # It would check in a thread, and warn; we want a sentence.
-            check_compatibility=False,
-            **more,
-        )
-
-    def _for_many(self, name: str) -> "QdrantClient":
-        """Return the connection for many vectors: by gRPC, where the server takes it."""
-        if self._fast is None or self._fast[0] != os.getpid():
-            self._fast = (os.getpid(), self._connect_for_many(name))
-        return self._fast[1]
-
-    def _connect_for_many(self, name: str) -> "QdrantClient":
-        import grpc
-        from qdrant_client import grpc as messages
-
-        if self._grpc_port is None:
-            return self.client
-        options = {}
-        if self._ca_cert is not None:
-            options["root_certificates"] = self._ca_cert.read_bytes()
-        client = self._make_client(
-            TIMEOUT, prefer_grpc=True, grpc_port=self._grpc_port, grpc_options=options
-        )
-        # Another Qdrant may listen there: it is ours if it has the collection.
-        request = messages.CollectionExistsRequest(collection_name=name)
-        try:
-            answer = client.grpc_collections.CollectionExists(request, timeout=GRPC_WAIT)
-            if answer.result.exists:
-                return client
-            why = f"it has no {name}"
-        except grpc.RpcError as error:
-            why = error.code().name.lower().replace("_", " ")
-        client.close()
-        logger.info(
-            "port %d of %s doesn't answer as its gRPC port (%s), so vectors travel as JSON",
-            self._grpc_port,
-            urlsplit(self._url).hostname,
-            why,
-        )
-        return self.client
+        return self.connection.location
 
     def close(self) -> None:
         """Close the connections of this process; asking again makes new ones."""
-        for connection in (self._connected, self._fast):
-            if connection is not None and connection[0] == os.getpid():
-                connection[1].close()
-        self._connected = self._fast = None
-
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Put what a request can fail of into a sentence, without the key."""
-        import grpc
-        from qdrant_client.common.client_exceptions import QdrantException
-        from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
-
-        try:
-            yield
-        except ResponseHandlingException as error:
-            raise self._unreachable(error.source) from error
-        except UnexpectedResponse as error:
-            raise self._refusal(error.status_code or 500, _reason(error)) from error
-        except QdrantException as error:
-            raise ServerBusy(
-                f"The Qdrant server at {self.location} asks to be left alone ({error}): try later."
-            ) from error
-        except grpc.RpcError as error:
-            code, words = error.code(), error.details()
-            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise self._unreachable(words) from error
-            raise self._refusal(HTTP_STATUS.get(code.name, 500), f"{code.name}: {words}") from error
-
-    def _unreachable(self, why: object) -> SearchError:
-        if "CERTIFICATE_VERIFY_FAILED" in str(why):
-            return ServerUnreachable(
-                f"This machine doesn't trust the certificate of {self.location} ({why}): set "
-                "QDRANT_CA_CERT to the PEM file of the authority that signed it."
-            )
-        return ServerUnreachable(
-            f"No Qdrant server answers at {self.location} ({why}): start it, or "
-            "correct QDRANT_URL; without QDRANT_URL the embedded engine is used."
-        )
-
-    def _refusal(self, status: int, reason: str) -> SearchError:
-        if status in (401, 403):
-            key = "the key in QDRANT_API_KEY" if self._api_key else "a request without a key"
-            return ServerRefused(
-                f"The Qdrant server at {self.location} refuses {key}: set QDRANT_API_KEY to "
-                "one that may do this (a read-only key to search, a full one to publish)."
-            )
-        if status == 404:
-            return CollectionGone(
-                f"The Qdrant server at {self.location} has no such collection any more."
-            )
-        kind = ServerBusy if status >= 500 or status == 429 else SearchError
-        return kind(f"The Qdrant server at {self.location} answers {reason}: its log says more.")
-
-    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
-        """Ask for something that may be asked for twice, again if the server is busy or away."""
-        for pause in PAUSES:
-            try:
-                with self._asking():
-                    return ask()
-            except (ServerBusy, ServerUnreachable) as error:
-                logger.info("waiting %g s: %s", pause, error)
-                time.sleep(pause)
-        with self._asking():
-            return ask()
+        self.connection.close()
 
     def names(self) -> list[str]:
         """Names of the collections that were begun by a publication, whole or not."""
-        with self._asking():
-            listed = [found.name for found in self.client.get_collections().collections]
-        return sorted(name for name in listed if self._metadata(name))
-
-    def _metadata(self, name: str) -> dict[str, Any]:
-        """What a publication noted in a collection; nothing if it isn't ours, or isn't there."""
-        try:
-            with self._asking():
-                metadata = self.client.get_collection(name).config.metadata or {}
-        except CollectionGone:
-            return {}
-        return metadata if "covers" in metadata else {}
+        with self.connection.asking():
+            listed = [found.name for found in self.connection.client.get_collections().collections]
+        return sorted(name for name in listed if self.connection.metadata(name))
 
     def history(self) -> list[str]:
         """Follow the alias, then from each collection the name of the one before it."""
         history: list[str] = []
         name = self._current()
-        while name and name not in history and (metadata := self._metadata(name)):
+        while name and name not in history and (metadata := self.connection.metadata(name)):
             history.append(name)
             name = metadata.get("previous")
         return history
 
     def _current(self) -> str | None:
-        with self._asking():
-            aliases = self.client.get_aliases().aliases
+        with self.connection.asking():
+            aliases = self.connection.client.get_aliases().aliases
         return next((found.collection_name for found in aliases if found.alias_name == ALIAS), None)
 
     def serve(self, history: Sequence[str]) -> None:
@@ -362,10 +163,10 @@ class Server:
         move: list[Any] = [models.CreateAliasOperation(create_alias=create)]
         if self._current():
             move.insert(0, models.DeleteAliasOperation(delete_alias=delete))
-        with self._asking():
+        with self.connection.asking():
             for name, previous in pairwise([*history, ""]):
-                self.client.update_collection(name, metadata={"previous": previous})
-            self.client.update_collection_aliases(move)
+                self.connection.client.update_collection(name, metadata={"previous": previous})
+            self.connection.client.update_collection_aliases(move)
 
     def describe(self, name: str) -> Description:
         """Read a collection's metadata."""
@@ -376,7 +177,7 @@ class Server:
 
         At every query anew, for it may have been changed; that takes one request.
         """
-        if not (metadata := self._metadata(name)):
+        if not (metadata := self.connection.metadata(name)):
             raise CollectionGone(
                 f"The Qdrant server at {self.location} has no collection {name} any more."
             )
@@ -397,8 +198,8 @@ class Server:
             background = points.backgrounds()
         self.drop(name)
         quantized = description.points * description.dimension * 4 > QUANTIZED_BYTES
-        with self._asking():
-            self.client.create_collection(
+        with self.connection.asking():
+            self.connection.client.create_collection(
                 name,
                 vectors_config=models.VectorParams(
                     size=points.dimension, distance=models.Distance.EUCLID, on_disk=quantized
@@ -425,18 +226,18 @@ class Server:
     def change(self, description: Description, points: Points) -> list[int] | None:
         """Compare the digests of all performances, and write those that differ."""
         name, beside = description.name, companion.companion(description.name)
-        metadata = self._metadata(name)
+        metadata = self.connection.metadata(name)
         current, mean = self._facts(name)
         ids = [str(point_id(track_id)) for track_id in points.track_ids]
         unknown = ["", ""]
         there = {
             str(record.id): (record.payload or {}).get(DIGEST, unknown)
-            for record in self._scroll(name, DIGESTS, with_payload=[DIGEST])
+            for record in self.connection.scroll(name, DIGESTS, with_payload=[DIGEST])
         }
         heard = set(there)  # those with a sequence, if there are any
         if points.sequences is not None:
             try:
-                heard = {str(record.id) for record in self._scroll(beside, DIGESTS)}
+                heard = {str(record.id) for record in self.connection.scroll(beside, DIGESTS)}
             except CollectionGone:  # which no change mends
                 return None
         rows = [
@@ -459,7 +260,9 @@ class Server:
             # Until both are written, these are like nothing that may be published next.
             self._in_batches(
                 [ids[i] for i in unheard if ids[i] in there],
-                lambda some: self.client.delete_payload(name, [DIGEST], points=some, wait=True),
+                lambda some: self.connection.client.delete_payload(
+                    name, [DIGEST], points=some, wait=True
+                ),
             )
             if unheard:
                 self._upload_sequences(
@@ -478,8 +281,8 @@ class Server:
     def _note(self, description: Description, mean: float, changed: int, most: int) -> None:
         """Write down what a collection is now, and let all of `most` points be asked for."""
         metadata = _facts_as_metadata(description, mean)
-        self._patiently(
-            lambda: self.client.update_collection(
+        self.connection.patiently(
+            lambda: self.connection.client.update_collection(
                 description.name,
                 metadata={**metadata, "changed": changed},
                 strict_mode_config=_strictness(most),
@@ -491,13 +294,15 @@ class Server:
 
         self._in_batches(
             ids,
-            lambda some: self.client.delete(name, models.PointIdsList(points=some), wait=True),
+            lambda some: self.connection.client.delete(
+                name, models.PointIdsList(points=some), wait=True
+            ),
         )
 
     def _in_batches(self, ids: Sequence[str], ask: Callable[[Any], object]) -> None:
         for start in range(0, len(ids), BATCH):
             some = list(ids[start : start + BATCH])
-            self._patiently(partial(ask, some))
+            self.connection.patiently(partial(ask, some))
 
     def _index_fields(self, name: str, fields: Iterable[str]) -> None:
         """Have fields indexed, which are left as they are where they are indexed already."""
@@ -511,7 +316,7 @@ class Server:
         }
         for field in fields:
             schema = index[FIELDS[field]]
-            self.client.create_payload_index(name, field, field_schema=schema, wait=True)
+            self.connection.client.create_payload_index(name, field, field_schema=schema, wait=True)
 
     def annotate(self, name: str, values: Mapping[str, Mapping[str, Result | None]]) -> None:
         """Set payload fields where they are, a batch of performances a request."""
@@ -527,18 +332,18 @@ class Server:
             if len(known) < len(fields):
                 keys = models.DeletePayload(keys=[*(set(fields) - set(known))], points=points)
                 operations.append(models.DeletePayloadOperation(delete_payload=keys))
-        with self._asking():
+        with self.connection.asking():
             # Collections of earlier versions have no such fields, and by what isn't indexed
             # strict mode doesn't let anyone filter.
             self._index_fields(name, RESULTS)
         for start in range(0, len(operations), BATCH):
             write = partial(
-                self.client.batch_update_points,
+                self.connection.client.batch_update_points,
                 name,
                 operations[start : start + BATCH],
                 wait=True,
             )
-            self._patiently(write)
+            self.connection.patiently(write)
 
     def _placement(self) -> dict[str, Any]:
         """Where a collection's data lies."""
@@ -560,8 +365,8 @@ class Server:
         background: Vectors,
     ) -> None:
         name = companion.companion(description.name)
-        with self._asking():
-            self.client.create_collection(
+        with self.connection.asking():
+            self.connection.client.create_collection(
                 name,
                 vectors_config={},
                 metadata={"sequences of": description.name, "rate": description.rate},
@@ -601,11 +406,11 @@ class Server:
 
     def _upload(self, name: str, batches: list[range], point: Callable[[int], Any]) -> None:
         """Write points, several batches at a time, each made when its turn comes."""
-        client = self._for_many(name)
+        client = self.connection.for_many(name)
 
         def upload(batch: range) -> None:
             made = [point(i) for i in batch]
-            self._patiently(lambda: client.upsert(name, points=made, wait=True))
+            self.connection.patiently(lambda: client.upsert(name, points=made, wait=True))
 
         with ThreadPoolExecutor(UPLOADERS) as threads:
             for done, _ in enumerate(threads.map(upload, batches), 1):
@@ -619,8 +424,8 @@ class Server:
         bytes_ = models.ScalarQuantizationConfig(
             type=models.ScalarType.INT8, quantile=0.99, always_ram=True
         )
-        self._patiently(
-            lambda: self.client.update_collection(
+        self.connection.patiently(
+            lambda: self.connection.client.update_collection(
                 description.name,
                 hnsw_config=models.HnswConfigDiff(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT),
                 quantization_config=models.ScalarQuantization(scalar=bytes_) if quantized else None,
@@ -643,7 +448,7 @@ class Server:
                     f"{allowed:.0f} s: see in its dashboard what keeps it, and publish again."
                 )
             time.sleep(POLL)
-            info = self._patiently(lambda: self.client.get_collection(name))
+            info = self.connection.patiently(lambda: self.connection.client.get_collection(name))
             if info.status == models.CollectionStatus.RED:
                 raise SearchError(
                     f"The Qdrant server at {self.location} failed to index {name} "
@@ -653,44 +458,20 @@ class Server:
             if info.status == models.CollectionStatus.GREY:
                 # It waits for a write after a restart, and this is one that changes nothing.
                 nothing = models.OptimizersConfigDiff()
-                with self._asking():
-                    self.client.update_collection(name, optimizers_config=nothing)
-
-    def _scroll(
-        self,
-        name: str,
-        limit: int,
-        *,
-        with_payload: bool | list[str] = False,
-        with_vectors: bool = False,
-    ) -> Iterator[Any]:
-        """Go through all points, so many a request."""
-        start: Any = None
-        while True:
-            with self._asking():
-                records, start = self.client.scroll(
-                    name,
-                    limit=limit,
-                    offset=start,
-                    with_payload=with_payload,
-                    with_vectors=with_vectors,
-                )
-            yield from records
-            if start is None:
-                return
+                with self.connection.asking():
+                    self.connection.client.update_collection(name, optimizers_config=nothing)
 
     def drop(self, name: str) -> None:
         """Delete a collection, and before it what belongs to it."""
         for each in (companion.companion(name), name):
-            with contextlib.suppress(CollectionGone), self._asking():
-                self.client.delete_collection(each)
+            with contextlib.suppress(CollectionGone), self.connection.asking():
+                self.connection.client.delete_collection(each)
 
     def save(self, name: str, directory: Path) -> None:
         """Have the server make snapshots of a collection and its sequences, and fetch them."""
-        client = self._make_client(SNAPSHOT_TIMEOUT)
-        try:
+        with self.connection.for_snapshots() as client:
             for each in self._parts(name):
-                with self._asking():
+                with self.connection.asking():
                     shards = client.collection_cluster_info(each)
                     if len(shards.local_shards) < shards.shard_count:
                         raise SearchError(
@@ -703,62 +484,32 @@ class Server:
                     raise SearchError(f"The Qdrant server at {self.location} made no snapshot.")
                 try:
                     path = directory / f"{each}.snapshot"
-                    self._download(client, each, made.name, path)
+                    self.connection.download(each, made.name, path)
                     if made.checksum is not None and made.checksum != _sha256(path):
                         raise SearchError(
                             f"The snapshot {made.name} of {each} arrived changed from "
                             f"{self.location}: take it again."
                         )
                 finally:  # it has served, and takes as much room as the collection
-                    with self._asking():
+                    with self.connection.asking():
                         client.delete_snapshot(each, made.name, wait=True)
-        finally:
-            client.close()
 
     def _parts(self, name: str) -> list[str]:
         """Name a collection, and the one of its sequences if it has any."""
         has_sequences = self.describe(name).rate is not None
         return [name, companion.companion(name)] if has_sequences else [name]
 
-    def _download(self, client: "QdrantClient", name: str, snapshot: str, path: Path) -> None:
-        import httpx  # which is what the client sends its requests with; it can't stream an answer
-
-        trusted: ssl.SSLContext | bool = True
-        if self._ca_cert is not None:
-            trusted = ssl.create_default_context(cafile=self._ca_cert)
-        host = client.http.client.host.rstrip("/")
-        url = f"{host}/collections/{quote(name, safe='')}/snapshots/{quote(snapshot, safe='')}"
-        try:
-            with (
-                httpx.stream(
-                    "GET",
-                    url,
-                    headers={"api-key": self._api_key} if self._api_key else None,
-                    timeout=SNAPSHOT_TIMEOUT,
-                    verify=trusted,
-                ) as answer,
-                path.open("wb") as file,
-            ):
-                if answer.status_code != 200:
-                    reason = f"{answer.status_code} ({answer.reason_phrase})"
-                    raise self._refusal(answer.status_code, reason)
-                for part in answer.iter_bytes():
-                    file.write(part)
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
-
     def load(self, name: str, directory: Path) -> None:
         """Send the server what `save` fetched, which makes the collections that it is of."""
         from qdrant_client import models
 
         self.drop(name)
-        client = self._make_client(SNAPSHOT_TIMEOUT)
-        try:
+        with self.connection.for_snapshots() as client:
             # The collection itself first: by it, the next publication finds what was begun. It may
             # have had another name.
             for path in sorted(directory.glob("*.snapshot"), key=lambda path: len(path.stem)):
                 each = companion.companion(name) if path.stem.endswith(companion.END) else name
-                with self._asking(), path.open("rb") as file:
+                with self.connection.asking(), path.open("rb") as file:
                     client.http.snapshots_api.recover_from_uploaded_snapshot(
                         each,
                         wait=True,
@@ -766,10 +517,8 @@ class Server:
                         checksum=_sha256(path),
                         snapshot=file,
                     )
-        finally:
-            client.close()
 
-    def open(self, name: str | None = None) -> "ServerCollection":
+    def open(self, name: str | None = None) -> ServerCollection:
         """Open a collection by its name, by default the one that the alias points to."""
         name = name or self._current()
         if name is None:
@@ -777,150 +526,7 @@ class Server:
                 f"There is no collection {ALIAS!r} on the Qdrant server at {self.location} yet: "
                 "make one with `covers pipeline --data DIR`."
             )
-        return ServerCollection(self, *self._facts(name))
-
-
-class ServerCollection:
-    """A collection on a server; see `search.collection.Collection`."""
-
-    def __init__(self, server: Server, description: Description, mean_background: float) -> None:
-        from qdrant_client import models
-
-        self.description = description
-        self._server = server
-        exact = is_exact(description.points, description.dimension)
-        # It says nothing to a collection that isn't quantized.
-        again = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
-        self._params = (
-            models.SearchParams(exact=True)
-            if exact
-            else models.SearchParams(hnsw_ef=HNSW_EF, quantization=again)
-        )
-        self.sequences: companion.ServerSequences | None = None
-        if description.rate is not None:
-            self.sequences = companion.ServerSequences(
-                description.rate,
-                mean_background,
-                self._retrieve_sequences,
-                lambda: self._count(companion.companion(description.name)),
-                self._without_sequence,
-            )
-
-    def _retrieve_sequences(self, ids: list[str], fields: list[str]) -> dict[str, Payload]:
-        name = companion.companion(self.description.name)
-        try:
-            with self._server._asking():
-                records = self._server.client.retrieve(name, ids=ids, with_payload=fields)
-        except CollectionGone:
-            if not self._server._metadata(self.description.name):
-                raise  # both were pruned
-            raise self._damaged("isn't there") from None
-        return {str(record.id): record.payload or {} for record in records}
-
-    def _without_sequence(self, track_id: str) -> SearchError:
-        if self.performances([track_id]) == [None]:
-            return CollectionGone(
-                f"{track_id} was withdrawn from {self.description.name} while it was searched."
-            )
-        return self._damaged(f"has no sequence of {track_id}")
-
-    def _damaged(self, how: str) -> DamagedCollection:
-        return DamagedCollection(
-            f"The collection {companion.companion(self.description.name)} on the Qdrant server at "
-            f"{self._server.location} {how}: publish again, or go back with `covers rollback`."
-        )
-
-    def count(self) -> int:
-        """Count the points."""
-        return self._count(self.description.name)
-
-    def _count(self, name: str) -> int:
-        with self._server._asking():
-            return self._server.client.count(name, exact=True).count
-
-    def performances(self, track_ids: Sequence[str]) -> list[Stored | None]:
-        """Retrieve points by their ids, a batch a request."""
-        ids = [str(point_id(track_id)) for track_id in track_ids]
-        wanted = list(dict.fromkeys(ids))
-        found: dict[str, Stored] = {}
-        with self._server._asking():
-            for start in range(0, len(wanted), BATCH):
-                for record in self._server.client.retrieve(
-                    self.description.name,
-                    ids=wanted[start : start + BATCH],
-                    with_payload=True,
-                    with_vectors=True,
-                ):
-                    vector = np.array(record.vector, dtype=np.float32)
-                    found[str(record.id)] = Stored(vector, record.payload or {})
-        return [found.get(id_) for id_ in ids]
-
-    def nearest(
-        self, vectors: Vectors, limit: int, conditions: Sequence[Condition]
-    ) -> list[list[Candidate]]:
-        """Ask a batch of queries a request."""
-        from qdrant_client import models
-
-        met = models.Filter(must=[_condition(condition) for condition in conditions])
-        requests = [
-            models.QueryRequest(
-                query=vector,
-                limit=limit,
-                filter=met if conditions else None,
-                params=self._params,
-                with_payload=True,
-            )
-            for vector in vectors.tolist()
-        ]
-        name, many = self.description.name, len(requests) >= GRPC_QUERIES
-        client = self._server._for_many(name) if many else self._server.client
-        with self._server._asking():
-            answers = [
-                answer
-                for start in range(0, len(requests), BATCH)
-                for answer in client.query_batch_points(name, requests[start : start + BATCH])
-            ]
-        # A distance is a float32, of which JSON has only the digits that tell it from others.
-        return [
-            [
-                Candidate(float(np.float32(point.score)), point.payload or {})
-                for point in answer.points
-            ]
-            for answer in answers
-        ]
-
-    def some_track_ids(self, limit: int) -> list[str]:
-        """Return the first track ids by point id, which is no order of theirs."""
-        with self._server._asking():
-            records, _ = self._server.client.scroll(
-                self.description.name, limit=limit, with_payload=["track_id"]
-            )
-        return [record.payload["track_id"] for record in records if record.payload]
-
-    def everything(self) -> Iterator[Stored]:
-        """Scroll, a batch a request."""
-        for record in self._server._scroll(
-            self.description.name, BATCH, with_payload=True, with_vectors=True
-        ):
-            yield Stored(np.array(record.vector, dtype=np.float32), record.payload or {})
-
-
-def _condition(condition: Condition) -> Any:
-    from qdrant_client import models
-
-    key = condition.field
-    if not isinstance(condition, AnyOf):
-        span = models.Range(gte=condition.low, lte=condition.high)
-        return models.FieldCondition(key=key, range=span)
-    if FIELDS[key] is not bool:
-        match = models.MatchAny(any=list(condition.values))  # type: ignore[arg-type]
-        return models.FieldCondition(key=key, match=match)
-    # A list of bools is nothing that Qdrant can match.
-    either: list[Any] = [
-        models.FieldCondition(key=key, match=models.MatchValue(value=value))
-        for value in condition.values
-    ]
-    return models.Filter(should=either)
+        return ServerCollection(self.connection, *self._facts(name))
 
 
 def _facts_as_metadata(description: Description, mean: float) -> dict[str, Any]:
@@ -952,12 +558,3 @@ def _strictness(points: int) -> Any:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _reason(error: Any) -> str:
-    """The server's own words, from the body of an error response."""
-    try:
-        words = error.structured()["status"]["error"]
-    except (ValueError, KeyError, TypeError):
-        words = error.reason_phrase
-    return f"{error.status_code} ({words})"

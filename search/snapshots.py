@@ -15,7 +15,6 @@ another one. What is restored is compared with the digests before searchers see 
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -23,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from search.collection import Collection, Description, Engine, name_of
+from search.durable import sync
 from search.errors import DamagedSnapshot, PublishError, SearchError
 from search.publishing import (
     SAMPLE,
@@ -109,10 +109,10 @@ def snapshot(engine: Engine, directory: Path, timeout: float = 600.0) -> Path:
             )
             (scratch / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1), "utf-8")
             for path in (*scratch.rglob("*"), scratch):
-                _sync(path)
+                sync(path)
             shutil.rmtree(place, ignore_errors=True)
             scratch.rename(place)
-            _sync(directory)
+            sync(directory)
         except SearchError:
             raise  # some are OSErrors too, and have their sentence
         except OSError as error:
@@ -266,11 +266,3 @@ def _size_and_digest(path: Path) -> tuple[int, str]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return file.tell(), digest
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

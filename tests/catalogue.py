@@ -94,7 +94,7 @@ def engine_of_kind(kind: str, directory: Path):
         stub = ContractStub()
         engine: Engine = Server(stub.url, None, lock)
         yield engine
-        engine.client.close()
+        engine.connection.client.close()
         stub.close()
         return
     if QDRANT_URL is None:

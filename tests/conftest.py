@@ -1,21 +1,13 @@
-"""Tiny data sets in the dialect of the real ones, for every test that needs files."""
+"""What many tests start from."""
 
-import json
-import zlib
-from collections import Counter, defaultdict
-from pathlib import Path
-
-import h5py
 import numpy as np
 import pytest
 from hypothesis import settings
+from trees import Tree
 
 # How long an example takes is the machine's business: speed is measured in tests/benchmarks.
 settings.register_profile("covers", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("covers")
-
-#: 44100/4096 frames a second, stated as a user would.
-FRAME_RATE = "44100/4096"
 
 #: These take longest, so they start first: else one process would end with them alone.
 SLOWEST = ("test_worker", "test_pipeline", "test_compare", "test_add", "test_temporary")
@@ -26,102 +18,6 @@ def pytest_collection_modifyitems(items):
     last = len(SLOWEST)
     place = {name: i for i, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: place.get(item.path.stem, last))
-
-
-FOLDER_OF = {
-    "chroma_cens": "cens",
-    "crema": "crema",
-    "hpcp": "hpcp",
-    "madmom_features": "madmom",
-    "mfcc_htk": "mfcc",
-}
-
-
-def make_features(name: str, frames: int = 60) -> dict[str, np.ndarray]:
-    """One performance's features as Da-TACOS ships them, the same for the same name.
-
-    MFCC is coefficients first, a little shorter, and holds a NaN and an infinity; CREMA is time
-    first here and one frame shorter.
-    """
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    mfcc = rng.normal(-3, 20, (13, frames - 5)).astype(np.float32)
-    mfcc[2, 1], mfcc[4, 3] = np.nan, -np.inf
-    return {
-        "hpcp": rng.random((frames, 12), dtype=np.float32),
-        "crema": rng.random((frames - 1, 12), dtype=np.float32),
-        "chroma_cens": rng.random((frames, 12)),
-        "mfcc_htk": mfcc,
-        "madmom_features/novfn": rng.random(frames),
-        "madmom_features/snovfn": rng.random(frames),
-        "madmom_features/tempos": np.array([[rng.uniform(60, 180), 0.7], [90.0, 0.3]]),
-        "madmom_features/onsets": np.arange(2, frames, 5),
-    }
-
-
-def write_h5(path: Path, members: dict[str, np.ndarray | None], **attributes: object) -> None:
-    """Write arrays and root attributes as deepdish does through PyTables."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        file.attrs["CLASS"] = np.bytes_(b"GROUP")
-        file.attrs["TITLE"] = h5py.Empty("S1")
-        for name, value in attributes.items():
-            if value is not None:
-                file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
-        for name, array in members.items():
-            if array is not None:
-                packed = {"compression": 9, "shuffle": True} if array.size > 12 else {}
-                file.create_dataset(name, data=array, **packed)
-
-
-class Tree:
-    """A data set on disk to which performances can be added, in any of the three layouts."""
-
-    def __init__(self, root: Path, layout: str = "single", subset: str = "benchmark") -> None:
-        self.root = root
-        self.layout = layout
-        self.stem = f"da-tacos_{subset}_subset"
-        self.listed: list[tuple[str, str]] = []
-        self.metadata: dict[str, dict[str, dict[str, str]]] = {}
-        root.mkdir(parents=True, exist_ok=True)
-        (root / "dataset.json").write_text(json.dumps({"frame_rate": FRAME_RATE}))
-
-    def path(self, work_id: str, track_id: str, feature: str = "hpcp") -> Path:
-        """Where a performance's file is (or its file of one feature)."""
-        if self.layout == "single":
-            return self.root / f"{self.stem}_single_files" / work_id / f"{track_id}.h5"
-        if self.layout == "acoss":
-            return self.root / work_id / f"{track_id}.h5"
-        end = FOLDER_OF[feature]
-        return self.root / f"{self.stem}_{end}" / f"{work_id}_{end}" / f"{track_id}_{end}.h5"
-
-    def add(self, work_id: str, track_id: str, /, frames: int = 60, **changes: object) -> Path:
-        """Add a performance; changes replace a feature or attribute, or drop it by None."""
-        attributes = {
-            "label": changes.pop("label", work_id),
-            "track_id": changes.pop("track_id", track_id),
-        }
-        features = make_features(track_id, frames)
-        for name, value in changes.items():
-            key = name if name in features else f"madmom_features/{name}"
-            assert key in features, name
-            features[key] = value
-        if self.layout == "features":
-            for group in FOLDER_OF:
-                mine = {name: a for name, a in features.items() if name.split("/")[0] == group}
-                write_h5(self.path(work_id, track_id, group), mine, **attributes)
-        else:
-            write_h5(self.path(work_id, track_id), features, **attributes)
-        if self.layout == "acoss":
-            self.listed.append((work_id, track_id))
-            rows = "".join(f"{w},{t}\n" for w, t in self.listed)
-            (self.root / "annotations.csv").write_text(f"work_id,track_id\n{rows}")
-        return self.path(work_id, track_id)
-
-    def title(self, work_id: str, track_id: str, **facts: str) -> None:
-        """State a performance's metadata."""
-        self.metadata.setdefault(work_id, {})[track_id] = facts
-        path = self.root / f"{self.stem}_metadata.json"
-        path.write_text(json.dumps(self.metadata), encoding="utf-8")
 
 
 @pytest.fixture
@@ -155,6 +51,26 @@ def rng():
     return np.random.default_rng(52)
 
 
+@pytest.fixture
+def stub():
+    """A stand-in for a Qdrant server, with two keys."""
+    from contract_stub import ContractStub
+
+    stub = ContractStub("full", "read-only")
+    yield stub
+    stub.close()
+
+
+@pytest.fixture
+def own(stub, tmp_path):
+    """The engine of that stand-in."""
+    from search.server import Server
+
+    engine = Server(stub.url, "full", tmp_path / "publish.lock")
+    yield engine
+    engine.close()
+
+
 @pytest.fixture(scope="session")
 def prefect_server():
     """Prefect as it runs for a user without a server: a temporary one, on a database of its own.
@@ -166,36 +82,3 @@ def prefect_server():
 
     with prefect_test_harness(server_startup_timeout=120):
         yield prefect.settings.PREFECT_API_URL.value()
-
-
-@pytest.fixture(scope="session")
-def small_workspace(tmp_path_factory, prefect_server):
-    """See `small`; and `fresh` processes are ready to spoil copies of it."""
-    from fresh import warm_up
-    from small import make_workspace
-
-    root = tmp_path_factory.mktemp("small")
-    make_workspace(root)
-    warm_up(prefect_server)
-    return root
-
-
-@pytest.fixture
-def count(record_property):
-    """Count what became of a kind of fault, for the table that `make faults` ends with."""
-    return lambda kind, outcome, times=1: record_property("fault", (kind, outcome, times))
-
-
-def pytest_terminal_summary(terminalreporter):
-    """Print that table."""
-    kinds: dict[str, Counter[str]] = defaultdict(Counter)
-    for report in terminalreporter.getreports("passed"):
-        for name, value in report.user_properties:
-            if name == "fault":
-                kind, outcome, times = value
-                kinds[kind][outcome] += times
-    if kinds:
-        terminalreporter.section("faults")
-    for kind, outcomes in kinds.items():
-        said = ", ".join(f"{times:,} {outcome}" for outcome, times in outcomes.items())
-        terminalreporter.write_line(f"{kind:44} {said}")

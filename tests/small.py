@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from conftest import Tree
+from trees import Tree
 
 from embedding.bundle import PRETRAINED
 from flows.aggregate import aggregate

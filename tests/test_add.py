@@ -5,9 +5,9 @@ from copy import deepcopy as copy_of
 
 import numpy as np
 import pytest
-from conftest import Tree
 from contract_stub import ContractStub
 from test_server import asked
+from trees import Tree
 
 import search
 from embedding import bundle as bundles

@@ -9,9 +9,9 @@ from multiprocessing import get_context
 import numpy as np
 import polars as pl
 import pytest
-from conftest import make_features
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from trees import make_features
 
 from embedding import aggregate, chroma, features
 from embedding.aggregate import (

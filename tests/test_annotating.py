@@ -197,7 +197,7 @@ def test_a_server_s_collection_of_an_earlier_version_gets_the_indexes_it_lacks(
         publish(POINTS, "b", server)
         asked = []
         monkeypatch.setattr(
-            server.client,
+            server.connection.client,
             "create_payload_index",
             lambda name, field, **how: asked.append((field, how["field_schema"])),
         )

@@ -217,7 +217,8 @@ def test_a_change_that_is_killed_leaves_each_performance_old_or_new_and_is_compl
     for step, then in zip(range(8), itertools.cycle((AFTER, BEFORE)), strict=False):
         publish(BEFORE, "b", engine)
         with monkeypatch.context() as patch, contextlib.suppress(Killed):
-            patch.setattr(engine, "_patiently", die_at(step, engine._patiently))
+            connection = engine.connection
+            patch.setattr(connection, "patiently", die_at(step, connection.patiently))
             killed.append(step)
             publish(AFTER, "b", engine)
             killed.pop()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from embedding.chroma import CHANNELS, hop, rate, reduce
 
@@ -60,6 +61,24 @@ def test_frames_that_are_not_finite_are_left_out_of_their_channel():
     assert (sequence[0, 0] == 1).all()
     assert (sequence[1, 0] == 0).all()
     assert (sequence[:, 1] == 2).all()
+
+
+@given(
+    arrays(
+        np.float32,
+        st.tuples(st.integers(1, 60), st.just(12)),
+        elements=st.floats(0, 1, width=32) | st.sampled_from([np.nan, np.inf, -np.inf]),
+        fill=st.floats(0, 1, width=32),
+    ),
+    st.integers(1, 20),
+)
+def test_a_sequence_is_what_a_look_at_each_block_gives(hpcp, width):
+    sequence, _ = reduce(frames_of(hpcp), 5.0 * width)
+    assert len(sequence) >= len(hpcp) // width
+    for block, start in zip(sequence[:, 0], range(0, len(hpcp), width), strict=False):
+        believed = [frame for frame in hpcp[start : start + width] if np.isfinite(frame).all()]
+        expected = np.mean(believed, axis=0) if believed else np.zeros(12)
+        np.testing.assert_allclose(block, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_values_beyond_half_precision_are_clipped():

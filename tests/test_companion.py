@@ -33,20 +33,6 @@ def server(request):
         yield engine
 
 
-@pytest.fixture
-def stub():
-    stub = ContractStub("full", "read-only")
-    yield stub
-    stub.close()
-
-
-@pytest.fixture
-def own(stub, tmp_path):
-    engine = Server(stub.url, "full", tmp_path / "publish.lock")
-    yield engine
-    engine.close()
-
-
 def collections(stub: ContractStub) -> list[str]:
     return sorted(found.name for found in stub.local.get_collections().collections)
 
@@ -91,7 +77,7 @@ def test_the_companion_is_none_of_the_collections_and_goes_with_its_own(server):
     name = server.open().description.name
     assert server.names() == server.history() == [name]
     assert search.publishing.status(server).previous == ()
-    info = server.client.get_collection(companion.companion(name))
+    info = server.connection.client.get_collection(companion.companion(name))
     assert info.points_count == 40
     assert not info.config.params.vectors
     assert info.config.params.on_disk_payload in (True, None)  # local mode knows none

@@ -104,10 +104,10 @@ def test_a_background_that_differs_is_found(server, make_embedded):
     publish(CALIBRATED, "b", here)
     copy(here, server)
     name = server.open().description.name
-    records, _ = server.client.scroll(f"{name}-sequences", limit=1, with_payload=True)
+    records, _ = server.connection.client.scroll(f"{name}-sequences", limit=1, with_payload=True)
     payload = {**records[0].payload, "background": [0.0, 1.0]}
     point = models.PointStruct(id=records[0].id, vector={}, payload=payload)
-    server.client.upsert(f"{name}-sequences", [point], wait=True)
+    server.connection.client.upsert(f"{name}-sequences", [point], wait=True)
     changed = content(server)["backgrounds"]
     copy(here, server)
     assert content(server)["backgrounds"] != changed

@@ -12,9 +12,9 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from conftest import make_features, write_h5
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from trees import make_features, write_h5
 
 from embedding import da_tacos
 from embedding.da_tacos import Performance, UnreadablePerformance, open_dataset, read

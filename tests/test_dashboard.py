@@ -106,7 +106,7 @@ def server(request):
 
 
 def test_everything_that_is_pasted_is_answered_with_something(server):
-    host = server.client.http.client.host.rstrip("/")
+    host = server.connection.client.http.client.host.rstrip("/")
     with httpx.Client(
         headers={"api-key": QDRANT_API_KEY} if QDRANT_API_KEY else None,
         verify=True if QDRANT_CA_CERT is None else str(QDRANT_CA_CERT),
@@ -133,7 +133,7 @@ def test_the_guide_explains_every_key_that_a_point_shows_and_so_does_the_collect
     assert set(stored) <= set(MEANINGS)
     assert set(MEANINGS) - set(FIELDS) == {"usual_distance", "digest"}
     name = server.history()[0]
-    assert server.client.get_collection(name).config.metadata["fields"] == MEANINGS
+    assert server.connection.client.get_collection(name).config.metadata["fields"] == MEANINGS
 
 
 def test_the_ids_in_the_guide_are_of_the_sample():

@@ -49,8 +49,11 @@ def test_a_package_imports_nothing_that_is_not_its_business(package, forbidden):
         ("matplotlib", ["flows/plots.py"]),
         ("pytorch_metric_learning", ["embedding/training.py"]),
         ("qdrant_edge", ["search/embedded.py"]),
-        ("qdrant_client", ["search/server.py"]),
-        ("grpc", ["search/server.py"]),
+        (
+            "qdrant_client",
+            ["search/connection.py", "search/server.py", "search/server_collection.py"],
+        ),
+        ("grpc", ["search/connection.py"]),
         ("typer", ["flows/cli.py"]),
         ("numba", ["embedding/shuffle.py", "search/recurrence.py"]),
         ("essentia", ["embedding/peers.py"]),

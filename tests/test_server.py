@@ -24,8 +24,9 @@ from search import (
     ServerUnreachable,
     publish,
 )
+from search.connection import PAUSES
 from search.fields import FIELDS
-from search.server import ALIAS, PAUSES, Server
+from search.server import ALIAS, Server
 
 KEY, READ_ONLY = "full-s3cret", "read-0nly-s3cret"
 
@@ -41,7 +42,7 @@ def stub():
 def server(stub, tmp_path):
     server = Server(stub.url, KEY, tmp_path / "publish.lock")
     yield server
-    server.client.close()
+    server.connection.client.close()
 
 
 def asked(stub: ContractStub, method: str, ending: str) -> list:
@@ -120,7 +121,7 @@ def test_a_missing_or_wrong_key_is_said_and_never_shown(stub, tmp_path, key):
         Searcher(server).similar("P_1")
     shown = f"{server!r} {raised.value} {raised.value.__cause__!r} {raised.value.__cause__}"
     assert "s3cret" not in shown
-    server.client.close()
+    server.connection.client.close()
 
 
 def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path):
@@ -154,7 +155,7 @@ def test_an_upload_is_tried_again_later_and_one_that_fails_for_good_is_not_publi
 ):
     old = publish(make_points(12), "b", server)
     slept = []
-    monkeypatch.setattr("search.server.time.sleep", slept.append)
+    monkeypatch.setattr("search.connection.time.sleep", slept.append)
     route = stub.route
     fail = {"times": 2, "why": BusyError("the disk is slow")}
 
@@ -289,7 +290,7 @@ def test_an_own_authority_vouches_for_the_server_on_both_its_ports(
 
 
 def test_no_secret_is_shown_whatever_is_printed(stub, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("search.server.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("search.connection.time.sleep", lambda seconds: None)
     url = stub.url.replace("http://", "http://user:pass-s3cret@")
     server = Server(url, READ_ONLY, tmp_path / "publish.lock", grpc_port=9)
     with caplog.at_level("DEBUG"):

@@ -15,7 +15,8 @@ from test_server import asked
 
 from search import Points, Searcher, SearchError, ServerRefused, publish
 from search.fields import FIELDS
-from search.server import HNSW_EF, Server
+from search.server import Server
+from search.server_collection import HNSW_EF
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_without_grpc_vectors_travel_as_json_and_the_log_says_so(stub, make_serv
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = make_server(grpc_port=port)
-    with caplog.at_level(logging.INFO, "search.server"):
+    with caplog.at_level(logging.INFO, "search.connection"):
         publish(make_points(40), "b", server)
         Searcher(server).similar_many([f"P_{i}" for i in range(40)])
     said = f"port {port} of 127.0.0.1 doesn't answer as its gRPC port (unavailable)"
@@ -80,7 +81,7 @@ def test_a_grpc_port_of_another_server_is_not_used(grpc, stub, make_server, capl
     other = ContractStub()
     server = Server(other.url, None, tmp_path / "publish.lock", grpc_port=grpc.port)
     grpc.key = None
-    with caplog.at_level(logging.INFO, "search.server"):
+    with caplog.at_level(logging.INFO, "search.connection"):
         publish(make_points(12), "b", server)
     assert "(it has no covers-b-" in caplog.text
     assert grpc.calls == ["CollectionExists"]
@@ -93,7 +94,7 @@ def test_an_upload_by_grpc_is_tried_again_and_its_failures_are_sentences(
     stub, grpc, make_server, monkeypatch
 ):
     slept = []
-    monkeypatch.setattr("search.server.time.sleep", slept.append)
+    monkeypatch.setattr("search.connection.time.sleep", slept.append)
     server = make_server(grpc_port=grpc.port)
     grpc.fail_next = 2
     publish(make_points(12), "b", server)

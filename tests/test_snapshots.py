@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from catalogue import ENGINES, engine_of_kind, in_memory, make_points
-from contract_stub import ContractStub
 from test_copying import content
 from test_reranking import POINTS
 
@@ -39,20 +38,6 @@ def embedded():
     """For what is of the manifest, and so the same on every engine."""
     with in_memory() as directory:
         yield Embedded(directory / "qdrant")
-
-
-@pytest.fixture
-def stub():
-    stub = ContractStub("full", "read-only")
-    yield stub
-    stub.close()
-
-
-@pytest.fixture
-def server(stub, tmp_path):
-    engine = Server(stub.url, "full", tmp_path / "publish.lock")
-    yield engine
-    engine.close()
 
 
 @pytest.fixture
@@ -170,12 +155,12 @@ def test_a_snapshot_that_names_files_elsewhere_is_refused(embedded, kept, file):
         restore(embedded, place)
 
 
-def test_a_snapshot_of_one_engine_is_none_of_the_other(server, embedded, kept):
+def test_a_snapshot_of_one_engine_is_none_of_the_other(own, embedded, kept):
     publish(make_points(12), "b", embedded)
     place = snapshot(embedded, kept)
-    words = f"is a snapshot of the embedded engine, and {server.location} is of the server one"
+    words = f"is a snapshot of the embedded engine, and {own.location} is of the server one"
     with pytest.raises(SearchError, match=words):
-        restore(server, place)
+        restore(own, place)
 
 
 def test_nothing_to_take_a_snapshot_of_says_so(engine, kept):
@@ -211,18 +196,18 @@ def test_a_collection_that_is_damaged_itself_has_no_snapshot(embedded, kept):
         snapshot(embedded, kept)
 
 
-def test_a_servers_snapshots_are_checked_on_arrival_and_not_left_on_it(stub, server, kept):
-    name = publish(POINTS, "b", server).name
-    place = snapshot(server, kept)
+def test_a_servers_snapshots_are_checked_on_arrival_and_not_left_on_it(stub, own, kept):
+    name = publish(POINTS, "b", own).name
+    place = snapshot(own, kept)
     files = [f"{name}-sequences.snapshot", f"{name}.snapshot"]
     assert sorted(path.name for path in (place / "files").iterdir()) == files
     assert stub.snapshots == {}
     stub.requests.clear()
-    restore(server, place)  # it stands, so nothing is sent
+    restore(own, place)  # it stands, so nothing is sent
     assert not [target for _, target, _ in stub.requests if "/snapshots" in target]
-    server.drop(name)
+    own.drop(name)
     stub.requests.clear()
-    restore(server, place)
+    restore(own, place)
     sent = [target for _, target, _ in stub.requests if "/snapshots" in target]
     assert [target.split("?")[0] for target in sent] == [
         f"/collections/{name}/snapshots/upload",
@@ -231,8 +216,8 @@ def test_a_servers_snapshots_are_checked_on_arrival_and_not_left_on_it(stub, ser
     assert all("priority=snapshot" in target and "checksum=" in target for target in sent)
 
 
-def test_a_snapshot_that_arrives_changed_is_not_kept(stub, server, kept, monkeypatch):
-    publish(make_points(12), "b", server)
+def test_a_snapshot_that_arrives_changed_is_not_kept(stub, own, kept, monkeypatch):
+    publish(make_points(12), "b", own)
     take = stub.snapshot
 
     def bend(operation, *rest):
@@ -241,20 +226,20 @@ def test_a_snapshot_that_arrives_changed_is_not_kept(stub, server, kept, monkeyp
 
     monkeypatch.setattr(stub, "snapshot", bend)
     with pytest.raises(SearchError, match=r"arrived changed from http://127\.0\.0\.1"):
-        snapshot(server, kept)
+        snapshot(own, kept)
     assert stub.snapshots == {}
     assert not list(kept.glob("*/snapshot.json"))
 
 
-def test_one_node_of_several_has_no_whole_snapshot(stub, server, kept):
-    publish(make_points(12), "b", server)
+def test_one_node_of_several_has_no_whole_snapshot(stub, own, kept):
+    publish(make_points(12), "b", own)
     stub.shard_count = 3
     with pytest.raises(SearchError, match=r"has 1 of the 3 shards .* `covers copy --to DIRECTORY`"):
-        snapshot(server, kept)
+        snapshot(own, kept)
 
 
-def test_a_read_only_key_takes_no_snapshot(stub, server, kept, tmp_path):
-    publish(make_points(12), "b", server)
+def test_a_read_only_key_takes_no_snapshot(stub, own, kept, tmp_path):
+    publish(make_points(12), "b", own)
     reader = Server(stub.url, "read-only", tmp_path / "publish.lock")
     with pytest.raises(ServerRefused, match="a full one to publish"):
         snapshot(reader, kept)

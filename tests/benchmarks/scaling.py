@@ -27,7 +27,8 @@ from benchmarks.harness import alone
 from search.collection import point_id
 from search.embedded import INDEX
 from search.fields import FIELDS
-from search.server import HNSW_EF, HNSW_EF_CONSTRUCT, HNSW_M, OVERSAMPLING
+from search.server import HNSW_EF_CONSTRUCT, HNSW_M
+from search.server_collection import HNSW_EF, OVERSAMPLING
 
 #: Of how many performances the nearest ten others are asked for.
 QUERIES, NEAREST = 300, 10

@@ -8,8 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import FRAME_RATE, make_features
 from fresh import in_fresh_process
+from trees import FRAME_RATE, make_features
 
 from embedding.da_tacos import Performance, UnreadablePerformance, open_dataset, read
 from embedding.store import FeatureStore

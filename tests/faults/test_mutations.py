@@ -14,11 +14,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from conftest import Tree, make_features, write_h5
 from fresh import in_fresh_process
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small import copy
+from trees import Tree, make_features, write_h5
 
 import search
 from embedding import bundle as bundles

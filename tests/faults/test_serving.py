@@ -152,7 +152,7 @@ def test_a_server_may_be_down_at_first_and_go_away_in_the_middle(line, count, ca
     interruption = threading.Thread(target=interrupt)
     interruption.start()
     points = make_points(6000, seed=1)
-    with caplog.at_level("INFO", "search.server"):
+    with caplog.at_level("INFO", "search.connection"):
         published = publish(points, "b", engine)
     interruption.join()
     assert "waiting 0.5 s: No Qdrant server answers" in caplog.text

@@ -110,7 +110,7 @@ def test_searching_needs_a_read_only_key_and_publishing_a_full_one(stub, server,
     with pytest.raises(ServerRefused, match=r"refuses the key in QDRANT_API_KEY: .* a full one"):
         publish(make_points(13), "b", reader)
     assert searcher.status().current.points == 12
-    reader.client.close()
+    reader.connection.client.close()
 
 
 @pytest.mark.parametrize("key", [None, "wrong-s3cret"])
@@ -220,7 +220,7 @@ def test_a_collection_pruned_between_two_requests_is_asked_again_as_the_new_one(
     assert len(searcher.similar("P_1", 100)) == 11
     monkeypatch.setattr(stub, "route", overtake)
     assert len(searcher.similar("P_1", 100)) == 19
-    publisher.client.close()
+    publisher.connection.client.close()
 
 
 def test_collections_that_are_replaced_all_the_time_are_given_up_on(stub, server, monkeypatch):

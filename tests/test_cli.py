@@ -186,6 +186,20 @@ def test_a_flow_that_fails_ends_with_its_sentence_and_shows_no_traceback(home, p
     assert "Traceback" not in run.stderr
 
 
+def test_a_wrong_argument_is_told_at_once_without_loading_prefect(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text("[]")
+    code = (
+        "import sys; from flows import cli\n"
+        f"sys.argv = ['covers', 'train', '--config', {str(config)!r}]\n"
+        "try:\n    cli.main()\n"
+        "finally:\n    assert not {'prefect', 'torch'} & set(sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr == f"covers: {config} must hold a JSON object of encoder settings.\n"
+
+
 def test_without_a_collection_the_command_that_makes_one_is_named(covers, tmp_path):
     code, _, err = covers("similar", "P_1", "--home", tmp_path)
     assert code == 1

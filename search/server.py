@@ -86,21 +86,13 @@ POLL = 1.0
 class Server:
     """Collections on a Qdrant server.
 
-    Safe to share between threads; a forked child makes its own connections.
-
     Parameters
     ----------
-    url : str
-        Like http://localhost:6333.
-    api_key : str or None
-        A read-only one is enough for searching.
+    url, api_key, grpc_port, ca_cert
+        As of `search.connection.Connection`.
     lock : Path
         A file that keeps publishers of one workspace from each other. Publishers on several
         machines are not kept apart: let one pipeline publish to a server.
-    grpc_port : int, optional
-        Of the same host. What is many vectors goes there if it answers, else as JSON too.
-    ca_cert : Path, optional
-        PEM file of the authority that signed the server's certificate, instead of those known.
     shards, replicas : int, optional
         Of each collection, on a cluster; the server's defaults without.
     """

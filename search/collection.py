@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 from uuid import UUID, uuid5
 
 import numpy as np
@@ -25,9 +25,6 @@ from search.calibration import Calibration, usual_distances
 from search.errors import InvalidPoints
 from search.fields import FIELDS, KIND, RESULTS, Condition, Result, fits
 from search.reranking import backgrounds
-
-if TYPE_CHECKING:
-    from search.sequences import Sequences
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
 Frames: TypeAlias = npt.NDArray[np.float16]
@@ -414,6 +411,27 @@ class Candidate:
     payload: Payload
 
 
+class Sequences(Protocol):
+    """The sequences of a collection, and the background of each."""
+
+    @property
+    def rate(self) -> float:
+        """Frames a second."""
+
+    @property
+    def mean_background(self) -> float:
+        """The mean of the first column over all performances of the collection."""
+
+    def count(self) -> int:
+        """Count them, the empty ones too."""
+
+    def of(self, track_ids: Sequence[str]) -> list[Frames]:
+        """Return the sequences of performances of the collection, each shape=(F, 2, 12)."""
+
+    def backgrounds(self, track_ids: Sequence[str]) -> Vectors:
+        """Return the backgrounds of performances of the collection, shape=(n, 2)."""
+
+
 class Collection(Protocol):
     """One published collection, open for searching.
 
@@ -426,7 +444,7 @@ class Collection(Protocol):
         """What it says of itself."""
 
     @property
-    def sequences(self) -> "Sequences | None":
+    def sequences(self) -> Sequences | None:
         """The chroma to align; None where none is kept."""
 
     def count(self) -> int:

@@ -72,7 +72,7 @@ def batches(sequences: Sequence[Frames]) -> list[range]:
 
 
 class ServerSequences:
-    """The sequences of a collection on a server; see `search.sequences.Sequences`.
+    """The sequences of a collection on a server; see `search.collection.Sequences`.
 
     Parameters
     ----------

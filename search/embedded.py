@@ -42,6 +42,7 @@ from search.collection import (
     Description,
     Payload,
     Points,
+    Sequences,
     Stored,
     Vectors,
     is_exact,
@@ -50,7 +51,7 @@ from search.collection import (
 from search.durable import sync
 from search.errors import DamagedCollection, NoCollection, NoRoom, PublishError, SearchError
 from search.fields import FIELDS, AnyOf, Condition, Result
-from search.sequences import FILES, MappedSequences, Sequences
+from search.sequences import FILES, MappedSequences
 from search.sequences import write as write_sequences
 
 # Files that qdrant-edge 0.9 opens for reading alone, and that grow with the collection; and ours.

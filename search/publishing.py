@@ -18,10 +18,10 @@ from search.collection import (
     Engine,
     Frames,
     Points,
+    Sequences,
     Vectors,
 )
 from search.errors import CollectionGone, DamagedCollection, PublishError, SearchError
-from search.sequences import Sequences
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,27 +20,6 @@ from search.collection import Frames, Vectors, point_id
 from search.errors import DamagedCollection
 
 FILES = ("frames.npy", "starts.npy", "ids.npy", "background.npy")
-
-
-class Sequences(Protocol):
-    """The sequences of a collection, and the background of each."""
-
-    @property
-    def rate(self) -> float:
-        """Frames a second."""
-
-    @property
-    def mean_background(self) -> float:
-        """The mean of the first column over all performances of the collection."""
-
-    def count(self) -> int:
-        """Count them, the empty ones too."""
-
-    def of(self, track_ids: Sequence[str]) -> list[Frames]:
-        """Return the sequences of performances of the collection, each shape=(F, 2, 12)."""
-
-    def backgrounds(self, track_ids: Sequence[str]) -> Vectors:
-        """Return the backgrounds of performances of the collection, shape=(n, 2)."""
 
 
 def mean_background(background: Vectors) -> float:

@@ -22,7 +22,9 @@ def warm_up(prefect_api: str) -> None:
         patch.setenv("PREFECT_API_URL", prefect_api)
         patch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS", "flows.console.ConsoleHandler")
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        PROCESSES.set_forkserver_preload(["flows.add", "flows.pipeline", "flows.cli"])
+        PROCESSES.set_forkserver_preload(
+            ["flows.add", "flows.pipeline", "flows.cli", "embedding.training"]
+        )
         multiprocessing.forkserver.ensure_running()
 
 

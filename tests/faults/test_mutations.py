@@ -183,7 +183,10 @@ def read_damaged(kind: str, root: Path, inputs: int) -> tuple[Counter[str], int]
     outcomes: Counter[str] = Counter()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    @settings(max_examples=inputs, suppress_health_check=list(HealthCheck))
+    # All of it said here: no conftest has been read in the process that this is called in.
+    every = list(HealthCheck)
+
+    @settings(max_examples=inputs, deadline=None, derandomize=True, suppress_health_check=every)
     @given(damaged(content))
     def read_one(damaged: bytes) -> None:
         path.unlink()  # a new file, as whatever was mapped of the old one stays as it is

@@ -49,8 +49,8 @@ def read_calibration(bundle: Path) -> Calibration | None:
         If its file is damaged.
     """
     content = _content(bundle)
-    found = None if content is None else content["calibration"]
     try:
+        found = None if content is None else content["calibration"]
         return None if found is None else Calibration.from_json(found)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{bundle / FILE} is damaged: delete it, and train again.") from error

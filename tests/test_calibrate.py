@@ -68,7 +68,9 @@ def test_a_calibrated_bundle_is_left_alone_and_an_outdated_one_is_calibrated_aga
     assert path.read_text() == before
 
 
-@pytest.mark.parametrize("content", ["{", '{"format": 1, "calibration": {"distance": 3}}', "[]"])
+@pytest.mark.parametrize(
+    "content", ["{", '{"format": 1, "calibration": {"distance": 3}}', '{"format": 1}', "[]"]
+)
 def test_a_damaged_calibration_is_named(place, tmp_path, content):
     (tmp_path / FILE).write_text(content)
     with pytest.raises(ValueError, match=r"calibration\.json is damaged: delete it"):

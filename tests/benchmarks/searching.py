@@ -66,12 +66,7 @@ def measure() -> list[Row]:
             },
             rounds=1,
         )
-    rows = [
-        *_started(fresh["ours"]),
-        *_compared("25,000 x 128", small, "p50 <= 3 ms, p99 <= 15 ms", _quick),
-        _at_once(together["ours"]),
-        *_compared("100,000 x 128", large, "recall@10 >= 0.99, p50 <= 5 ms", _found),
-    ]
+    rows = _rows(fresh["ours"], small, together["ours"], large)
     if os.environ.get("QDRANT_URL", "").strip():
         rows += [replace(row, what=f"server: {row.what}") for row in _of_server()]
     return rows
@@ -95,15 +90,10 @@ def _of_server() -> list[Row]:
     finally:
         for name in server.names():
             server.drop(name)
-    return [
-        *_started(fresh["ours"]),
-        *_compared("25,000 x 128", small, "p50 <= 3 ms, p99 <= 15 ms", _quick),
-        _at_once(together["ours"]),
-        *_compared("100,000 x 128", large, "recall@10 >= 0.99, p50 <= 5 ms", _found),
-    ]
+    return _rows(fresh["ours"], small, together["ours"], large)
 
 
-def _started(fresh: Runs) -> list[Row]:
+def _rows(fresh: Runs, small: dict[str, Runs], together: Runs, large: dict[str, Runs]) -> list[Row]:
     return [
         Row(
             "25,000 x 128, a fresh process to its first answer",
@@ -117,18 +107,17 @@ def _started(fresh: Runs) -> list[Row]:
             limit="<= 300 ms",
             met=fresh.figure("imported") <= 0.3,
         ),
+        *_compared("25,000 x 128", small, "p50 <= 3 ms, p99 <= 15 ms", _quick),
+        Row(
+            f"25,000 x 128, similar_many of {TOGETHER}",
+            f"{TOGETHER / together.median:.0f} queries/s",
+            limit=">= 1000 queries/s",
+            met=TOGETHER / together.median >= 1000,
+            peak_mb=together.peak_mb,
+            note=f"rounds: {', '.join(f'{TOGETHER / each:.0f}' for each in together.seconds)}",
+        ),
+        *_compared("100,000 x 128", large, "recall@10 >= 0.99, p50 <= 5 ms", _found),
     ]
-
-
-def _at_once(together: Runs) -> Row:
-    return Row(
-        f"25,000 x 128, similar_many of {TOGETHER}",
-        f"{TOGETHER / together.median:.0f} queries/s",
-        limit=">= 1000 queries/s",
-        met=TOGETHER / together.median >= 1000,
-        peak_mb=together.peak_mb,
-        note=f"rounds: {', '.join(f'{TOGETHER / each:.0f}' for each in together.seconds)}",
-    )
 
 
 def _quick(runs: Runs) -> bool:

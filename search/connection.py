@@ -5,9 +5,9 @@ import importlib.metadata
 import logging
 import os
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -234,7 +234,7 @@ class Connection:
                     return ask()
             except (ServerBusy, ServerUnreachable) as error:
                 logger.info("waiting %g s: %s", pause, error)
-                time.sleep(pause)
+                sleep(pause)
         with self.asking():
             return ask()
 

@@ -30,13 +30,13 @@ import contextlib
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -431,15 +431,15 @@ class Server:
         name = description.name
         # 100,000 x 128 took two busy cores four minutes.
         allowed = 600 + description.points / 100
-        end, green = time.monotonic() + allowed, 0
+        end, green = monotonic() + allowed, 0
         # Twice, for the first may be from before the server has begun.
         while green < 2:
-            if time.monotonic() > end:
+            if monotonic() > end:
                 raise SearchError(
                     f"The Qdrant server at {self.location} hasn't indexed {name} after "
                     f"{allowed:.0f} s: see in its dashboard what keeps it, and publish again."
                 )
-            time.sleep(POLL)
+            sleep(POLL)
             info = self.connection.patiently(lambda: self.connection.client.get_collection(name))
             if info.status == models.CollectionStatus.RED:
                 raise SearchError(

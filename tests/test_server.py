@@ -155,7 +155,7 @@ def test_an_upload_is_tried_again_later_and_one_that_fails_for_good_is_not_publi
 ):
     old = publish(make_points(12), "b", server)
     slept = []
-    monkeypatch.setattr("search.connection.time.sleep", slept.append)
+    monkeypatch.setattr("search.connection.sleep", slept.append)
     route = stub.route
     fail = {"times": 2, "why": BusyError("the disk is slow")}
 
@@ -290,7 +290,7 @@ def test_an_own_authority_vouches_for_the_server_on_both_its_ports(
 
 
 def test_no_secret_is_shown_whatever_is_printed(stub, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("search.connection.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("search.connection.sleep", lambda seconds: None)
     url = stub.url.replace("http://", "http://user:pass-s3cret@")
     server = Server(url, READ_ONLY, tmp_path / "publish.lock", grpc_port=9)
     with caplog.at_level("DEBUG"):

@@ -94,7 +94,7 @@ def test_an_upload_by_grpc_is_tried_again_and_its_failures_are_sentences(
     stub, grpc, make_server, monkeypatch
 ):
     slept = []
-    monkeypatch.setattr("search.connection.time.sleep", slept.append)
+    monkeypatch.setattr("search.connection.sleep", slept.append)
     server = make_server(grpc_port=grpc.port)
     grpc.fail_next = 2
     publish(make_points(12), "b", server)
@@ -217,7 +217,7 @@ def test_a_graph_that_never_stands_or_fails_is_told_and_not_published(
     statuses(stub, monkeypatch, "yellow")
     clock = iter(range(0, 10**6, 200))
     with monkeypatch.context() as patch:
-        patch.setattr("search.server.time.monotonic", lambda: next(clock))
+        patch.setattr("search.server.monotonic", lambda: next(clock))
         with pytest.raises(SearchError, match=r"hasn't indexed covers-b-\w+ after 600 s: see in"):
             publish(make_points(12), "b", server)
     statuses(stub, monkeypatch, "red")

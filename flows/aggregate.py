@@ -1,10 +1,8 @@
 """Raw features -> a feature store, read in batches by all cores."""
 
-import multiprocessing
 import os
 import shutil
-import threading
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,6 +15,7 @@ from embedding import store
 from embedding.aggregate import aggregate_batch, aggregate_csv, assemble, intact, parts, pending
 from embedding.da_tacos import Dataset, Performance, open_dataset
 from embedding.store import FeatureStore
+from flows.readers import readers
 from flows.runners import in_cluster, task_runner
 from flows.workspace import Workspace, claimed, key
 
@@ -112,15 +111,8 @@ def read_all(performances: tuple[Performance, ...], frame_rate: float, directory
     cores = CLUSTER_CORES if clustered else _cores()
     size = min(max(len(performances) // (4 * cores), SMALLEST_BATCH), LARGEST_BATCH)
     batches = [performances[i : i + size] for i in range(0, len(performances), size)]
-    reading: AbstractContextManager[Executor | None] = nullcontext()
-    if not clustered:
-        # Processes, because HDF5 holds a lock that lets one thread read at a time; not Prefect's
-        # own process runner, whose workers would each start a server where none is configured.
-        reading = ProcessPoolExecutor(
-            min(cores, len(batches)),
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_die_with_parent,
-        )
+    reading: AbstractContextManager[Executor | None]
+    reading = nullcontext() if clustered else readers(min(cores, len(batches)))
     with reading as pool:
         futures = [
             aggregate_part.submit(number, len(batches), batch, frame_rate, directory, pool)
@@ -158,17 +150,6 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _die_with_parent() -> None:
-    """End this worker when its parent is killed: it would otherwise wait for work for ever."""
-
-    def watch() -> None:
-        if parent := multiprocessing.parent_process():
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _from_table(path: Path, workspace: Workspace) -> Path:

@@ -30,7 +30,7 @@ from flows.pipeline import HELD_OUT
 from flows.publish import points_of
 from flows.show import show_figures
 from flows.train import train_encoder
-from flows.trial import QUERIES, matches, published, rankings
+from flows.trial import QUERIES, ask, published, rankings
 from flows.vectors import read
 from flows.workspace import Workspace, claimed, key, make_once
 
@@ -73,8 +73,8 @@ def reranked(store: FeatureStore, vectors: np.ndarray, bundle: Path) -> Distance
         tempfile.TemporaryDirectory() as scratch,
         published(points, bundle.name, Path(scratch)) as searcher,
     ):
-        answers = matches(searcher, points.track_ids, rerank=True)
-    for row, ranking in rankings(answers, points):
+        answers = ask(searcher, points.track_ids)
+    for row, ranking in rankings(answers.reranked, points):
         ranks[row, ranking] = np.arange(1, len(ranking) + 1)
     # Points are in the order of their track ids.
     place = {track_id: i for i, track_id in enumerate(points.track_ids)}

@@ -23,7 +23,7 @@ from flows import plots
 from flows.calibrate import read_calibration
 from flows.publish import may_pass, points_of
 from flows.show import show_figures
-from flows.trial import certainty, choose_queries, identified, matches, names, published, rankings
+from flows.trial import ask, certainty, choose_queries, identified, published, rankings
 from flows.vectors import VECTORS, origin, read
 from flows.workspace import Workspace, key, make_once
 from search.fields import RESULTS
@@ -213,25 +213,21 @@ def try_out(points: search.Points, bundle: str, directory: Path) -> dict[str, An
         `reranked`, as metrics, with `intervals`; `certainty`, by the evidence it rests on.
     """
     result: dict[str, Any] = {}
-    sure: dict[str, Any] = {}
-    kinds = {"distance": False, "reranked": True}
-    if points.sequences is None:
-        del kinds["reranked"]
-    queries = choose_queries(points)
     works = [str(payload["work_id"]) for payload in points.payloads]
     with published(points, bundle, directory) as searcher:
-        for kind, rerank in kinds.items():
-            answers = matches(searcher, queries, rerank=rerank)
-            answers.write_parquet(directory / f"matches_{kind}.parquet")
-            if rerank:
-                found = retrieval_of(rankings(answers, points), works, points.track_ids)
-                result["reranked"] = found.summary() | {"intervals": _intervals(found)}
-            if points.calibration is not None:
-                sure[kind] = certainty(answers, points)
-        if sure:
-            best = list(sure)[-1]  # which `identify` goes by
-            sure[best] |= identified(names(searcher, queries), points)
-            result["certainty"] = sure
+        answers = ask(searcher, choose_queries(points))
+    kinds = {"distance": answers.distance}
+    if points.sequences is not None:
+        kinds["reranked"] = answers.reranked
+        found = retrieval_of(rankings(answers.reranked, points), works, points.track_ids)
+        result["reranked"] = found.summary() | {"intervals": _intervals(found)}
+    for kind, matches in kinds.items():
+        matches.write_parquet(directory / f"matches_{kind}.parquet")
+    if answers.names is not None:
+        sure = {kind: certainty(matches, points) for kind, matches in kinds.items()}
+        best = list(sure)[-1]  # which `identify` goes by
+        sure[best] |= identified(answers.names, points)
+        result["certainty"] = sure
     return result
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from sklearn.metrics import roc_auc_score
 import search
 from embedding.distances import Ints
 from embedding.reliability import at_thresholds, recall_at_precision, reliability
+from search import judging
 from search.embedded import Embedded
-from search.judging import alignable
+from search.matches import Identification, Match
 from search.reranking import CANDIDATES
 
 #: Past so many performances, whole works are drawn at random to be asked about; everything stays
@@ -51,27 +53,53 @@ def published(points: search.Points, bundle: str, scratch: Path) -> Iterator[sea
         yield search.Searcher(engine)
 
 
-def matches(searcher: search.Searcher, queries: Sequence[str], *, rerank: bool) -> pl.DataFrame:
-    """Ask for the `CANDIDATES` best matches of each query; what can't be aligned, by distance.
+@dataclass(frozen=True)
+class Answers:
+    """What `search` says of each query.
 
-    Returns
-    -------
-    pl.DataFrame
-        query, rank (from 1), match, same_work, distance, probability (null without calibration).
+    Attributes
+    ----------
+    distance : pl.DataFrame
+        Of the `CANDIDATES` nearest performances, nearest first: query, rank (from 1), match,
+        same_work, distance, probability (null without calibration).
+    reranked : pl.DataFrame
+        The same, the likeliest versions first; nearest first where a query can't be aligned.
+    names : pl.DataFrame or None
+        query, named (a work, or null), none (the probability that there is no version of it); None
+        without calibration.
     """
 
+    distance: pl.DataFrame
+    reranked: pl.DataFrame
+    names: pl.DataFrame | None
+
+
+def ask(searcher: search.Searcher, queries: Sequence[str]) -> Answers:
+    """Ask `similar`, with `rerank` and without, and `identify`; each query is aligned once."""
     collection = searcher.engine.open()
+    nearest = searcher.similar_many(queries, CANDIDATES)
 
-    def best(track_id: str) -> list[search.Match]:
-        align = rerank and alignable(collection, track_id)
-        return searcher.similar(track_id, CANDIDATES, rerank=align)
+    def look(query: str, matches: list[Match]) -> tuple[list[Match], Identification | None]:
+        aligned = judging.align(collection, query, matches)
+        named = None
+        if collection.description.calibration is not None:
+            named = judging.identify(collection, query, matches, aligned, 1)
+        return matches if aligned is None else aligned.judged, named
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = list(threads.map(best, queries))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # what is compiled lets others run
+        looked = list(threads.map(look, queries, nearest))
+    return Answers(
+        _table(queries, nearest),
+        _table(queries, [best for best, _ in looked]),
+        _names([named for _, named in looked if named is not None]),
+    )
+
+
+def _table(queries: Sequence[str], ranked: Sequence[Sequence[Match]]) -> pl.DataFrame:
     rows = [
         (query, rank, one.track_id, one.same_work, one.distance, one.probability)
-        for query, ranked in zip(queries, found, strict=True)
-        for rank, one in enumerate(ranked, 1)
+        for query, matches in zip(queries, ranked, strict=True)
+        for rank, one in enumerate(matches, 1)
     ]
     schema = {
         "query": pl.String,
@@ -84,16 +112,9 @@ def matches(searcher: search.Searcher, queries: Sequence[str], *, rerank: bool) 
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def names(searcher: search.Searcher, queries: Sequence[str]) -> pl.DataFrame:
-    """Ask of which work each query is.
-
-    Returns
-    -------
-    pl.DataFrame
-        query, named (a work, or null), none (the probability that there is no version of it).
-    """
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = list(threads.map(searcher.identify, queries))
+def _names(found: Sequence[Identification]) -> pl.DataFrame | None:
+    if not found:
+        return None
     rows = [(one.track_id, one.work and one.work.work_id, one.none) for one in found]
     schema = {"query": pl.String, "named": pl.String, "none": pl.Float64}
     return pl.DataFrame(rows, schema=schema, orient="row")

@@ -36,12 +36,9 @@ def duplicates(
     """
 
     def judge(payload: Payload, matches: list[Match]) -> list[tuple[Payload, Match]]:
-        track_id = payload["track_id"]
-        if judging.alignable(collection, track_id):
-            matches = judging.Aligned(collection, track_id, matches).judged
-        else:
-            matches = judging.by_distance(collection, matches)
-        return [(payload, match) for match in matches]
+        aligned = judging.align(collection, payload["track_id"], matches)
+        judged = judging.by_distance(collection, matches) if aligned is None else aligned.judged
+        return [(payload, match) for match in judged]
 
     seen: set[frozenset[str]] = set()
     pending = []

@@ -130,10 +130,11 @@ class Aligned:
 
     @property
     def judged(self) -> list[Match]:
-        """All matches with their probabilities, in their order and without the why."""
+        """All matches, the likeliest first, with their probabilities and without the why."""
+        ordered = [self._nearest[i] for i in self.order]
         if self.log_ratio is None:
-            return list(self._nearest)
-        return _with_probabilities(self._collection, self._nearest, self.log_ratio)
+            return ordered
+        return _with_probabilities(self._collection, ordered, self.log_ratio[self.order])
 
     def matches(self, places: Sequence[int], similarity: Numbers | None = None) -> list[Match]:
         """Return the matches at some places, with their probabilities and what matches what.
@@ -156,8 +157,12 @@ class Aligned:
         return explain(self._query, self._others[i], self._rate, similarity, how)
 
 
-def alignable(collection: Collection, track_id: str) -> bool:
-    """Whether a performance has a sequence here that is long enough to be aligned."""
+def align(collection: Collection, track_id: str, nearest: Sequence[Match]) -> Aligned | None:
+    """Align a query with its nearest matches, if it has a sequence here that is long enough."""
+    return Aligned(collection, track_id, nearest) if _alignable(collection, track_id) else None
+
+
+def _alignable(collection: Collection, track_id: str) -> bool:
     sequences = collection.sequences
     if sequences is None:
         return False
@@ -168,7 +173,7 @@ def alignable(collection: Collection, track_id: str) -> bool:
 def same_work(collection: Collection, a: str, match: Match) -> Match:
     """Judge a match of performance `a` both ways round, and so the same for both."""
     b = match.track_id
-    if not (alignable(collection, a) and alignable(collection, b)):
+    if not (_alignable(collection, a) and _alignable(collection, b)):
         return by_distance(collection, [match])[0]
     there = Aligned(collection, a, [match])
     back = Aligned(collection, b, [replace(match, track_id=a)])
@@ -177,11 +182,26 @@ def same_work(collection: Collection, a: str, match: Match) -> Match:
 
 
 def identify(
-    collection: Collection, track_id: str, nearest: Sequence[Match], limit: int
+    collection: Collection,
+    track_id: str,
+    nearest: Sequence[Match],
+    aligned: Aligned | None,
+    limit: int,
 ) -> Identification:
-    """Pool the evidence of each work's performances; parameters as for `Searcher.identify`."""
+    """Pool the evidence of each work's performances.
+
+    Parameters
+    ----------
+    collection : Collection
+        Calibrated, or InvalidQuery is raised.
+    track_id, limit
+        As for `Searcher.identify`.
+    nearest : sequence of Match
+        Of the query, nearest first.
+    aligned : Aligned, optional
+        What `align` says of these.
+    """
     calibration, facts = calibration_of(collection), collection.description
-    aligned = Aligned(collection, track_id, nearest) if alignable(collection, track_id) else None
     log_ratio = None if aligned is None else aligned.log_ratio
     if log_ratio is None:
         log_ratio = _distance_ratios(calibration, nearest)

@@ -333,7 +333,8 @@ class Searcher:
         def answer(collection: Collection) -> Identification:
             judging.calibration_of(collection)
             (nearest,) = _matches(collection, _look_up(collection, [track_id]), CANDIDATES, ())
-            return judging.identify(collection, track_id, nearest, limit)
+            aligned = judging.align(collection, track_id, nearest)
+            return judging.identify(collection, track_id, nearest, aligned, limit)
 
         return self._ask(answer)
 

@@ -14,6 +14,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+#: One client, for each would load what HTTPS is checked by.
+HTTP = httpx.Client(timeout=20)
+
 #: The command line, as the console script runs it.
 COVERS = [sys.executable, "-c", "from flows.cli import main; main()"]
 
@@ -43,7 +46,7 @@ def prefect_server(home: Path) -> Iterator[dict[str, str]]:
         home.with_suffix(".log"),
     ) as server:
         wait_for(
-            lambda: httpx.get(f"{environment['PREFECT_API_URL']}/health").is_success, 120, server
+            lambda: HTTP.get(f"{environment['PREFECT_API_URL']}/health").is_success, 120, server
         )
         yield environment
 
@@ -85,11 +88,11 @@ def wait_for(happened, seconds: float, running: Running):
                 return answer
         except httpx.HTTPError:
             pass
-        time.sleep(0.3)
+        time.sleep(0.5)
     return pytest.fail(f"not within {seconds} s:\n{running.log.read_text()}")
 
 
 def ask(environment: dict[str, str], what: str, **question) -> list[dict]:
     """Ask the server: ask(environment, "flow_runs", flow_runs={...})."""
     url = f"{environment['PREFECT_API_URL']}/{what}/filter"
-    return httpx.post(url, json=question, timeout=20).raise_for_status().json()
+    return HTTP.post(url, json=question).raise_for_status().json()

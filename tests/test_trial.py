@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from catalogue import make_points
 from test_judging import CALIBRATED
+from test_reranking import SHORT
 
 from flows import trial
 from flows.evaluate import try_out
@@ -18,28 +19,39 @@ WORKS = {
 
 
 @pytest.fixture(scope="module")
-def answered(tmp_path_factory):
-    queries = ["P_0", "P_9", "P_22"]
+def searcher(tmp_path_factory):
     with trial.published(CALIBRATED, "b", tmp_path_factory.mktemp("trial")) as searcher:
-        asked = searcher.similar("P_9", 39, rerank=True)
-        return (
-            asked,
-            trial.matches(searcher, queries, rerank=True),
-            trial.names(searcher, queries),
-        )
+        yield searcher
 
 
-def test_the_answers_are_those_of_search(answered):
-    asked, matches, _ = answered
-    rows = matches.filter(query="P_9")
+@pytest.fixture(scope="module")
+def answers(searcher):
+    return trial.ask(searcher, ["P_0", "P_9", SHORT])
+
+
+@pytest.mark.parametrize("rerank", [True, False])
+def test_the_answers_are_those_of_search(searcher, answers, rerank):
+    asked = searcher.similar("P_9", 39, rerank=rerank)
+    rows = (answers.reranked if rerank else answers.distance).filter(query="P_9")
     assert rows["match"].to_list() == [match.track_id for match in asked]
     assert rows["probability"].to_list() == [match.probability for match in asked]
     assert rows["rank"].to_list() == list(range(1, 40))
 
 
-def test_beyond_the_answers_the_others_follow_by_distance(answered):
-    _, matches, _ = answered
-    few = matches.filter(pl.col("rank") <= 3)
+def test_what_is_too_short_to_be_aligned_is_answered_by_distance(answers):
+    by_distance = answers.distance.filter(query=SHORT)
+    assert len(by_distance) == 39
+    assert answers.reranked.filter(query=SHORT).equals(by_distance)
+
+
+def test_the_names_are_those_of_search(searcher, answers):
+    for query, named, none in answers.names.iter_rows():
+        found = searcher.identify(query)
+        assert (named, none) == (found.work and found.work.work_id, found.none)
+
+
+def test_beyond_the_answers_the_others_follow_by_distance(answers):
+    few = answers.reranked.filter(pl.col("rank") <= 3)
     ((row, ranking), *_) = trial.rankings(few.filter(query="P_9"), CALIBRATED)
     assert CALIBRATED.track_ids[row] == "P_9"
     ranked = [CALIBRATED.track_ids[i] for i in ranking]
@@ -50,8 +62,8 @@ def test_beyond_the_answers_the_others_follow_by_distance(answered):
     assert ranked[3:] == sorted(rest, key=lambda track_id: distances[place[track_id]])
 
 
-def test_certainty_counts_each_query_s_versions_as_what_could_be_found(answered):
-    _, matches, _ = answered
+def test_certainty_counts_each_query_s_versions_as_what_could_be_found(searcher):
+    matches = trial.ask(searcher, ["P_0", "P_9", "P_22"]).reranked
     found = trial.certainty(matches, CALIBRATED)
     assert found["calibration_error"] < 0.1
     assert found["recall_at_precision_95"] == 1

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import platform
 import shutil
 import tempfile
@@ -38,11 +39,16 @@ from embedding.means import Means
 from embedding.store import FeatureStore
 from embedding.version import VersionEncoder
 
+logger = logging.getLogger(__name__)
+
 #: A version encoder that comes with the package; its README says what it was trained on.
 PRETRAINED = Path(__file__).resolve().parent / "pretrained"
 
 #: Counted up when a bundle's files change their meaning.
 FORMAT = 2
+
+#: Performances embedded at once: their chroma is held in memory, some 200 KB each at most.
+BATCH = 1000
 
 #: Whose versions decide what an encoder computes.
 PACKAGES = (
@@ -202,7 +208,13 @@ class Bundle:
             If the store lacks columns that the encoder reads, or a performance is unusable or has
             values from which no finite vector comes; it is named.
         """
-        vectors = self.encoder.embed(store)
+        parts = [np.empty((0, self.dimension), np.float32)]
+        for start in range(0, len(store), BATCH):
+            end = min(start + BATCH, len(store))
+            parts.append(self.encoder.embed(store.select(np.arange(start, end))))
+            if len(store) > BATCH:
+                logger.info("embedded %d of %d", end, len(store))
+        vectors = np.concatenate(parts)
         if vectors.shape != (len(store), self.dimension):
             raise ValueError(
                 f"{self.id} made vectors of shape {vectors.shape}, "

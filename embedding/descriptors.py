@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from embedding.chroma import CHANNELS
+from embedding.processes import cores, processes
 from embedding.projection import Floats, Projection
 from embedding.store import FeatureStore
 
@@ -28,6 +31,12 @@ SHORTEST = 14.0
 
 #: Frames a second at which sequences are described: those of 44100 / 4096 frames a second, halved.
 CHROMA_RATE = 44100 / 8192
+
+#: Performances that make another process worth its start: each takes tens of milliseconds.
+FEWEST = 100
+
+#: So many at a time are sent to one.
+PART = 25
 
 #: Of each channel: frames a second, frames in a patch, what is looked at, statistic over patches.
 PATCHES = (
@@ -118,6 +127,35 @@ def sequences(store: FeatureStore, rate: float) -> list[np.ndarray]:
     ]
 
 
+def described(
+    heard: Sequence[np.ndarray], moments: Callable[[np.ndarray], list[Floats]]
+) -> list[list[Floats]]:
+    """Describe sequences, on all cores where there are many.
+
+    Parameters
+    ----------
+    heard : sequence of np.ndarray
+        What sounds of each performance.
+    moments : callable
+        `describe` or more of one sequence, in blocks; something that can be pickled.
+    """
+    count = min(cores(), len(heard) // FEWEST)
+    if count < 2:
+        return _one_by_one(moments, heard)
+    parts = [heard[i : i + PART] for i in range(0, len(heard), PART)]
+    with processes(count) as others:  # threads would wait for Python's part of it
+        done = others.map(partial(_one_by_one, moments), parts)
+        return [blocks for part in done for blocks in part]
+
+
+def _one_by_one(
+    moments: Callable[[np.ndarray], list[Floats]], heard: Sequence[np.ndarray]
+) -> list[list[Floats]]:
+    # BLAS on one core, so that how many there are changes no rounding.
+    with threadpool_limits(1, user_api="blas"):
+        return [moments(each) for each in heard]
+
+
 def resample(x: np.ndarray, factor: float) -> np.ndarray:
     """Average consecutive stretches of about `factor` frames, time first; below 1 they overlap."""
     count = max(round(len(x) / factor), 1)
@@ -150,15 +188,16 @@ def describe(sequence: np.ndarray, rate: float) -> list[Floats]:
     blocks = []
     for channel in range(len(CHANNELS)):
         chroma = sequence[:, channel].astype(np.float64)
+        heard = {fps: resample(chroma, rate / fps) for fps, *_ in (*PATCHES, *TRIPLES)}
         for fps, width, kind, statistic in PATCHES:
-            x = resample(chroma, rate / fps)
+            x = heard[fps]
             if kind == "rise":
                 x = unit_frames(np.maximum(np.diff(x, axis=0), 0) + 1e-3, 1)
             else:
                 x = unit_frames(x, 4 if kind == "peak" else 2)
             blocks.append(patch_magnitudes(x, width, statistic))
         for fps, lags in TRIPLES:
-            x = unit_frames(resample(chroma, rate / fps), 1.5)
+            x = unit_frames(heard[fps], 1.5)
             blocks.append(TRIPLE_WEIGHT * triple_products(x, lags))
     return blocks
 
@@ -190,13 +229,15 @@ def patch_magnitudes(x: np.ndarray, width: int, statistic: str) -> Floats:
     """
     if len(x) < width:
         x = np.pad(x, ((0, width - len(x)), (0, 0)))
-    patches = np.lib.stride_tricks.sliding_window_view(x, width, axis=0)[:: max(1, width // 8)]
-    spectrum = np.abs(np.fft.fft(np.fft.rfft(patches, axis=1), axis=2))
+    # Over pitch, of each frame once, though it is part of eight patches; and then time is last.
+    pitch = np.ascontiguousarray(np.fft.rfft(x, axis=1).T)
+    patches = np.lib.stride_tricks.sliding_window_view(pitch, width, axis=1)
+    spectrum = np.abs(np.fft.fft(patches[:, :: max(1, width // 8)], axis=2))
     once = np.ones((7, width), bool)  # each magnitude once, and without the mean
     once[0, 0] = False
     once[[0, 6], width // 2 + 1 :] = False
-    spectrum = spectrum[:, once]
-    return _unit(np.median(spectrum, axis=0) if statistic == "median" else spectrum.std(axis=0))
+    spectrum = spectrum.transpose(0, 2, 1)[once]
+    return _unit(np.median(spectrum, axis=1) if statistic == "median" else spectrum.std(axis=1))
 
 
 def triple_products(x: np.ndarray, lags: Sequence[tuple[int, int]]) -> Floats:
@@ -331,8 +372,9 @@ class Descriptors:
             If a performance is unusable.
         """
         rate = self.config.chroma_rate
-        x = [np.concatenate(describe(each, rate)) for each in sequences(store, rate)]
-        return self.projection(np.reshape(x, (-1, length()))).astype(np.float32)
+        blocks = described(sequences(store, rate), partial(describe, rate=rate))
+        x = np.reshape([np.concatenate(each) for each in blocks], (-1, length()))
+        return self.projection(x).astype(np.float32)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The projection."""

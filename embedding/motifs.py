@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedding.chroma import CHANNELS
-from embedding.descriptors import resample, unit_frames
+from embedding.descriptors import describe, resample, unit_frames
+from embedding.projection import Floats
 
 #: Frames a second at which motifs are compared, and how many frames each has: 4.4 seconds.
 FPS, FRAMES = 2.7, 12
@@ -57,11 +58,17 @@ class Motifs:
         answers = []
         for channel, patterns in enumerate(self.patterns):
             stretches = _stretches(sequence[:, channel], rate)
-            keys = np.concatenate([np.roll(stretches, key, axis=1) for key in range(12)])
-            cosine = _flat(keys) @ patterns.astype(np.float32).T
-            best = cosine.max(axis=0).astype(np.float64)
+            wanted = patterns.astype(np.float32).T
+            # One key after the other, so that the cosines stay in the cache.
+            cosines = (_flat(np.roll(stretches, key, axis=1)) @ wanted for key in range(12))
+            best = np.max([cosine.max(axis=0) for cosine in cosines], axis=0).astype(np.float64)
             answers.append(best - best.mean())
         return answers
+
+
+def statistics(sequence: np.ndarray, rate: float, motifs: Motifs) -> list[Floats]:
+    """What is projected of a sounding sequence, in blocks that measure one thing each."""
+    return [*describe(sequence, rate), *motifs.answers(sequence, rate)]
 
 
 def cut_motifs(heard: Sequence[np.ndarray], rate: float, rng: np.random.Generator) -> Motifs:

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,16 +44,17 @@ from embedding.descriptors import (
     Descriptors,
     DescriptorsConfig,
     describe,
+    described,
     sequences,
     with_altered_copies,
 )
 from embedding.means import Means, MeansConfig
-from embedding.motifs import Motifs, cut_motifs
+from embedding.motifs import Motifs, cut_motifs, statistics
 from embedding.projection import Projection, fit_discriminant, fit_principal
 from embedding.scaling import Standardizer
 from embedding.splits import split_works
 from embedding.store import FeatureStore
-from embedding.version import TwelveKeyNet, VersionConfig, VersionEncoder, padded, statistics
+from embedding.version import TwelveKeyNet, VersionConfig, VersionEncoder, padded
 
 logger = logging.getLogger(__name__)
 
@@ -249,7 +251,8 @@ def fit_descriptors(
     """Take the principal components; there are no labels, and there is nothing to choose."""
     rate = config.chroma_rate
     heard = with_altered_copies(sequences(train, rate), config.tempos, seed)
-    rows = np.stack([np.concatenate(describe(each, rate)) for each in heard])
+    blocks = described(heard, partial(describe, rate=rate))
+    rows = np.stack([np.concatenate(each) for each in blocks])
     projection = fit_principal(rows, dimension=config.dimension, tempering=config.tempering)
     return Descriptors(config, projection), pl.DataFrame(schema=LOSS_CURVE), {}
 
@@ -307,7 +310,7 @@ def _discriminant(
     heard: list[np.ndarray], store: FeatureStore, motifs: Motifs, config: VersionConfig, seed: int
 ) -> Projection:
     joined = with_altered_copies(heard, config.tempos, seed)
-    rows = [statistics(each, config.chroma_rate, motifs) for each in joined]
+    rows = described(joined, partial(statistics, rate=config.chroma_rate, motifs=motifs))
     return fit_discriminant(
         [np.stack(block) for block in zip(*rows, strict=True)],
         store.table["work_id"].to_list() * (1 + len(config.tempos)),

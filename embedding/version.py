@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -22,13 +23,13 @@ from embedding.descriptors import (
     CHROMA_RATE,
     check_numbers,
     check_tempos,
-    describe,
+    described,
     length,
     sequences,
     unusable,
 )
-from embedding.motifs import Motifs
-from embedding.projection import Floats, Projection
+from embedding.motifs import Motifs, statistics
+from embedding.projection import Projection
 from embedding.store import FeatureStore
 from embedding.weights import arrays_of, fill
 
@@ -258,11 +259,6 @@ def padded(heard: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     return x, frames
 
 
-def statistics(sequence: np.ndarray, rate: float, motifs: Motifs) -> list[Floats]:
-    """What is projected of a sounding sequence, in blocks that measure one thing each."""
-    return [*describe(sequence, rate), *motifs.answers(sequence, rate)]
-
-
 @dataclass(frozen=True)
 class VersionEncoder:
     """Projection and network, each of a length of its own, together of length 1."""
@@ -295,7 +291,8 @@ class VersionEncoder:
         """
         rate = self.config.chroma_rate
         heard = sequences(store, rate)
-        rows = [np.concatenate(statistics(each, rate, self.motifs)) for each in heard]
+        blocks = described(heard, partial(statistics, rate=rate, motifs=self.motifs))
+        rows = [np.concatenate(each) for each in blocks]
         x = np.reshape(rows, (-1, length() + self.motifs.count))
         network = self.config.network_weight * self.network.embed(heard).numpy()
         vectors = np.concatenate([self.projection(x), network], axis=1)

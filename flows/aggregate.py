@@ -1,6 +1,5 @@
 """Raw features -> a feature store, read in batches by all cores."""
 
-import os
 import shutil
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
@@ -14,8 +13,8 @@ from prefect.cache_policies import NO_CACHE
 from embedding import store
 from embedding.aggregate import aggregate_batch, aggregate_csv, assemble, intact, parts, pending
 from embedding.da_tacos import Dataset, Performance, open_dataset
+from embedding.processes import cores, processes
 from embedding.store import FeatureStore
-from flows.readers import readers
 from flows.runners import in_cluster, task_runner
 from flows.workspace import Workspace, claimed, key
 
@@ -108,11 +107,13 @@ def read_all(performances: tuple[Performance, ...], frame_rate: float, directory
     if not performances:
         return
     clustered = in_cluster()
-    cores = CLUSTER_CORES if clustered else _cores()
-    size = min(max(len(performances) // (4 * cores), SMALLEST_BATCH), LARGEST_BATCH)
+    share = CLUSTER_CORES if clustered else cores()
+    size = min(max(len(performances) // (4 * share), SMALLEST_BATCH), LARGEST_BATCH)
     batches = [performances[i : i + size] for i in range(0, len(performances), size)]
     reading: AbstractContextManager[Executor | None]
-    reading = nullcontext() if clustered else readers(min(cores, len(batches)))
+    # Processes, because HDF5 holds a lock that lets one thread read at a time; not Prefect's own
+    # process runner, whose workers would each start a server where none is configured.
+    reading = nullcontext() if clustered else processes(min(share, len(batches)))
     with reading as pool:
         futures = [
             aggregate_part.submit(number, len(batches), batch, frame_rate, directory, pool)
@@ -144,12 +145,6 @@ def aggregate_part(
         ) from error
     get_run_logger().info("read batch %d of %d", number, count)
     return part
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _from_table(path: Path, workspace: Workspace) -> Path:

@@ -55,6 +55,19 @@ def test_what_is_saved_is_loaded_from_the_directory_alone(name, trained, store, 
     assert {"python", "torch", "lightning", "safetensors"} <= set(again.versions)
 
 
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+def test_a_large_store_is_embedded_some_at_a_time_and_says_how_far_it_is(
+    name, trained, store, tmp_path, caplog, monkeypatch
+):
+    made = save(tmp_path / "saved", name, *trained[name])
+    whole = made.embed(store)
+    assert not caplog.messages
+    monkeypatch.setattr(bundle, "BATCH", 20)
+    with caplog.at_level("INFO"):
+        np.testing.assert_allclose(made.embed(store), whole, rtol=0, atol=1e-6)
+    assert caplog.messages == [f"embedded {done} of 45" for done in (20, 40, 45)]
+
+
 def test_a_bundle_is_plain_files_that_say_what_they_are(saved):
     assert sorted(path.name for path in saved.iterdir()) == [
         "bundle.json",

@@ -1,5 +1,7 @@
 """Descriptors know neither the key nor the silence around the music, and need no labels."""
 
+from functools import partial
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,6 +9,7 @@ from feature_stores import make_sequence, make_store, make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedding import descriptors
 from embedding.descriptors import (
     CHROMA_RATE,
     SHORTEST,
@@ -91,6 +94,19 @@ def test_resampling_averages_neighbours():
     x = np.array([0.0, 2.0, 4.0, 6.0])
     np.testing.assert_allclose(resample(x, 2), [1, 5])
     np.testing.assert_allclose(resample(x, 4 / 3), [0.5, 3, 5.5])
+
+
+def test_processes_describe_as_one_does(monkeypatch):
+    heard = [sequences_of(seed, 80 + seed) for seed in range(5)]
+    moments = partial(describe, rate=CHROMA_RATE)
+    alone = descriptors.described(heard, moments)
+    monkeypatch.setattr(descriptors, "cores", lambda: 2)
+    monkeypatch.setattr(descriptors, "FEWEST", 2)
+    monkeypatch.setattr(descriptors, "PART", 2)
+    shared = descriptors.described(heard, moments)
+    for one, other in zip(shared, alone, strict=True):
+        np.testing.assert_array_equal(np.concatenate(one), np.concatenate(other))
+    np.testing.assert_array_equal(np.concatenate(alone[3]), np.concatenate(moments(heard[3])))
 
 
 def test_an_altered_copy_is_three_quarters_of_the_music_at_another_tempo(rng):

@@ -77,7 +77,7 @@ def test_a_heavy_library_is_imported_in_modules_of_its_own_only(library, homes):
             {"torch", "lightning", "prefect", "qdrant_client", "polars", "h5py", "numba"},
         ),
         ("import embedding.bundle", {"lightning", "pytorch_metric_learning", "prefect", "search"}),
-        ("import flows.readers, embedding.aggregate", {"prefect", "torch", "sklearn", "search"}),
+        ("import embedding.aggregate, embedding.motifs", {"prefect", "torch", "sklearn", "search"}),
         ("import flows.cli", {"torch", "lightning", "prefect", "polars", "matplotlib"}),
     ],
 )

@@ -1,6 +1,7 @@
-"""Processes that read.
+"""Processes to share work with, where threads would wait for each other.
 
-Each imports this module, and so nothing of Prefect here, which would take it longer than a batch.
+Each imports the module of what it is given to do, and what that imports; so these had better load
+nothing heavy.
 """
 
 import multiprocessing
@@ -9,17 +10,20 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 
 
-def readers(count: int) -> ProcessPoolExecutor:
-    """Start so many processes as they are needed; they end with this one, however it ends.
-
-    They are processes because HDF5 holds a lock that lets one thread read at a time; and not those
-    of Prefect's own process runner, each of which starts a server where none is configured.
-    """
+def processes(count: int) -> ProcessPoolExecutor:
+    """Start so many processes as they are needed; they end with this one, however it ends."""
     return ProcessPoolExecutor(
         count,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_die_with_parent,
     )
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _die_with_parent() -> None:

@@ -47,7 +47,7 @@ PRETRAINED = Path(__file__).resolve().parent / "pretrained"
 #: Counted up when a bundle's files change their meaning.
 FORMAT = 2
 
-#: Performances embedded at once: their chroma is held in memory, some 200 KB each at most.
+#: Performances embedded at once; what is held of three minutes of music is some 300 KB.
 BATCH = 1000
 
 #: Whose versions decide what an encoder computes.

@@ -7,11 +7,11 @@ products of its Fourier coefficients over pitch. Projected without any label the
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -138,14 +138,25 @@ def described(
         What sounds of each performance.
     moments : callable
         `describe` or more of one sequence, in blocks; something that can be pickled.
+
+    Raises
+    ------
+    RuntimeError
+        If one of the processes is killed.
     """
     count = min(cores(), len(heard) // FEWEST)
     if count < 2:
         return _one_by_one(moments, heard)
     parts = [heard[i : i + PART] for i in range(0, len(heard), PART)]
-    with processes(count) as others:  # threads would wait for Python's part of it
-        done = others.map(partial(_one_by_one, moments), parts)
-        return [blocks for part in done for blocks in part]
+    try:
+        with processes(count) as others:  # threads would wait for Python's part of it
+            done = others.map(partial(_one_by_one, moments), parts)
+            return [blocks for part in done for blocks in part]
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "A process that describes performances was killed, perhaps for want of memory: run the "
+            "same command again."
+        ) from error
 
 
 def _one_by_one(
@@ -202,7 +213,7 @@ def describe(sequence: np.ndarray, rate: float) -> list[Floats]:
     return blocks
 
 
-@functools.cache
+@cache
 def length() -> int:
     """How many moments there are."""
     return sum(map(len, describe(np.ones((75, len(CHANNELS), 12)), CHROMA_RATE)))

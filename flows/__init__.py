@@ -3,6 +3,7 @@
 Importing this package imports no Prefect, so that `covers similar` answers at once.
 """
 
+import logging
 import os
 
 # Read by Prefect when it is first imported. A temporary server can need more than Prefect's own
@@ -10,3 +11,9 @@ import os
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+
+# How far long work has come, which these tell, belongs to a run's log; outside of one, to nobody's.
+os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "embedding,search")
+os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+for _name in ("embedding", "search"):
+    logging.getLogger(_name).setLevel(logging.INFO)

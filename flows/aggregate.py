@@ -107,13 +107,13 @@ def read_all(performances: tuple[Performance, ...], frame_rate: float, directory
     if not performances:
         return
     clustered = in_cluster()
-    share = CLUSTER_CORES if clustered else cores()
-    size = min(max(len(performances) // (4 * share), SMALLEST_BATCH), LARGEST_BATCH)
+    workers = CLUSTER_CORES if clustered else cores()
+    size = min(max(len(performances) // (4 * workers), SMALLEST_BATCH), LARGEST_BATCH)
     batches = [performances[i : i + size] for i in range(0, len(performances), size)]
     reading: AbstractContextManager[Executor | None]
     # Processes, because HDF5 holds a lock that lets one thread read at a time; not Prefect's own
     # process runner, whose workers would each start a server where none is configured.
-    reading = nullcontext() if clustered else processes(min(share, len(batches)))
+    reading = nullcontext() if clustered else processes(min(workers, len(batches)))
     with reading as pool:
         futures = [
             aggregate_part.submit(number, len(batches), batch, frame_rate, directory, pool)

@@ -489,7 +489,8 @@ def _run(name: str, *given: Any, **named: Any) -> Any:
         started = beside.submit(copy_context().run, temporary.start)
         flow = getattr(import_module(f"flows.{name}"), name)
         started.result()
-    return flow(*given, **named)
+    with temporary.settings():
+        return flow(*given, **named)
 
 
 def _searcher(home: Path | None) -> "Searcher":

@@ -5,12 +5,29 @@ with its 200 MB, until somebody looks.
 """
 
 import subprocess
+from contextlib import AbstractContextManager, nullcontext
 
 import prefect.main  # noqa: F401 - sets up the log, in which the server's start is told
 from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_SERVER_EPHEMERAL_ENABLED,
+    temporary_settings,
+)
 
 _watching: list[subprocess.Popen[bytes]] = []
+
+
+def settings() -> AbstractContextManager[object]:
+    """Settings for runs that no other server than a temporary one hears of.
+
+    They have no heartbeat: by it a server that stays finds out which runs have died, but each flow
+    waits at its end for the thread that sends it, up to a second.
+    """
+    if PREFECT_API_URL.value():
+        return nullcontext()
+    return temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
 
 
 def start() -> None:

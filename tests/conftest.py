@@ -77,8 +77,10 @@ def prefect_server():
 
     Its URL is for processes that a test starts.
     """
-    import prefect
+    from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
-        yield prefect.settings.PREFECT_API_URL.value()
+    from flows import temporary
+
+    with temporary.settings(), prefect_test_harness(server_startup_timeout=120):
+        yield PREFECT_API_URL.value()

@@ -1,5 +1,6 @@
 """Descriptors know neither the key nor the silence around the music, and need no labels."""
 
+import os
 from functools import partial
 
 import numpy as np
@@ -96,17 +97,28 @@ def test_resampling_averages_neighbours():
     np.testing.assert_allclose(resample(x, 4 / 3), [0.5, 3, 5.5])
 
 
-def test_processes_describe_as_one_does(monkeypatch):
-    heard = [sequences_of(seed, 80 + seed) for seed in range(5)]
-    moments = partial(describe, rate=CHROMA_RATE)
-    alone = descriptors.described(heard, moments)
+@pytest.fixture
+def two_processes(monkeypatch):
     monkeypatch.setattr(descriptors, "cores", lambda: 2)
     monkeypatch.setattr(descriptors, "FEWEST", 2)
     monkeypatch.setattr(descriptors, "PART", 2)
+
+
+def test_processes_describe_as_one_does(request):
+    heard = [sequences_of(seed, 80 + seed) for seed in range(5)]
+    moments = partial(describe, rate=CHROMA_RATE)
+    alone = descriptors.described(heard, moments)
+    request.getfixturevalue("two_processes")
     shared = descriptors.described(heard, moments)
     for one, other in zip(shared, alone, strict=True):
         np.testing.assert_array_equal(np.concatenate(one), np.concatenate(other))
     np.testing.assert_array_equal(np.concatenate(alone[3]), np.concatenate(moments(heard[3])))
+
+
+@pytest.mark.usefixtures("two_processes")
+def test_a_process_that_is_killed_is_told_in_a_sentence():
+    with pytest.raises(RuntimeError, match=r"was killed, perhaps for want of memory: run the same"):
+        descriptors.described([1, 1, 1, 1], os._exit)
 
 
 def test_an_altered_copy_is_three_quarters_of_the_music_at_another_tempo(rng):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from prefect_server import ask
 
 import search
 from flows.aggregate import aggregate
@@ -139,6 +140,17 @@ def test_a_server_that_is_down_when_results_are_written_is_waited_for(
     with pytest.raises(search.ServerUnreachable):
         evaluate(Path(result["paths"]["vectors"]), home=result["home"])
     assert len(asked) == 1 + again.retries == 4
+
+
+def test_what_long_work_tells_of_itself_is_in_the_run_s_log(result, prefect_server):
+    server = {"PREFECT_API_URL": prefect_server}
+    logs = []
+    while more := ask(server, "logs", offset=len(logs)):
+        logs += more
+    collection = search.connect(result["home"]).open().description.name
+    [told] = [log for log in logs if log["message"] == f"{collection} is current"]
+    assert told["name"] == "search.publishing"
+    assert told["flow_run_id"]
 
 
 def test_a_second_run_does_nothing_again_and_says_the_same(result, data):

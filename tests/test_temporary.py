@@ -7,7 +7,14 @@ import sys
 import time
 
 import pytest
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    temporary_settings,
+)
 from prefect_server import ROOT
+
+from flows import temporary
 
 STARTS_ONE = """
 import time
@@ -44,3 +51,9 @@ def test_the_server_of_a_killed_command_ends_too(tmp_path):
             os.kill(server, signal.SIGKILL)
             pytest.fail("the server was left")
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("url", "expected"), [(None, None), ("http://127.0.0.1:4200/api", 180)])
+def test_a_heartbeat_is_for_a_server_that_stays(url, expected):
+    with temporary_settings({PREFECT_API_URL: url}), temporary.settings():
+        assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() == expected

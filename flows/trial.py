@@ -1,7 +1,7 @@
 """What a user would be answered: a trial collection, published for nobody and asked about itself.
 
-Re-ranking and probabilities are measured on what `search` says, so that no second way of computing
-them can differ from the first.
+Re-ranking and probabilities are measured on what the parts of `search` say that answer users, so
+that no second way of computing them can differ from the first.
 """
 
 import os

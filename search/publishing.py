@@ -211,7 +211,7 @@ def serve_first(name: str, history: Sequence[str], engine: Engine, keep: int) ->
     standing = [name, *(other for other in history if other != name)][:keep]
     if standing != engine.history():  # a server forgets the alias of what it builds anew
         engine.serve(standing)
-        logger.info("%s is current", name)
+        logger.debug("%s is current", name)  # of a trial collection, it would mislead
     clear(engine, keep=standing)
     return engine.describe(name)
 

@@ -148,7 +148,7 @@ def test_what_long_work_tells_of_itself_is_in_the_run_s_log(result, prefect_serv
     while more := ask(server, "logs", offset=len(logs)):
         logs += more
     collection = search.connect(result["home"]).open().description.name
-    [told] = [log for log in logs if log["message"] == f"{collection} is current"]
+    [told] = [log for log in logs if log["message"] == f"building {collection}: not built yet"]
     assert told["name"] == "search.publishing"
     assert told["flow_run_id"]
 

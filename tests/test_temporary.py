@@ -53,7 +53,8 @@ def test_the_server_of_a_killed_command_ends_too(tmp_path):
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize(("url", "expected"), [(None, None), ("http://127.0.0.1:4200/api", 180)])
+@pytest.mark.parametrize(("url", "expected"), [(None, None), ("http://127.0.0.1:4200/api", 30)])
 def test_a_heartbeat_is_for_a_server_that_stays(url, expected):
-    with temporary_settings({PREFECT_API_URL: url}), temporary.settings():
+    given = {PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}
+    with temporary_settings(given), temporary.settings():
         assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() == expected

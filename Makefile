@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The demo keeps its workspace, and Prefect its runs, inside the checkout.
 DEMO := $(CURDIR)/.demo
 
-.PHONY: demo test faults bench lint install clean
+.PHONY: demo test faults demo-test bench lint install clean
 
 install: .venv/installed
 
@@ -22,11 +22,15 @@ demo: install
 	$(BIN)/covers demo
 
 test: install
-	$(BIN)/python -m pytest --ignore tests/faults --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --ignore tests/faults --ignore tests/demo --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Ends with what became of the faults.
 faults: install
 	$(BIN)/python -m pytest tests/faults --numprocesses auto --maxprocesses 2 --dist loadfile
+
+# What README's first screen promises of the demo.
+demo-test: demo
+	$(BIN)/python -m pytest tests/demo
 
 # BENCH="aggregation searching" for some of them.
 bench: .venv/bench

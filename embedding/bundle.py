@@ -9,7 +9,8 @@ loss_curve.csv        epoch, train, validation; no rows where nothing was iterat
 calibration.json      how far to trust its distances; added by `flows.calibrate`
 ```
 
-A new kind of encoder joins by a line in `ENCODERS`, and one in `training.FITS`.
+A new kind of encoder joins by a line in `ENCODERS`, and one in `training.FITS`. Where vectors were
+made elsewhere, the encoder is an `Imported`, and the works in it are those that calibrated it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from safetensors.numpy import load_file, save_file
 from embedding.autoencoder import Autoencoder
 from embedding.conv_autoencoder import ConvAutoencoder
 from embedding.descriptors import Descriptors
+from embedding.imported import Imported
 from embedding.means import Means
 from embedding.store import FeatureStore
 from embedding.version import VersionEncoder
@@ -46,6 +48,10 @@ PRETRAINED = Path(__file__).resolve().parent / "pretrained"
 
 #: Counted up when a bundle's files change their meaning.
 FORMAT = 2
+
+#: Counted up when `embedding.training` makes other weights of the same features and settings, so
+#: that encoders are trained again. It is here, where Lightning is not imported.
+TRAINING_VERSION = 1
 
 #: Performances embedded at once; what is held of three minutes of music is some 300 KB.
 BATCH = 1000
@@ -107,6 +113,7 @@ class Encoder(Protocol):
         """The inverse of `tensors`; raises KeyError or ValueError if they don't fit `config`."""
 
 
+#: What can be trained.
 ENCODERS: dict[str, type[Encoder]] = {
     "autoencoder": Autoencoder,
     "conv-autoencoder": ConvAutoencoder,
@@ -114,6 +121,11 @@ ENCODERS: dict[str, type[Encoder]] = {
     "means": Means,
     "version": VersionEncoder,
 }
+
+#: The encoder's name in a bundle whose vectors were made elsewhere.
+IMPORTED = "imported"
+
+KINDS = ENCODERS | {IMPORTED: Imported}
 
 
 class BadBundle(ValueError):  # noqa: N818 - named for what it is, as `store.BadStore`
@@ -158,9 +170,10 @@ class Bundle:
     Attributes
     ----------
     id : str
-        The encoder's name and eight hex digits of its content: equal weights, equal id.
+        The encoder's name, or the model's where it is elsewhere, and eight hex digits of the
+        encoder's content: equal weights, equal id.
     name : str
-        A key of `ENCODERS`.
+        A key of `ENCODERS`, or `IMPORTED`.
     encoder : Encoder
         Ready to embed.
     training : Training
@@ -181,13 +194,21 @@ class Bundle:
         return self.encoder.dimension
 
     @property
+    def is_imported(self) -> bool:
+        """Whether its vectors were made elsewhere, so that it cannot embed."""
+        return self.name == IMPORTED
+
+    @property
     def loss_curve(self) -> pl.DataFrame:
         """Columns epoch, train, validation; empty if nothing was iterated."""
         return self.training.loss_curve
 
     @property
     def seen_works(self) -> pl.Series:
-        """Ids of the works it was trained on or chosen by: measured on them, it would flatter."""
+        """Ids of the works it was trained on or chosen by: measured on them, it would flatter.
+
+        Those that calibrated it, if its vectors were made elsewhere.
+        """
         return self.training.works["work_id"]
 
     def unusable(self, store: FeatureStore) -> dict[str, str]:
@@ -240,7 +261,11 @@ def configure(encoder_name: str, settings: Mapping[str, Any]) -> Any:
     """
     if encoder_name not in ENCODERS:
         raise ValueError(f"there is no encoder {encoder_name!r}: choose from {', '.join(ENCODERS)}")
-    kind = ENCODERS[encoder_name].settings
+    return _configure(encoder_name, settings)
+
+
+def _configure(encoder_name: str, settings: Mapping[str, Any]) -> Any:
+    kind = KINDS[encoder_name].settings
     known = [field.name for field in dataclasses.fields(kind)]
     if unknown := sorted(set(settings) - set(known)):
         choice = f"choose from {', '.join(known)}" if known else "it has none"
@@ -263,7 +288,7 @@ def save(directory: Path, encoder_name: str, encoder: Encoder, training: Trainin
         something else than a bundle.
     """
     directory = Path(directory)
-    kind = ENCODERS.get(encoder_name)
+    kind = KINDS.get(encoder_name)
     if kind is None or not isinstance(encoder, kind):
         raise ValueError(f"{type(encoder).__name__} is not the encoder {encoder_name!r}")
     tensors = {name: np.ascontiguousarray(each) for name, each in encoder.tensors().items()}
@@ -278,7 +303,7 @@ def save(directory: Path, encoder_name: str, encoder: Encoder, training: Trainin
     content = _digest(encoder_name, config, encoder.columns, tensors)
     facts = {
         "format": FORMAT,
-        "id": _id(encoder_name, content),
+        "id": _id(encoder_name, encoder, content),
         "encoder": encoder_name,
         "config": config,
         "columns": encoder.columns,
@@ -339,12 +364,12 @@ def load(directory: Path) -> Bundle:
                 "delete it and train again"
             )
         name, content = facts["encoder"], facts["content"]
-        if name not in ENCODERS:
+        if name not in KINDS:
             raise BadBundle(
                 f"{directory} holds an encoder {name!r} that this version doesn't know: "
-                f"it knows {', '.join(ENCODERS)}"
+                f"it knows {', '.join(KINDS)}"
             )
-        kind = ENCODERS[name]
+        kind = KINDS[name]
         _check_columns(directory, facts["columns"], kind.columns)
         tensors = load_file(directory / "weights.safetensors")
         if _digest(name, facts["config"], facts["columns"], tensors) != content:
@@ -352,7 +377,7 @@ def load(directory: Path) -> Bundle:
                 f"{directory} is damaged: its weights and configuration are not those it was "
                 "saved with; delete it, and copy it again or train again"
             )
-        encoder = kind.from_tensors(configure(name, facts["config"]), tensors)
+        encoder = kind.from_tensors(_configure(name, facts["config"]), tensors)
         if encoder.dimension != facts["dimension"]:
             raise BadBundle(
                 f"{directory} is damaged: its encoder makes vectors of dimension "
@@ -366,7 +391,7 @@ def load(directory: Path) -> Bundle:
             loss_curve=pl.read_csv(directory / "loss_curve.csv", schema=LOSS_CURVE),
         )
         _check_finite(training, encoder.dimension)
-        return Bundle(_id(name, content), name, encoder, training, facts["versions"])
+        return Bundle(_id(name, encoder, content), name, encoder, training, facts["versions"])
     except BadBundle:
         raise
     except KeyError as error:
@@ -412,8 +437,9 @@ def _digest(
     return digest.hexdigest()
 
 
-def _id(encoder_name: str, content: str) -> str:
-    return f"{encoder_name}-{content[:8]}"
+def _id(encoder_name: str, encoder: Encoder, content: str) -> str:
+    name = encoder.name if isinstance(encoder, Imported) else encoder_name
+    return f"{name}-{content[:8]}"
 
 
 def _versions() -> dict[str, str]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, ClassVar
 
+import joblib
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from embedding.chroma import CHANNELS
-from embedding.processes import cores, processes
+from embedding.processes import TerminatedWorkerError, processes
 from embedding.projection import Floats, Projection
 from embedding.store import FeatureStore
 
@@ -144,7 +144,7 @@ def described(
     RuntimeError
         If one of the processes is killed.
     """
-    count = min(cores(), len(heard) // FEWEST)
+    count = min(joblib.cpu_count(), len(heard) // FEWEST)
     if count < 2:
         return _one_by_one(moments, heard)
     parts = [heard[i : i + PART] for i in range(0, len(heard), PART)]
@@ -152,7 +152,7 @@ def described(
         with processes(count) as others:  # threads would wait for Python's part of it
             done = others.map(partial(_one_by_one, moments), parts)
             return [blocks for part in done for blocks in part]
-    except BrokenProcessPool as error:
+    except TerminatedWorkerError as error:
         raise RuntimeError(
             "A process that describes performances was killed, perhaps for want of memory: run the "
             "same command again."

@@ -4,11 +4,11 @@ An n x n matrix is never held: whatever is measured asks for a few rows, reduces
 needs and lets them go, so memory grows with n while time grows with its square.
 """
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, Self, TypeVar
 
+import joblib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
@@ -250,7 +250,7 @@ def over_blocks(rows: int, columns: int, reduce: Callable[[slice], Result]) -> l
     """
     height = max(MIN_ROWS, BLOCK // columns)
     runs = [slice(start, min(start + height, rows)) for start in range(0, rows, height)]
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(joblib.cpu_count()) as pool:
         return list(pool.map(reduce, runs))
 
 

@@ -1,37 +1,37 @@
 """Processes to share work with, where threads would wait for each other.
 
 Each imports the module of what it is given to do, and what that imports; so these had better load
-nothing heavy.
+nothing heavy. None imports the script that was started, which therefore needs no
+`if __name__ == "__main__"`. They are loky's, in joblib, which scikit-learn brings.
 """
 
-import multiprocessing
 import os
 import threading
-from concurrent.futures import ProcessPoolExecutor
+import time
+from concurrent.futures import Executor
+
+from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
+
+__all__ = ["TerminatedWorkerError", "processes"]
 
 
-def processes(count: int) -> ProcessPoolExecutor:
-    """Start so many processes as they are needed; they end with this one, however it ends."""
-    return ProcessPoolExecutor(
-        count,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_die_with_parent,
+def processes(count: int) -> Executor:
+    """Start `count` processes with the first call; they end with this one, however it ends.
+
+    A call that one of them doesn't survive raises `TerminatedWorkerError`.
+    """
+    pool: Executor = ProcessPoolExecutor(
+        count, initializer=_end_with_parent, initargs=(os.getpid(),)
     )
+    return pool
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _die_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """End this process when its parent is killed: it would otherwise wait for work for ever."""
 
     def watch() -> None:
-        if parent := multiprocessing.parent_process():
-            parent.join()
-            os._exit(1)
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -12,8 +12,8 @@ os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
-# How far long work has come, which these tell, belongs to a run's log; outside of one, to nobody's.
-os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "embedding,search")
+# What these tell belongs to a run's log; outside of a run, to nobody's.
+os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "embedding,flows,search")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
-for _name in ("embedding", "search"):
+for _name in ("embedding", "flows", "search"):
     logging.getLogger(_name).setLevel(logging.INFO)

@@ -7,14 +7,17 @@ import polars as pl
 from prefect import flow, get_run_logger
 
 import search
-from flows.aggregate import aggregate
+from flows import alert
+from flows.aggregate import absolute, aggregate
 from flows.embed import embed_features
-from flows.publish import Recipe, Source, publish, recipe_of
-from flows.vectors import IDS, read
+from flows.publish import bring, publish
+from flows.retention import tidy
+from flows.sources import Recipe, check_bundle, current, is_made_elsewhere
+from flows.vectors import IDS, origin, read
 from flows.workspace import Workspace
 
 
-@flow(name="add", flow_run_name="add")
+@flow(name="add", flow_run_name="add", **alert.WATCHED)
 def add(
     data: list[Path] | None = None, frame_rate: float | None = None, home: Path | None = None
 ) -> dict[str, Any]:
@@ -46,37 +49,65 @@ def add(
     ValueError
         If it isn't known where the collection's data are, or two sets have the same performance.
     """
-    logger = get_run_logger()
     workspace = Workspace.at(home)
-    before = recipe_of(search.connect(workspace.root).open().description.name, workspace.root)
-    paths = [path.expanduser().resolve() for path in data or []]
-    if not paths:
-        paths = [one.data for one in before.sources if one.data is not None]
-    if not paths:
-        raise ValueError(
-            "It isn't known what data the collection was made of: name them, `covers add DIR`."
-        )
-    sources = {one.data or one.features: one for one in before.sources}
-    for path in paths:
-        features = aggregate(path, frame_rate=frame_rate, home=home)
-        vectors = embed_features(features, before.bundle, workspace.root)
-        sources[path] = Source(path, features, vectors)
-    after = Recipe(before.bundle, tuple(sources.values()))
-    published = publish(after, workspace.root)
-    result = difference(before, after)
-    logger.info(
+    with workspace.used():
+        before = _published(workspace)
+        paths = [absolute(path) for path in data or []]
+        paths = paths or [one.data for one in before.sources if one.data is not None]
+        if not paths:
+            raise ValueError(
+                "It isn't known what data the collection was made of: name them, `covers add DIR`."
+            )
+        known = _ids(before)
+        vectors = [_embedded(path, before, frame_rate, workspace) for path in paths]
+        published = publish(vectors, keep_bundle=True, home=home)
+        result = difference(known, _ids(_published(workspace)))
+    tidy(workspace)
+    get_run_logger().info(
         "%d added, %d changed, %d relabelled, %d withdrawn",
         *(result[name] for name in ("added", "changed", "relabelled", "withdrawn")),
     )
-    return result | {"collection": published.name, "performances": published.points}
+    return result | {name: published[name] for name in ("collection", "performances")}
 
 
-def difference(before: Recipe, after: Recipe) -> dict[str, int]:
+def _published(workspace: Workspace) -> Recipe:
+    engine = search.connect(workspace.root)
+    found = current(engine, workspace)
+    if found is None:
+        raise search.NoCollection(
+            f"There is no collection in {engine.location} to add to: make one with "
+            "`covers pipeline --data DIR`."
+        )
+    check_bundle(found.bundle)
+    return found
+
+
+def _embedded(path: Path, before: Recipe, frame_rate: float | None, workspace: Workspace) -> Path:
+    """The vectors of a data set as it is now, by the bundle that is published."""
+    known = next((one for one in before.sources if one.is_at(path)), None)
+    if path.suffix == ".parquet":
+        features = model = None
+        if known is not None:
+            features, model = known.features, origin(known.vectors).get("model")
+        return bring(path, features, model, workspace)
+    if brought := [one.name for one in before.sources if is_made_elsewhere(one)]:
+        raise ValueError(
+            f"{path} cannot be added, because the collection's vectors were made elsewhere "
+            f"({brought[0]}): publish vectors of the same model with `covers publish VECTORS`, or "
+            f"begin anew with `covers pipeline --data {path} --only`."
+        )
+    features = aggregate(path, frame_rate=frame_rate, home=workspace.root, role=None)
+    return embed_features(features, before.bundle, workspace.root)
+
+
+def _ids(recipe: Recipe) -> pl.DataFrame:
+    """Ids, works and fingerprints of all performances of a recipe whose vectors are still there."""
+    found = [read(one.vectors).select(IDS) for one in recipe.sources if one.vectors.exists()]
+    return pl.concat([pl.DataFrame(schema=dict.fromkeys(IDS, pl.String)), *found])
+
+
+def difference(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, int]:
     """Count the performances by what has become of them."""
-    old, new = (
-        pl.concat(read(one.vectors).select(IDS) for one in recipe.sources)
-        for recipe in (before, after)
-    )
     both = old.join(new, on="track_id", suffix="_now")
     changed = both["fingerprint"] != both["fingerprint_now"]
     return {

@@ -1,11 +1,13 @@
 """Raw features -> a feature store, read in batches by all cores."""
 
+import os
 import shutil
 from concurrent.futures import Executor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Literal
 
+import joblib
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -13,10 +15,12 @@ from prefect.cache_policies import NO_CACHE
 from embedding import store
 from embedding.aggregate import aggregate_batch, aggregate_csv, assemble, intact, parts, pending
 from embedding.da_tacos import Dataset, Performance, open_dataset
-from embedding.processes import cores, processes
+from embedding.processes import TerminatedWorkerError, processes
 from embedding.store import FeatureStore
+from flows import alert
 from flows.runners import in_cluster, task_runner
-from flows.workspace import Workspace, claimed, key
+from flows.sources import note_data
+from flows.workspace import PARTS, Workspace, claimed, key
 
 #: Performances in a batch: few enough that a killed run loses little, enough to outweigh what
 #: starting a task costs.
@@ -25,16 +29,19 @@ SMALLEST_BATCH, LARGEST_BATCH = 16, 500
 #: Cores that batches are cut for on a cluster, which doesn't say how many it has or will have.
 CLUSTER_CORES = 32
 
-#: Earlier versions of a data set's store that stay, for whoever still reads them.
-KEPT = 2
 
-
-@flow(name="aggregate", flow_run_name="aggregate {data}", task_runner=task_runner())
+@flow(
+    name="aggregate",
+    flow_run_name="aggregate {data}",
+    task_runner=task_runner(),
+    **alert.WATCHED,
+)
 def aggregate(
     data: Path,
     frame_rate: float | None = None,
     max_reject_share: float = 0.05,
     home: Path | None = None,
+    role: Literal["data", "training"] | None = "data",
 ) -> Path:
     """Read what is new or changed in a data set and make its feature store.
 
@@ -50,22 +57,43 @@ def aggregate(
         Past this share of rejects the run fails.
     home : Path, optional
         The workspace; by default `$COVERS_HOME`.
+    role : {"data", "training"}, optional
+        What the features are the latest of from now on: of all data ("data"), or only of what to
+        train on. None leaves the latest as they are.
 
     Returns
     -------
     Path
         The store's directory; the same one as long as nothing changes.
     """
-    logger = get_run_logger()
     workspace = Workspace.at(home)
-    data = data.expanduser().absolute()  # a cluster's worker stands in a directory of its own
-    if data.is_file():
-        return _from_table(data, workspace)
+    data = absolute(data)  # a cluster's worker stands in a directory of its own
+    with workspace.used():
+        if data.is_file():
+            place = _from_table(data, workspace)
+        else:
+            place = _from_files(data, frame_rate, max_reject_share, workspace)
+        if role == "data":
+            workspace.note(features=place, training=place)
+        elif role == "training":
+            workspace.note(training=place)
+    return place
+
+
+def absolute(path: Path) -> Path:
+    """Make a path absolute; a link in it stays one, because it can be made to lead elsewhere."""
+    return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - Path leaves the `..` in
+
+
+def _from_files(
+    data: Path, frame_rate: float | None, max_reject_share: float, workspace: Workspace
+) -> Path:
+    """Make a store of a directory of HDF5 files."""
+    logger = get_run_logger()
     dataset = open_dataset(data, frame_rate)
-    # One slot a data set, wherever several of the same name lie.
-    slot = workspace.path("features", f"{dataset.name}-{key(dataset.root)[:6]}")
+    slot = _slot(dataset.name, dataset.root, data, workspace)
     place = slot / _key(dataset)
-    unfinished = slot / "parts"
+    unfinished = slot / PARTS
 
     with claimed(place) as missing:
         if missing:
@@ -82,7 +110,6 @@ def aggregate(
             read = [*standing, *parts(unfinished)]
             assemble(dataset, read, place, max_reject_share=max_reject_share)
             shutil.rmtree(unfinished, ignore_errors=True)
-            _prune(slot, place)
     made_store = FeatureStore.open(place)
     logger.info(
         "%s: %d performances, %d rejects in %s",
@@ -102,12 +129,19 @@ def aggregate(
     return place
 
 
+def _slot(name: str, root: Path, data: Path, workspace: Workspace) -> Path:
+    """The directory of a data set's features, one wherever several of the same name are."""
+    slot = workspace.path("features", f"{name}-{key(workspace.relative(root))[:6]}")
+    note_data(slot, data, workspace)
+    return slot
+
+
 def read_all(performances: tuple[Performance, ...], frame_rate: float, directory: Path) -> None:
     """Aggregate performances into parts, batch by batch, on all cores, here or of a cluster."""
     if not performances:
         return
     clustered = in_cluster()
-    workers = CLUSTER_CORES if clustered else cores()
+    workers = CLUSTER_CORES if clustered else joblib.cpu_count()
     size = min(max(len(performances) // (4 * workers), SMALLEST_BATCH), LARGEST_BATCH)
     batches = [performances[i : i + size] for i in range(0, len(performances), size)]
     reading: AbstractContextManager[Executor | None]
@@ -138,7 +172,7 @@ def aggregate_part(
             part = aggregate_batch(batch, frame_rate, directory)
         else:
             part = pool.submit(aggregate_batch, batch, frame_rate, directory).result()
-    except BrokenProcessPool as error:
+    except TerminatedWorkerError as error:
         raise RuntimeError(
             f"A reading process was killed at batch {number} of {count}, perhaps for want of "
             "memory: run the same command again, and what was read stays read."
@@ -150,12 +184,11 @@ def aggregate_part(
 def _from_table(path: Path, workspace: Workspace) -> Path:
     """Make a store of the prototype's CSV: rows without frames or chroma sequences."""
     size, mtime_ns = path.stat().st_size, path.stat().st_mtime_ns
-    slot = workspace.path("features", f"{path.stem}-{key(path.resolve())[:6]}")
+    slot = _slot(path.stem, path.resolve(), path, workspace)
     place = slot / key(store.FORMAT, size, mtime_ns)
     with claimed(place) as missing:
         if missing:
             aggregate_csv(path, place)
-            _prune(slot, place)
     get_run_logger().info("%s %s", "read" if missing else "unchanged:", path)
     return place
 
@@ -169,10 +202,3 @@ def _key(dataset: Dataset) -> str:
         [(r.track_id, r.source, r.reason) for r in dataset.rejects],
         dataset.metadata.sort("track_id", "work_id").to_dicts(),
     )
-
-
-def _prune(slot: Path, current: Path) -> None:
-    standing = sorted(slot.glob("*/store.json"), key=lambda path: path.stat().st_mtime_ns)
-    for manifest in standing[:-KEPT]:
-        if manifest.parent != current:
-            shutil.rmtree(manifest.parent, ignore_errors=True)

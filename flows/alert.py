@@ -1,4 +1,4 @@
-"""Telling whoever is on call that a run failed."""
+"""What every flow has in common: how long it may take, and who is told that it failed."""
 
 import logging
 import os
@@ -17,14 +17,36 @@ PATIENCE = 10.0
 LONGEST = 1000
 
 
+def hours() -> float:
+    """Return after how many hours a run is given up, `$COVERS_TIMEOUT_HOURS`; 23 by default.
+
+    What the run has done stays, and the next one goes on from there. The default is just less than
+    a day, because a run that hangs would otherwise keep all following nights from starting.
+
+    Raises
+    ------
+    ValueError
+        If the variable is not a number above 0.
+    """
+    text = os.environ.get("COVERS_TIMEOUT_HOURS") or "23"
+    try:
+        given = float(text)
+    except ValueError:
+        given = 0.0
+    if not 0 < given < float("inf"):
+        raise ValueError(f"COVERS_TIMEOUT_HOURS is {text!r}, expected a number of hours above 0.")
+    return given
+
+
 def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """POST what failed to `$COVERS_ALERT_URL`, where that is set, as a small JSON object.
 
     Neither parameters nor environment go along. That nobody could be told is logged without the
-    address, which may be the secret itself, and changes nothing of the run.
+    address, which may be the secret itself, and changes nothing of the run. A flow that another
+    flow runs tells nobody: its failure ends the other one, which tells.
     """
     address = os.environ.get("COVERS_ALERT_URL")
-    if not address:
+    if not address or flow_run.parent_task_run_id is not None:
         return
     link = PREFECT_UI_URL.value()
     body = {
@@ -51,3 +73,11 @@ def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
 
 def _nothing(_: logging.LogRecord) -> bool:
     return False
+
+
+#: For the decorator of every flow: `@flow(name="train", **alert.WATCHED)`.
+WATCHED: dict[str, Any] = {
+    "timeout_seconds": hours() * 3600,
+    "on_failure": [tell],
+    "on_crashed": [tell],
+}

@@ -1,13 +1,14 @@
 """A bundle's validation works -> its calibration: how far to trust its distances."""
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import joblib
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -16,12 +17,14 @@ from sklearn.preprocessing import StandardScaler
 
 from embedding import bundle as bundles
 from embedding.bundle import Bundle
+from embedding.distances import Ints
 from embedding.store import FeatureStore
 from flows.workspace import claimed
 from search.alignment import STACK_SECONDS, similarities
 from search.calibration import (
     Calibration,
     Logistic,
+    Numbers,
     alignment_columns,
     relative,
     usual_distances,
@@ -68,8 +71,8 @@ def _content(bundle: Path) -> dict[str, Any] | None:
 
 
 @task(cache_policy=NO_CACHE)
-def calibrate(bundle: Path, features: Path) -> None:
-    """Fit the calibration of a bundle on the works that chose it, unless it stands.
+def calibrate(bundle: Path, features: Path | None) -> None:
+    """Fit the calibration of a bundle on its validation works, unless it has one.
 
     They took no part in fitting the encoder, so its distances between them are as they will be
     between performances it has never met. With too few versions among them, there is none.
@@ -77,16 +80,16 @@ def calibrate(bundle: Path, features: Path) -> None:
     Parameters
     ----------
     bundle : Path
-        What `train` made.
-    features : Path
-        What it was trained on.
+        What `train` made, or `imported.bring_in`.
+    features : Path or None
+        Of its validation works, for a calibration of alignments too.
     """
     logger = get_run_logger()
     with claimed(bundle):
         if _content(bundle) is not None:
             return
         made = bundles.load(bundle)
-        found = fit(made, FeatureStore.open(features))
+        found = fit(made, None if features is None else FeatureStore.open(features))
         content = {"format": FORMAT, "calibration": None if found is None else asdict(found)}
         scratch = bundle / f".{FILE}.new"
         scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -99,55 +102,111 @@ def calibrate(bundle: Path, features: Path) -> None:
         logger.info("calibrated %s", made.id)
 
 
-def fit(bundle: Bundle, store: FeatureStore) -> Calibration | None:
-    """Fit the calibration of a bundle on its validation works in a store; None with too few."""
-    store, vectors = _validation(bundle, store)
-    works = store.table["work_id"].to_numpy()
-    pairs = ~np.eye(len(store), dtype=bool)
-    one_work = (works[:, None] == works)[pairs]
-    if one_work.sum() < NEEDED or one_work.all():
+def fit(bundle: Bundle, store: FeatureStore | None) -> Calibration | None:
+    """Fit the calibration of a bundle on its validation performances; None with too few.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Its validation performances come with their vectors.
+    store : FeatureStore or None
+        Those that have a sequence in it calibrate alignments, if they are enough.
+    """
+    seed = bundle.training.seed
+    known = sample(bundle.training.validation, seed)
+    if not are_enough(known["work_id"]):
         return None
-    usual = usual_distances(vectors)
-    first, second = np.nonzero(pairs)
-    distance = np.linalg.norm(vectors[first].astype(np.float64) - vectors[second], axis=1)
-    near = relative(distance, usual[first], usual[second])
-    by_distance = _logistic(near[:, None], one_work)
-    rate = store.chroma_rate
-    sequences = [store.sequence(i) for i in range(len(store))]
-    if rate is None or min(map(len, sequences)) < STACK_SECONDS * rate:
+    pairs = _Pairs.of(known)
+    by_distance = _logistic(pairs.near[:, None], pairs.one_work)
+    if store is None or (rate := store.chroma_rate) is None:
         return Calibration(by_distance)
+    known = sample(heard(bundle.training.validation, store), seed)
+    if not are_enough(known["work_id"]):
+        return Calibration(by_distance)
+    pairs = _Pairs.of(known)
+    sequences = [store.sequence(row) for row in known["row"]]
     background = backgrounds(sequences, rate).astype(np.float64)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # what is compiled lets others run
+    with ThreadPoolExecutor(joblib.cpu_count()) as threads:  # what is compiled lets others run
         rows = threads.map(lambda each: similarities(each, sequences, rate)[0], sequences)
         similarity = np.stack(list(rows))
     columns = alignment_columns(
-        near,
-        log_similarity(similarity[pairs]),
-        background[first],
-        background[second],
+        pairs.near,
+        log_similarity(similarity[pairs.first, pairs.second]),
+        background[pairs.first],
+        background[pairs.second],
         float(background[:, 0].mean()),
     )
-    return Calibration(by_distance, _logistic(columns, one_work))
+    return Calibration(by_distance, _logistic(columns, pairs.one_work))
 
 
-def _validation(bundle: Bundle, store: FeatureStore) -> tuple[FeatureStore, np.ndarray]:
-    """The validation performances and their vectors, of some works where there are very many."""
-    rng = np.random.default_rng(bundle.training.seed)
-    known = bundle.training.validation.join(
-        store.table.select("track_id").with_row_index("row"), on="track_id"
-    )
-    chosen: list[pl.DataFrame] = []
+def sample(validation: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Choose the performances of some works where there are very many; in a random order.
+
+    Parameters
+    ----------
+    validation : pl.DataFrame
+        Of each performance, at least work_id. A work of more than `AT_MOST` is left out.
+    seed : int
+        Of the choice and the order.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = [validation.clear()]
     count = 0
-    for work in rng.permutation(known["work_id"].unique().sort().to_numpy()):
-        performances = known.filter(work_id=str(work))
+    for work in rng.permutation(validation["work_id"].unique().sort().to_numpy()):
+        performances = validation.filter(work_id=str(work))
+        if len(performances) > AT_MOST:
+            continue
         count += len(performances)
         if count > AT_MOST:
             break
         chosen.append(performances)
     # In no order, so that the first of them are references as good as any.
-    table = pl.concat([known.clear(), *chosen])
-    table = table[rng.permutation(len(table)).tolist()]
-    return store.select(table["row"].to_list()), table["vector"].to_numpy()
+    table: pl.DataFrame = pl.concat(chosen)
+    return table.select(pl.all().gather(rng.permutation(len(table))))
+
+
+def are_enough(works: pl.Series) -> bool:
+    """Whether performances of these works, one id each, have versions enough for a fit."""
+    sizes = works.value_counts()["count"]
+    return len(sizes) > 1 and (sizes * (sizes - 1)).sum() >= NEEDED
+
+
+def heard(validation: pl.DataFrame, store: FeatureStore) -> pl.DataFrame:
+    """Return those with a sequence that can be aligned, and the `row` of the store that has it."""
+    if store.chroma_rate is None:
+        return validation.clear().with_columns(row=pl.lit(None, dtype=pl.UInt32))
+    rows = store.table.with_row_index("row")
+    rows = rows.filter(pl.col("chroma_frames") >= STACK_SECONDS * store.chroma_rate)
+    return validation.join(rows.select("track_id", "row"), on="track_id", maintain_order="left")
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """All pairs of some performances, each way round.
+
+    Attributes
+    ----------
+    first, second : np.ndarray, shape=(pairs,)
+        Rows of the two.
+    one_work : np.ndarray of bool, shape=(pairs,)
+        Whether they are versions.
+    near : np.ndarray, shape=(pairs,)
+        Their relative distance.
+    """
+
+    first: Ints
+    second: Ints
+    one_work: npt.NDArray[np.bool_]
+    near: Numbers
+
+    @classmethod
+    def of(cls, performances: pl.DataFrame) -> Self:
+        works, vectors = performances["work_id"].to_numpy(), performances["vector"].to_numpy()
+        first, second = np.nonzero(~np.eye(len(works), dtype=bool))
+        usual = usual_distances(vectors)
+        distance = np.linalg.norm(vectors[first].astype(np.float64) - vectors[second], axis=1)
+        near = relative(distance, usual[first], usual[second])
+        return cls(first, second, works[first] == works[second], near)
 
 
 def _logistic(columns: np.ndarray, one_work: np.ndarray) -> Logistic:

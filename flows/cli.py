@@ -72,6 +72,9 @@ Sample = Annotated[
     ),
 ]
 Limit = Annotated[int, typer.Option(help="How many to list.", min=1)]
+Only = Annotated[
+    bool, typer.Option("--only", help="Leave out everything else that the collection holds.")
+]
 Where = Annotated[
     list[str] | None,
     typer.Option(
@@ -105,10 +108,13 @@ def pipeline(
     frame_rate: Rate = None,
     seed: Seed = 0,
     sample: Sample = None,
+    only: Only = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Aggregate, train, embed, publish and evaluate, skipping what hasn't changed.
+
+    Other data sets stay in the collection, and are embedded again if the encoder is another one.
 
     Example: covers pipeline --data da-tacos/benchmark --train da-tacos/coveranalysis
     """
@@ -123,6 +129,7 @@ def pipeline(
         seed=seed,
         home=home,
         sample=sample,
+        only=only,
     )
     tables.show_result(result, as_json)
 
@@ -142,7 +149,8 @@ def aggregate(
 @app.command()
 def train(
     features: Annotated[
-        Path | None, typer.Argument(help="What `covers aggregate` made; by default the latest.")
+        Path | None,
+        typer.Argument(help="What `covers aggregate` made; by default the latest to train on."),
     ] = None,
     encoder: Encoder = "autoencoder",
     config: Settings = None,
@@ -169,8 +177,52 @@ def embed(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Embed every performance with a bundle and publish the collection."""
+    """Embed every performance with a bundle; `covers publish` lets searchers see the vectors."""
     tables.show_path("vectors", _run("embed", features, bundle, home), as_json)
+
+
+@app.command()
+def publish(
+    vectors: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A vectors.parquet, of `covers embed` or of any model; by default the latest."
+        ),
+    ] = None,
+    only: Only = False,
+    leave_out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A data set that the collection shall hold no longer, as `covers status` names "
+            "it. Repeat for several. Without VECTORS, nothing else changes.",
+            show_default=False,
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="What `covers aggregate` made of the same performances, for vectors of another "
+            "model: to re-rank with.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The name of the other model; by default the file's.", show_default=False
+        ),
+    ] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let searchers see vectors: they renew their data set in the collection, the others stay.
+
+    Example: covers publish clews.parquet, with columns track_id, work_id and vector, and any of
+    title, artist, work_title, work_artist, year, instrumental and subset
+    """
+    named = None if vectors is None else [vectors]
+    result = _run("publish", named, only, leave_out, features=features, model=model, home=home)
+    tables.show_publication(result, as_json)
 
 
 @app.command()
@@ -190,7 +242,10 @@ def evaluate(
 def add(
     data: Annotated[
         list[Path] | None,
-        typer.Argument(help="Directories of features, or CSV tables; by default those it holds."),
+        typer.Argument(
+            help="Directories of features, CSV tables, or files of vectors that were published; by "
+            "default all that it holds."
+        ),
     ] = None,
     frame_rate: Rate = None,
     home: Home = None,
@@ -367,48 +422,50 @@ def rollback(home: Home = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def snapshot(
-    directory: Annotated[
-        Path | None,
-        typer.Argument(help="Where to write it; by default snapshots/ in the workspace."),
+def copy(
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="A workspace directory, or the URL of a Qdrant server.", show_default=False
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="The same: bring a copy back.", show_default=False),
     ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the current collection to files, from which `covers restore` brings it back."""
-    import search
-    from search import settings
+    """Publish the current collection elsewhere, or bring a copy back: every number as it is.
 
-    into = directory or (home or settings.home()) / "snapshots"
-    tables.show_path("snapshot", search.snapshot(search.connect(home), into), as_json)
-
-
-@app.command()
-def restore(
-    place: Annotated[Path, typer.Argument(help="What `covers snapshot` wrote.")],
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Serve the collection of a snapshot, once every file and a sample of it are checked."""
-    import search
-
-    tables.show_path("collection", search.restore(search.connect(home), place).name, as_json)
-
-
-@app.command()
-def copy(
-    to: Annotated[str, typer.Option(help="A workspace directory, or the URL of a Qdrant server.")],
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Publish the current collection elsewhere, every point, sequence and number as it is.
-
-    Example: covers copy --to http://localhost:6333. A server is sent $QDRANT_API_KEY.
+    Example: covers copy --to backup, and covers copy --from backup. The other place is sent
+    $COVERS_COPY_API_KEY, if it is a Qdrant server.
     """
     import search
 
-    copied = search.copy(search.connect(home), search.connect_to(to))
+    here = search.connect(home)
+    if to is not None and source is None:
+        copied = search.copy(here, search.connect_to(to))
+    elif source is not None and to is None:
+        copied = search.copy(search.connect_to(source), here)
+    else:
+        raise ValueError("Name one place, either --to copy to it, or --from it.")
     tables.show_path("collection", copied.name, as_json)
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be deleted.")
+    ] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete results that neither a collection nor the latest run needs, as publications do too."""
+    from flows.retention import prune
+    from flows.workspace import Workspace
+
+    tables.show_unneeded(prune(Workspace.at(home), dry_run=dry_run), dry_run, as_json)
 
 
 @app.command()

@@ -11,15 +11,15 @@ from prefect.cache_policies import NO_CACHE
 from embedding import clusters
 from embedding.scaling import Standardizer
 from embedding.store import FeatureStore
-from flows import plots
+from flows import alert, plots
 from flows.show import show_figures
-from flows.workspace import Workspace, key, make_once
+from flows.workspace import MADE_FROM, Workspace, key, make_once, write_json
 
 #: Counted up when what is computed or drawn changes.
-VERSION = 1
+VERSION = 2
 
 
-@flow(name="cluster", flow_run_name="cluster")
+@flow(name="cluster", flow_run_name="cluster", **alert.WATCHED)
 def cluster(
     features: Path | None = None,
     smallest: int = 2,
@@ -46,12 +46,13 @@ def cluster(
         `curve` (k, inertia, silhouette), `metrics` at the best k and `paths`.
     """
     workspace = Workspace.at(home)
-    features = features or workspace.latest("features", "store.json")
-    place = find_clusters(features, smallest, largest, seed, workspace.root)
-    result: dict[str, Any] = json.loads((place / "clusters.json").read_text(encoding="utf-8"))
-    figures = sorted(place.glob("*.png"))
+    with workspace.used():
+        features = features or workspace.latest("features")
+        place = find_clusters(features, smallest, largest, seed, workspace.root)
+        result: dict[str, Any] = json.loads((place / "clusters.json").read_text(encoding="utf-8"))
+        figures = sorted(place.glob("*.png"))
+        show_figures(figures)
     create_table_artifact(result["curve"], key="clusters", description="K-Means over k")
-    show_figures(figures)
     result["paths"] = {
         "clusters": str(place / "clusters.json"),
         "cooccurrence": str(place / "cooccurrence.parquet"),
@@ -63,11 +64,13 @@ def cluster(
 @task(cache_policy=NO_CACHE)
 def find_clusters(features: Path, smallest: int, largest: int, seed: int, home: Path) -> Path:
     """Run K-Means for every k, unless it stands for the same features."""
-    store = FeatureStore.open(features)
-    name = f"{store.name}-{key(VERSION, store.fingerprint, smallest, largest, seed)}"
-    place = Workspace(home).path("clusters", name)
+    workspace, store = Workspace(home), FeatureStore.open(features)
+    made_from = workspace.relative(features)
+    name = f"{store.name}-{key(VERSION, made_from, store.fingerprint, smallest, largest, seed)}"
+    place = workspace.path("clusters", name)
 
     def make(directory: Path) -> None:
+        write_json(directory / MADE_FROM, {"features": made_from})
         rows = Standardizer.fit(store.table).transform(store.table)
         found = clusters.cluster(rows, store.table["work_id"], range(smallest, largest + 1), seed)
         curve = [

@@ -22,7 +22,7 @@ from embedding.retrieval import bootstrap_interval, retrieval
 from embedding.separation import separation
 from embedding.splits import split_works
 from embedding.store import FeatureStore
-from flows import plots
+from flows import alert, plots
 from flows.aggregate import aggregate
 from flows.calibrate import calibrate, read_calibration
 from flows.embed import embed_features
@@ -32,10 +32,10 @@ from flows.show import show_figures
 from flows.train import train_encoder
 from flows.trial import QUERIES, ask, published, rankings
 from flows.vectors import read
-from flows.workspace import Workspace, claimed, key, make_once
+from flows.workspace import MADE_FROM, Workspace, claimed, key, make_once, write_json
 
 #: Counted up when a row, a metric's definition or the plot changes, so that it is computed anew.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ COLUMNS: dict[str, Any] = {
 }
 
 
-@flow(name="compare", flow_run_name="compare {data}")
+@flow(name="compare", flow_run_name="compare {data}", **alert.WATCHED)
 def compare(
     data: Path,
     training_data: Path | None = None,
@@ -158,46 +158,62 @@ def compare(
     """
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}: train each encoder at least once.")
-    logger = get_run_logger()
     workspace = Workspace.at(home)
-    features = aggregate(data, frame_rate=frame_rate, home=home)
-    if training_data is None:
-        learned = set_apart(features, workspace.root)
-    else:
-        learned = aggregate(training_data, frame_rate=frame_rate, home=home)
-    tracks, measured_on = choose_performances(features, learned, training_data is None)
-    logger.info(measured_on["summary"])
-
-    def run(row: Peer | Trained, seed: int) -> dict[str, Any]:
-        if isinstance(row, Peer):
-            return measure(row, features, tracks, None, None, workspace.root)
-        standing, start = set(workspace.root.glob("bundles/*")), time.monotonic()
-        settings = (config or {}).get(row.encoder)
-        bundle = train_encoder(learned, row.encoder, settings, 0.0, seed, workspace.root)
-        # How long it took is known only to whoever trained it.
-        seconds = None if bundle in standing else round(time.monotonic() - start, 2)
-        calibrate(bundle, learned)
-        return measure(row, features, tracks, bundle, seconds, workspace.root)
-
-    rows = []
-    for row in ROWS:
-        try:
-            runs = [run(row, seed) for seed in range(seeds if isinstance(row, Trained) else 1)]
-            rows.append(_of_seeds(row.name, runs))
-            logger.info("%s: %s", row.name, _sentence(rows[-1]))
-        except Exception as error:  # whatever it is, the other rows are worth having
-            rows.append(dict.fromkeys(COLUMNS) | {"row": row.name, "why_not": _why(error)})
-            logger.warning("%s: not measured, as %s", row.name, rows[-1]["why_not"])
-    place = show(rows, measured_on, workspace.root)
-    result: dict[str, Any] = json.loads((place / "comparison.json").read_text(encoding="utf-8"))
+    with workspace.used():
+        features = aggregate(data, frame_rate=frame_rate, home=home, role=None)
+        if training_data is None:
+            learned = set_apart(features, workspace.root)
+        else:
+            learned = aggregate(training_data, frame_rate=frame_rate, home=home, role=None)
+        tracks, measured_on = choose_performances(features, learned, training_data is None)
+        get_run_logger().info(measured_on["summary"])
+        rows = [
+            measure_row(row, features, learned, tracks, seeds, config or {}, workspace.root)
+            for row in ROWS
+        ]
+        place = show(rows, measured_on, workspace.root)
+        result: dict[str, Any] = json.loads((place / "comparison.json").read_text(encoding="utf-8"))
+        show_figures([place / "comparison.png"])
     create_table_artifact(rows, key="comparison", description=measured_on["summary"])
-    show_figures([place / "comparison.png"])
     result["paths"] = {
         "comparison": str(place / "comparison.json"),
         "table": str(place / "comparison.parquet"),
         "plots": [str(place / "comparison.png")],
     }
     return result
+
+
+def measure_row(
+    row: Peer | Trained,
+    features: Path,
+    learned: Path,
+    tracks: list[str],
+    seeds: int,
+    config: dict[str, dict[str, Any]],
+    home: Path,
+) -> dict[str, Any]:
+    """Train a row's encoder with each seed and measure it; where that fails, say why."""
+    logger = get_run_logger()
+
+    def run(seed: int) -> dict[str, Any]:
+        if isinstance(row, Peer):
+            return measure(row, features, tracks, None, None, home)
+        standing, start = set(home.glob("bundles/*")), time.monotonic()
+        bundle = train_encoder(learned, row.encoder, config.get(row.encoder), 0.0, seed, home)
+        # How long it took is known only to whoever trained it.
+        seconds = None if bundle in standing else round(time.monotonic() - start, 2)
+        calibrate(bundle, learned)
+        return measure(row, features, tracks, bundle, seconds, home)
+
+    try:
+        measured = _of_seeds(
+            row.name, [run(seed) for seed in range(seeds if isinstance(row, Trained) else 1)]
+        )
+        logger.info("%s: %s", row.name, _sentence(measured))
+    except Exception as error:  # whatever it is, the other rows are worth having
+        measured = dict.fromkeys(COLUMNS) | {"row": row.name, "why_not": _why(error)}
+        logger.warning("%s: not measured, as %s", row.name, measured["why_not"])
+    return measured
 
 
 @task(cache_policy=NO_CACHE)
@@ -298,6 +314,8 @@ def measure(
     place = Workspace(home).path("comparisons", f"rows/{name}-{made_from}")
 
     def make(directory: Path) -> None:
+        if bundle is not None:
+            write_json(directory / MADE_FROM, {"bundle": Workspace(home).relative(bundle)})
         start, took = time.perf_counter(), seconds
         if isinstance(row, Peer):
             distances = row.distances(chosen)

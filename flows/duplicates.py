@@ -9,16 +9,17 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 import search
-from flows.workspace import Workspace, key, make_once
+from flows import alert
+from flows.workspace import MADE_FROM, Workspace, key, make_once, write_json
 
 #: Counted up when what is found or listed changes, so that it is done anew.
-VERSION = 1
+VERSION = 2
 
 #: Rows in the artifact; the table holds all.
 SHOWN = 100
 
 
-@flow(name="duplicates", flow_run_name="duplicates")
+@flow(name="duplicates", flow_run_name="duplicates", **alert.WATCHED)
 def duplicates(limit: int = 1000, least: float = 0.5, home: Path | None = None) -> Path:
     """Go through the published collection for mislabelled performances and unlinked works.
 
@@ -39,8 +40,9 @@ def duplicates(limit: int = 1000, least: float = 0.5, home: Path | None = None) 
         more than a mislabelled performance alone would.
     """
     workspace = Workspace.at(home)
-    table = list_duplicates(limit, least, workspace.root)
-    rows = pl.read_csv(table, n_rows=SHOWN).to_dicts()
+    with workspace.used():
+        table = list_duplicates(limit, least, workspace.root)
+        rows = pl.read_csv(table, n_rows=SHOWN).to_dicts()
     create_table_artifact(rows, key="duplicates", description=f"The whole table: {table}")
     return table
 
@@ -55,6 +57,7 @@ def list_duplicates(limit: int, least: float, home: Path) -> Path:
     place = Workspace(home).path("duplicates", f"{current.name}-{made_of}")
 
     def make(directory: Path) -> None:
+        write_json(directory / MADE_FROM, {"collection": current.name})
         found = searcher.duplicates(limit, least=least)
         works = Counter(frozenset((one.work_id, one.match.work_id)) for one in found)
         rows = [

@@ -1,7 +1,6 @@
-"""Features and a bundle -> vectors.parquet -> the published collection."""
+"""A feature store and a bundle -> vectors.parquet."""
 
 import logging
-import os
 from pathlib import Path
 
 import polars as pl
@@ -10,36 +9,31 @@ from prefect.cache_policies import NO_CACHE
 
 from embedding import bundle as bundles
 from embedding.store import FeatureStore
-from flows.publish import Recipe, Source, publish
-from flows.vectors import VECTORS, read
-from flows.workspace import Workspace, key, make_once
+from flows import alert
+from flows.vectors import VECTORS, origin, read
+from flows.workspace import PRETRAINED_NAME, Workspace, claimed, key, make_once
 
 logger = logging.getLogger(__name__)
 
-#: Counted up when what stands beside the vectors changes, so that it is made anew.
-VERSION = 3
+#: Counted up when the content of the directory beside the vectors changes, so that it is made anew.
+VERSION = 4
 
 
-@flow(name="embed", flow_run_name="embed")
+@flow(name="embed", flow_run_name="embed", **alert.WATCHED)
 def embed(
-    features: Path | None = None,
-    bundle: Path | None = None,
-    home: Path | None = None,
-    source: Path | None = None,
+    features: Path | None = None, bundle: Path | None = None, home: Path | None = None
 ) -> Path:
-    """Embed every performance and publish the vectors as the current collection.
+    """Embed every performance of a feature store; `publish` lets searchers see the vectors.
 
     Parameters
     ----------
     features : Path, optional
         What `aggregate` made; by default the latest.
     bundle : Path, optional
-        What `train` made; by default the latest. "pretrained" is the one that comes with the
+        What `train` made; by default the latest. "pretrained" is the bundle that comes with the
         package.
     home : Path, optional
         The workspace; by default `$COVERS_HOME`.
-    source : Path, optional
-        The data that the features were made of, where `covers add` shall look for what is new.
 
     Returns
     -------
@@ -48,27 +42,38 @@ def embed(
         the features, relative to the workspace.
     """
     workspace = Workspace.at(home)
-    features = features or workspace.latest("features", "store.json")
-    bundle = named(bundle) if bundle else workspace.latest("bundles", "bundle.json")
-    vectors = embed_features(features, bundle, workspace.root)
-    publish(Recipe(bundle, (Source(source, features, vectors),)), workspace.root)
+    with workspace.used():
+        features = features or workspace.latest("features")
+        bundle = named(bundle) if bundle else workspace.latest("bundle")
+        vectors = embed_features(features, bundle, workspace.root)
+        workspace.note(vectors=vectors)
     return vectors
 
 
 def named(bundle: Path) -> Path:
     """Return the directory of a bundle as a user names it: "pretrained", or a path."""
-    return bundles.PRETRAINED if str(bundle) == "pretrained" else bundle.expanduser().resolve()
+    is_ours = str(bundle) == PRETRAINED_NAME
+    return bundles.PRETRAINED if is_ours else bundle.expanduser().resolve()
 
 
 @task(cache_policy=NO_CACHE, retries=1)
 def embed_features(features: Path, bundle: Path, home: Path) -> Path:
-    """Embed what of a feature store the same bundle hasn't embedded before.
+    """Embed the performances of a feature store that the same bundle has not embedded before.
 
-    What the encoder can't use, such as silence, is left out; rejects.parquet says what and why.
+    Performances that the encoder cannot use, such as silence, are left out; rejects.parquet says
+    which and why.
     """
     logger = get_run_logger()
+    workspace = Workspace(home)
     store, encoder = FeatureStore.open(features), bundles.load(bundle)
-    place = Workspace(home).path("vectors", f"{encoder.id}-{key(VERSION, store.fingerprint)}")
+    place = workspace.path("vectors", f"{encoder.id}-{key(VERSION, store.fingerprint)}")
+
+    made_with = {
+        "bundle": workspace.relative(bundle),
+        "bundle_id": encoder.id,
+        "data": store.name,
+        "features": workspace.relative(features),
+    }
 
     def make(directory: Path) -> None:
         unusable = encoder.unusable(store)
@@ -85,17 +90,12 @@ def embed_features(features: Path, bundle: Path, home: Path) -> Path:
         fresh = encoder.embed(usable.select(new.to_numpy()))
         logger.info("%d performances of %s are new or changed", len(fresh), store.name)
         made = ids.filter(new).with_columns(vector=pl.Series(fresh, dtype=kind))
-        pl.concat([vectors.filter(~new), made]).sort("track_id").write_parquet(
-            directory / VECTORS,
-            metadata={
-                "bundle": os.path.relpath(bundle, home),
-                "bundle_id": encoder.id,
-                "data": store.name,
-                "features": os.path.relpath(features, home),
-            },
-        )
+        table = pl.concat([vectors.filter(~new), made]).sort("track_id")
+        table.write_parquet(directory / VECTORS, metadata=made_with)
 
     made = make_once(place, make)
+    if not made:
+        _renew_origin(place, made_with)
     logger.info(
         "%s %d performances with %s",
         "embedded" if made else "unchanged: had embedded",
@@ -105,19 +105,38 @@ def embed_features(features: Path, bundle: Path, home: Path) -> Path:
     return place / VECTORS
 
 
-def embedded_before(ids: pl.DataFrame, kind: pl.Array, place: Path) -> pl.DataFrame:
-    """Add the vectors that the same bundle has made of the same contents; null where it hasn't.
+def _renew_origin(place: Path, made_with: dict[str, str]) -> None:
+    """Let vectors name the features that equal the ones they were made from but are newer.
 
-    A vector depends on its own performance only, so it doesn't matter what was embedded with it.
+    These have the titles as they are now, and their data set can have moved.
+    """
+    with claimed(place):
+        path = place / VECTORS
+        if {name: origin(path).get(name) for name in made_with} != made_with:
+            scratch = place / f".{VECTORS}.new"
+            read(path).write_parquet(scratch, metadata=made_with)
+            scratch.replace(path)
+
+
+def embedded_before(ids: pl.DataFrame, kind: pl.Array, place: Path) -> pl.DataFrame:
+    """Add the vectors that the same bundle has made of the same contents; null where it has not.
+
+    A vector depends on its own performance only, so it does not matter what was embedded with it.
+    The newest files are read first, and no more of them than it takes to find all.
     """
     bundle_id = place.name.rpartition("-")[0]
-    parts = []
-    for path in place.parent.glob(f"{bundle_id}-*/{VECTORS}"):
+    found = ids.with_columns(vector=pl.lit(None, dtype=kind))
+    earlier = place.parent.glob(f"{bundle_id}-*/{VECTORS}")
+    for path in sorted(earlier, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        if not found["vector"].null_count():
+            break
         try:
-            parts.append(read(path).select("track_id", "fingerprint", "vector"))
-        except ValueError as error:
+            known = read(path).select("track_id", "fingerprint", before="vector")
+            known = known.cast({"before": kind})
+        except (ValueError, pl.exceptions.PolarsError) as error:
             logger.warning("not used again: %s", error)
-    if not parts:
-        return ids.with_columns(vector=pl.lit(None, dtype=kind))
-    known = pl.concat(parts).unique(["track_id", "fingerprint"], keep="any")
-    return ids.join(known, on=["track_id", "fingerprint"], how="left", maintain_order="left")
+            continue
+        found = found.join(
+            known, on=["track_id", "fingerprint"], how="left", maintain_order="left"
+        ).select(*ids.columns, pl.coalesce("vector", "before").alias("vector"))
+    return found

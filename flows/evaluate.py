@@ -14,22 +14,23 @@ from prefect.cache_policies import NO_CACHE
 
 import search
 from embedding import bundle as bundles
+from embedding.bundle import Bundle
 from embedding.distances import Euclidean
 from embedding.quality import quality
 from embedding.retrieval import Retrieval, bootstrap_interval, retrieval, retrieval_of
 from embedding.separation import separation
 from embedding.store import FeatureStore
-from flows import plots
+from flows import alert, plots
 from flows.calibrate import read_calibration
 from flows.publish import may_pass, points_of
 from flows.show import show_figures
 from flows.trial import ask, certainty, choose_queries, identified, published, rankings
-from flows.vectors import VECTORS, origin, read
-from flows.workspace import Workspace, key, make_once
+from flows.vectors import origin, read
+from flows.workspace import MADE_FROM, Workspace, key, make_once, write_json
 from search.fields import RESULTS
 
 #: Counted up when a metric's definition or a plot changes, so that it is computed anew.
-VERSION = 3
+VERSION = 4
 
 #: Of quality.csv, in which the most suspicious performance comes first.
 QUALITY = {
@@ -42,12 +43,15 @@ QUALITY = {
     "outlier": pl.Boolean,
 }
 
+#: Those of its columns that are known of a performance without measuring anything.
+KNOWN = ("track_id", "work_id", "title", "artist")
+
 #: Up to so many performances all pairs are compared; past them the time, which grows with their
 #: square, is hours, and whoever starts it chooses how many queries are enough.
 EXACT = 100_000
 
 
-@flow(name="evaluate", flow_run_name="evaluate")
+@flow(name="evaluate", flow_run_name="evaluate", **alert.WATCHED)
 def evaluate(
     vectors: Path | None = None, home: Path | None = None, sample: int | None = None
 ) -> dict[str, Any]:
@@ -80,16 +84,17 @@ def evaluate(
         If there are more than `EXACT` performances to measure on, and no sample is chosen.
     """
     workspace = Workspace.at(home)
-    vectors = vectors or workspace.latest("vectors", VECTORS) / VECTORS
-    place = measure(vectors, workspace.root, sample)
-    result: dict[str, Any] = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
-    suspicious = place / "quality.csv"
-    if suspicious.exists():
-        write_back(suspicious, result["measured_on"]["bundle"], workspace.root)
-    figures = sorted(place.glob("*.png"))
+    with workspace.used():
+        vectors = vectors or workspace.latest("vectors")
+        place = measure(vectors, workspace.root, sample)
+        result: dict[str, Any] = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+        suspicious = place / "quality.csv"
+        if suspicious.exists():
+            write_back(suspicious, result["measured_on"]["bundle"], workspace.root)
+        figures = sorted(place.glob("*.png"))
+        show_figures(figures)
     rows = [{"measure": name, "value": value} for name, value in result["metrics"].items()]
     create_table_artifact(rows, key="metrics", description=result["measured_on"]["summary"])
-    show_figures(figures)
     result["paths"] = {
         "metrics": str(place / "metrics.json"),
         **({"quality": str(suspicious)} if suspicious.exists() else {}),
@@ -104,12 +109,13 @@ def measure(vectors: Path, home: Path, sample: int | None) -> Path:
     logger = get_run_logger()
     workspace = Workspace(home)
     made_with = origin(vectors)
-    bundle_path = workspace.root / made_with["bundle"]
+    bundle_path = workspace.resolve(made_with["bundle"])
     bundle = bundles.load(bundle_path)
-    made_by = key(VERSION, bundle.id, *([] if sample is None else [sample]))
+    made_by = key(VERSION, bundle.id, workspace.relative(vectors), sample)
     place = workspace.path("evaluations", f"{vectors.parent.name}-{made_by}")
 
     def make(directory: Path) -> None:
+        write_json(directory / MADE_FROM, {"vectors": workspace.relative(vectors)})
         everything = read(vectors)
         seen = everything["work_id"].is_in(bundle.seen_works.implode())
         if seen.all():
@@ -134,15 +140,17 @@ def measure(vectors: Path, home: Path, sample: int | None) -> Path:
                 "performances": len(table),
                 "left_out": int(seen.sum()),
                 "sample": sample,
-                "summary": _summary(made_with["data"], len(table), int(seen.sum()), sample),
+                "summary": _summary(bundle, made_with["data"], len(table), int(seen.sum()), sample),
             },
         }
-        store = FeatureStore.open(workspace.root / made_with["features"])
+        features = made_with.get("features")
+        store = None if features is None else FeatureStore.open(workspace.resolve(features))
+        calibration = read_calibration(bundle_path)
+        points = points_of(table, store, calibration, complete=not bundle.is_imported)
         if sample is None or sample >= len(table):  # of some queries, nothing is known of others
             judged = quality(found, apart)
             result["outliers"] = int(judged["outlier"].sum())
-            _suspicious_first(table, judged, store).write_csv(directory / "quality.csv")
-        points = points_of(table, store, read_calibration(bundle_path))
+            _suspicious_first(points, judged).write_csv(directory / "quality.csv")
         result |= try_out(points, bundle.id, directory)
         if "certainty" in result:
             sure = plots.reliability(result["certainty"])
@@ -159,15 +167,14 @@ def measure(vectors: Path, home: Path, sample: int | None) -> Path:
     return place
 
 
-def _suspicious_first(
-    table: pl.DataFrame, judged: pl.DataFrame, store: FeatureStore
-) -> pl.DataFrame:
+def _suspicious_first(points: search.Points, judged: pl.DataFrame) -> pl.DataFrame:
     """Make quality.csv: all that were measured, those without versions last and not judged."""
-    known = store.table.select("track_id", "title", "artist")
+    known = pl.DataFrame(
+        [{name: payload.get(name) for name in KNOWN} for payload in points.payloads],
+        schema={name: QUALITY[name] for name in KNOWN},
+    )
     return (
-        table.select("track_id", "work_id")
-        .join(known, on="track_id", how="left")
-        .join(judged.drop("work_id"), on="track_id", how="left")
+        known.join(judged.drop("work_id"), on="track_id", how="left")
         # A server's JSON may round the last digit of a number.
         .with_columns(pl.col("clique_distance").round(6))
         .sort(
@@ -250,10 +257,18 @@ def check_sample(performances: int, sample: int | None) -> None:
         )
 
 
-def _summary(data: str, measured: int, left_out: int, sample: int | None) -> str:
+def _summary(bundle: Bundle, data: str, measured: int, left_out: int, sample: int | None) -> str:
     by = ""
     if sample is not None and sample < measured:
         by = f" by a random sample of {sample} queries"
+    if bundle.is_imported:
+        on = f"all {measured} performances of {data}"
+        if left_out:
+            on = f"{measured} performances of {data}, without the {left_out} that calibrated it"
+        return (
+            f"Measured{by} on {on}; it is not known here which works the model learnt from, and "
+            "those flatter it."
+        )
     if not left_out:
         return f"Measured{by} on all {measured} performances of {data}; none was trained on."
     return (

@@ -1,18 +1,18 @@
 """The way of the data, from raw features to answers and metrics."""
 
-import os
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows import alert
-from flows.aggregate import aggregate
-from flows.embed import embed, embed_features, named
+from flows.aggregate import absolute, aggregate
+from flows.embed import embed, named
 from flows.evaluate import evaluate
-from flows.promote import compare_with_published
+from flows.publish import check_before_training, publish
+from flows.retention import tidy
 from flows.train import train
 from flows.workspace import Workspace
 
@@ -20,33 +20,12 @@ from flows.workspace import Workspace
 HELD_OUT = 0.2
 
 
-def _hours() -> float:
-    """After so long a run is given up; what it has done stays, and the next one goes on from it.
-
-    Just less than a day: a run that hangs would otherwise keep every following night from starting.
-    """
-    text = os.environ.get("COVERS_TIMEOUT_HOURS") or "23"
-    try:
-        hours = float(text)
-    except ValueError:
-        hours = 0.0
-    if not 0 < hours < float("inf"):
-        raise ValueError(f"COVERS_TIMEOUT_HOURS is {text!r}, expected a number of hours above 0.")
-    return hours
-
-
 def _run_name() -> str:
     given = flow_run.parameters
     return f"pipeline {given['data']} with {given.get('bundle') or given['encoder']}"
 
 
-@flow(
-    name="pipeline",
-    flow_run_name=_run_name,
-    timeout_seconds=_hours() * 3600,
-    on_failure=[alert.tell],
-    on_crashed=[alert.tell],
-)
+@flow(name="pipeline", flow_run_name=_run_name, **alert.WATCHED)
 def pipeline(
     data: Path,
     training_data: Path | None = None,
@@ -57,12 +36,17 @@ def pipeline(
     seed: int = 0,
     home: Path | None = None,
     sample: int | None = None,
+    only: bool = False,
 ) -> Any:
     """Aggregate, train, embed, publish and evaluate; what hasn't changed is not done again.
 
-    Trained is on `training_data`, on a share of `data`, or not at all where there is a `bundle`. A
+    The data set is renewed in the collection, or joins it; the other data sets that the collection
+    holds stay, and are embedded anew where the bundle is another one.
+
+    The bundle is trained on `training_data` or on a share of `data`, unless one is given. A
     retrained bundle that is worse than the published one, by `promote.MARGIN`, is not published:
-    the run ends in the state "Kept", and the old collection serves on. `embed` publishes any.
+    the run ends in the state "Kept", and the old collection serves on. `covers publish` publishes
+    any.
 
     Parameters
     ----------
@@ -85,42 +69,44 @@ def pipeline(
         The workspace; by default `$COVERS_HOME`.
     sample : int, optional
         As in `flows.evaluate.evaluate`, which wants one past 100,000 performances.
+    only : bool
+        Leave out everything else that the collection holds.
 
     Returns
     -------
     dict
         `metrics` and what they were measured on, as in metrics.json; `published`, the `verdict` in
-        words, and `paths`.
+        words, the names of the data sets that were `kept` and `left_out`, and `paths`.
     """
     check_encoder(bundle, training_data)
-    features = aggregate(data, frame_rate=frame_rate, home=home)
-    if bundle is not None:
-        bundle = named(bundle)
-    elif training_data is None:
-        bundle = train(features, encoder, config, hold_out=HELD_OUT, seed=seed, home=home)
-    else:
-        learned = aggregate(training_data, frame_rate=frame_rate, home=home)
-        bundle = train(learned, encoder, config, seed=seed, home=home)
+    bundle = named(bundle) if bundle else None
     workspace = Workspace.at(home)
-    verdict = compare_with_published(bundle, workspace.root)
-    get_run_logger().info(verdict.reason)
-    if verdict.publish:
-        vectors = embed(features, bundle, home=home, source=data.expanduser().resolve())
-    else:
-        vectors = embed_features(features, bundle, workspace.root)
-    result = evaluate(vectors, home=home, sample=sample)
-    result["published"] = verdict.publish
-    result["verdict"] = verdict.reason
+    with workspace.used():
+        if not only:
+            check_before_training(absolute(data), bundle, workspace)
+        features = aggregate(data, frame_rate=frame_rate, home=home)
+        if bundle is not None:
+            workspace.note(bundle=bundle)
+        elif training_data is None:
+            bundle = train(features, encoder, config, hold_out=HELD_OUT, seed=seed, home=home)
+        else:
+            learned = aggregate(training_data, frame_rate=frame_rate, home=home, role="training")
+            bundle = train(learned, encoder, config, seed=seed, home=home)
+        vectors = embed(features, bundle, home=home)
+        published = publish([vectors], only=only, unless_worse=True, home=home)
+        result = evaluate(vectors, home=home, sample=sample)
+    tidy(workspace)
+    result |= {name: published[name] for name in ("published", "verdict", "kept", "left_out")}
     result["paths"] = {
         "features": str(features),
         "bundle": str(bundle),
         "vectors": str(vectors),
         **result["paths"],
     }
-    if verdict.publish:
+    if result["published"]:
         return result
     # A state that an operator sees at a glance, and an automation can wait for.
-    return Completed(name="Kept", message=verdict.reason, data=result)
+    return Completed(name="Kept", message=result["verdict"], data=result)
 
 
 def check_encoder(bundle: Path | None, training_data: Path | None) -> None:

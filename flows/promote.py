@@ -6,16 +6,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-import search
 from embedding import bundle as bundles
 from embedding.distances import Euclidean
 from embedding.retrieval import retrieval
-from flows.publish import recipe_of
 
 #: How much lower the new one's MAP may be: about what another seed makes of the same data.
 MARGIN = 0.02
 
-#: Fewer common cliques than this say nothing of which is better.
+#: With fewer common cliques than this, there is no telling which is better.
 CLIQUES = 10
 
 
@@ -35,7 +33,7 @@ class Verdict:
     reason: str
 
 
-def compare_with_published(bundle: Path, home: Path) -> Verdict:
+def compare_with_published(bundle: Path, published: Path | None) -> Verdict:
     """Compare a bundle with the published one on the works that both were chosen by.
 
     Neither had learnt from these when it made the vectors that are compared. A work's side of the
@@ -45,14 +43,15 @@ def compare_with_published(bundle: Path, home: Path) -> Verdict:
     ----------
     bundle : Path
         A bundle to publish.
-    home : Path
-        The workspace.
+    published : Path or None
+        The bundle of the current collection, if there is one.
     """
+    if published is None:
+        return Verdict(True, "There is no published bundle to compare with.")
     try:
-        current = recipe_of(search.connect(home).open().description.name, home).bundle
-        old = bundles.load(current)
-    except (search.SearchError, FileNotFoundError, ValueError) as error:
-        return Verdict(True, f"There is no published bundle to compare with ({error})")
+        old = bundles.load(published)
+    except ValueError as error:
+        return Verdict(True, f"There is no published bundle to compare with ({error}).")
     new = bundles.load(bundle)
     if old.id == new.id:
         return Verdict(True, f"{new.id} is published already.")

@@ -1,55 +1,257 @@
-"""Vectors of one or several data sets -> the published collection, and what it was made of."""
+"""Vectors -> the published collection, beside those that it held before."""
 
-import json
-import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from prefect import get_run_logger, task
+from filelock import FileLock
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 import search
+from embedding import bundle as bundles
 from embedding.descriptors import resample
-from embedding.store import METADATA, FeatureStore
+from embedding.store import FeatureStore
+from flows import alert
+from flows.aggregate import absolute
 from flows.calibrate import read_calibration
-from flows.vectors import origin, read
-from flows.workspace import Workspace, room_for
+from flows.embed import embed_features
+from flows.imported import bring_in, is_ours
+from flows.promote import Verdict, compare_with_published
+from flows.retention import tidy
+from flows.slot import publishing_slot
+from flows.sources import (
+    Recipe,
+    Source,
+    UnknownSources,
+    check_bundle,
+    check_kept,
+    current,
+    is_made_elsewhere,
+    merge,
+    note_served,
+    source_of,
+    write_origin,
+)
+from flows.vectors import BROUGHT, origin, read
+from flows.workspace import Workspace
+
+
+@flow(name="publish", flow_run_name="publish", **alert.WATCHED)
+def publish(
+    vectors: list[Path] | None = None,
+    only: bool = False,
+    leave_out: list[Path] | None = None,
+    unless_worse: bool = False,
+    keep_bundle: bool = False,
+    features: Path | None = None,
+    model: str | None = None,
+    home: Path | None = None,
+) -> dict[str, Any]:
+    """Publish vectors: they renew their data sets in the collection, and the others stay.
+
+    Others are embedded anew where the vectors are of another bundle. What is published already
+    changes nothing.
+
+    Parameters
+    ----------
+    vectors : list of Path, optional
+        What `embed` made, all of one bundle, or files of vectors that were made elsewhere; by
+        default the latest. With `leave_out` alone, none are renewed.
+    only : bool
+        Leave out everything else that the collection holds.
+    leave_out : list of Path, optional
+        Data sets that the collection shall hold no longer.
+    unless_worse : bool
+        Publish nothing if the bundle is worse than the published one, by `promote.MARGIN`.
+    keep_bundle : bool
+        Stay with the bundle that is published; vectors of another one are made anew.
+    features : Path, optional
+        Of vectors that were made elsewhere: what `aggregate` made of the same performances.
+    model : str, optional
+        Of vectors that were made elsewhere: the name of the model that made them.
+    home : Path, optional
+        The workspace; by default `$COVERS_HOME`.
+
+    Returns
+    -------
+    dict
+        `published`, whether anything was; the `verdict` in words, where it was asked for; the
+        `collection` that is current now, and the number of its `performances`; and the names of
+        its `sources`, of those that were `kept`, and of those that were `left_out`.
+
+    Raises
+    ------
+    ValueError
+        If a source of the collection cannot be kept, or a performance is in two of them.
+    """
+    workspace = Workspace.at(home)
+    with workspace.used():
+        unwanted = [absolute(path) for path in leave_out or []]
+        if only and unwanted:
+            raise ValueError("`only` leaves out everything else already: leave out `leave_out`.")
+        if vectors is None and not unwanted:
+            vectors = [workspace.latest("vectors")]
+        brought = [bring(absolute(path), features, model, workspace) for path in vectors or []]
+        if made := [path for path in brought if path not in map(absolute, vectors or [])]:
+            workspace.note(vectors=made[-1])
+        renewed = [source_of(path, workspace) for path in brought]
+        asked = Asked(renewed, only, unwanted, unless_worse, keep_bundle)
+        result = _publish(asked, workspace)
+    tidy(workspace)
+    return result
+
+
+def bring(path: Path, features: Path | None, model: str | None, workspace: Workspace) -> Path:
+    """Return the file itself if `embed` made it, else what is made of vectors from elsewhere."""
+    if is_ours(path):
+        if features is not None or model is not None:
+            raise ValueError(
+                f"{path} says itself which features and model it is of: leave out --features and "
+                "--model."
+            )
+        return path
+    return bring_in(path, features, model, workspace.root)
 
 
 @dataclass(frozen=True)
-class Source:
-    """A data set in the collection.
+class Asked:
+    """What is asked of `publish`, by the names of its parameters."""
 
-    Attributes
-    ----------
-    data : Path or None
-        Where it lies; None where that isn't known, so that it can't be looked through again.
-    features, vectors : Path
-        What was made of it.
-    """
-
-    data: Path | None
-    features: Path
-    vectors: Path
+    renewed: Sequence[Source]
+    only: bool
+    leave_out: Sequence[Path]
+    unless_worse: bool
+    keep_bundle: bool
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a collection was made of.
+class Plan:
+    """What is to be published, and what becomes of the sources that are not renewed."""
 
-    Attributes
+    recipe: Recipe
+    kept: list[str]
+    left_out: list[str]
+    verdict: Verdict
+
+
+def _publish(asked: Asked, workspace: Workspace) -> dict[str, Any]:
+    logger = get_run_logger()
+    _plan(asked, workspace)  # what takes long is done before others have to wait
+    with publishing_slot(), FileLock(workspace.root / "publishing.lock"):
+        plan = _plan(asked, workspace)  # others can have published meanwhile
+        result: dict[str, Any] = {"published": plan.verdict.publish, "verdict": plan.verdict.reason}
+        if plan.verdict.reason:
+            logger.info(plan.verdict.reason)
+        if not plan.verdict.publish:
+            return result | {"kept": [], "left_out": []}
+        described = publish_recipe(plan.recipe, workspace.root)
+    if plan.kept:
+        logger.info("kept in the collection: %s", ", ".join(plan.kept))
+    if plan.left_out:
+        logger.info("left out of the collection: %s", ", ".join(plan.left_out))
+    return result | {
+        "collection": described.name,
+        "performances": described.points,
+        "sources": [one.name for one in plan.recipe.sources],
+        "kept": plan.kept,
+        "left_out": plan.left_out,
+    }
+
+
+def _plan(asked: Asked, workspace: Workspace) -> Plan:
+    """Say what to publish beside what is current now, and embed what has to be embedded for it."""
+    try:
+        found = current(search.connect(workspace.root), workspace)
+    except UnknownSources:
+        if not asked.only:
+            raise
+        found = None
+    if found is not None and (asked.keep_bundle or not asked.renewed):
+        bundle, bundle_id = found.bundle, found.bundle_id
+    elif asked.renewed:
+        bundle, bundle_id = _bundle_of(asked.renewed, workspace)
+    else:
+        raise search.NoCollection(
+            "There is no collection to leave anything out of: make one with `covers pipeline "
+            "--data DIR`."
+        )
+    check_bundle(bundle)
+    standing = found.sources if found else ()
+    merged = merge(standing, asked.renewed, only=asked.only, leave_out=asked.leave_out)
+    verdict = Verdict(True, "")
+    if asked.unless_worse:
+        verdict = compare_with_published(bundle, found.bundle if found else None)
+    sources = merged.sources
+    if verdict.publish:
+        check_kept(
+            merged.kept,
+            same_bundle=found is None or found.bundle_id == bundle_id,
+            can_embed=not any(map(is_made_elsewhere, asked.renewed)),
+        )
+        sources = tuple(_embedded(one, bundle, bundle_id, workspace) for one in sources)
+    return Plan(
+        Recipe(bundle, bundle_id, sources),
+        [one.name for one in merged.kept],
+        [one.name for one in merged.left_out],
+        verdict,
+    )
+
+
+def _bundle_of(renewed: Sequence[Source], workspace: Workspace) -> tuple[Path, str]:
+    """The bundle that made these vectors, and its id."""
+    made_with = [origin(one.vectors) for one in renewed]
+    first = made_with[0]
+    for one, made in zip(renewed, made_with, strict=True):
+        if made["bundle_id"] != first["bundle_id"]:
+            raise ValueError(
+                f"{renewed[0].vectors} is of {first['bundle_id']}, and {one.vectors} is of "
+                f"{made['bundle_id']}: embed all of them with one bundle."
+            )
+    return workspace.resolve(first["bundle"]), first["bundle_id"]
+
+
+def _embedded(source: Source, bundle: Path, bundle_id: str, workspace: Workspace) -> Source:
+    """The source with vectors of that bundle."""
+    made_by = origin(source.vectors)["bundle_id"] if source.vectors.exists() else None
+    if made_by == bundle_id:
+        return source
+    if source.features is None or is_made_elsewhere(source):
+        raise ValueError(
+            f"{source.name} was made by {made_by}, and the collection by {bundle_id}, which cannot "
+            "make its vectors: publish it alone, with `covers publish --only`."
+        )
+    return replace(source, vectors=embed_features(source.features, bundle, workspace.root))
+
+
+def check_before_training(data: Path, bundle: Path | None, workspace: Workspace) -> None:
+    """Check that the other sources of the collection can be kept when a data set is renewed.
+
+    Parameters
     ----------
-    bundle : Path
-        By which everything in it was embedded.
-    sources : tuple of Source
-        No two of the same data.
-    """
+    data : Path
+        The data set.
+    bundle : Path or None
+        What to embed with; None for a bundle that is still to be trained.
+    workspace : Workspace
+        Where the sources are.
 
-    bundle: Path
-    sources: tuple[Source, ...]
+    Raises
+    ------
+    ValueError
+        As `sources.current` and `sources.check_kept`.
+    """
+    try:
+        found = current(search.connect(workspace.root), workspace)
+    except (search.ServerUnreachable, search.ServerBusy):
+        return  # the server can be back when there is something to publish
+    if found is not None:
+        kept = merge(found.sources, [Source(data, None, data)]).kept
+        same_bundle = bundle is not None and bundles.load(bundle).id == found.bundle_id
+        check_kept(kept, same_bundle=same_bundle)
 
 
 def may_pass(_task: Any, _run: Any, state: Any) -> bool:
@@ -58,7 +260,7 @@ def may_pass(_task: Any, _run: Any, state: Any) -> bool:
         state.result()
     except (search.ServerRefused, search.NoRoom):
         return False
-    except (search.ServerUnreachable, search.PublishError, OSError):
+    except (search.ServerUnreachable, search.ServerBusy, search.PublishError, OSError):
         return True
     except Exception:
         return False
@@ -71,7 +273,7 @@ def may_pass(_task: Any, _run: Any, state: Any) -> bool:
     retry_delay_seconds=[1, 5, 20],
     retry_condition_fn=may_pass,
 )
-def publish(recipe: Recipe, home: Path) -> search.Description:
+def publish_recipe(recipe: Recipe, home: Path) -> search.Description:
     """Publish the vectors of all sources, with what their features know of each performance.
 
     Publishing the same content again changes nothing, so a retry is harmless.
@@ -81,147 +283,108 @@ def publish(recipe: Recipe, home: Path) -> search.Description:
     ValueError
         If a performance is in two of the sources.
     """
-    logger = get_run_logger()
+    workspace = Workspace(home)
     engine = search.connect(home)
-    bundle_id = origin(recipe.sources[0].vectors)["bundle_id"]
-    published = search.publish(points_of_recipe(recipe), bundle_id, engine)
-    _write(recipe, published.name, home)
-    for path in (home / "published").glob("*.json"):
-        if path.stem not in engine.names():
-            path.unlink()
-    logger.info("serving %s: %d performances", published.name, published.points)
+    published = search.publish(
+        points_of_recipe(recipe),
+        recipe.bundle_id,
+        engine,
+        origin=write_origin(recipe, workspace),
+    )
+    note_served(engine, workspace)
+    get_run_logger().info("serving %s: %d performances", published.name, published.points)
     return published
 
 
-def recipe_of(name: str, home: Path) -> Recipe:
-    """Return what a collection was made of.
+def points_of_recipe(recipe: Recipe) -> search.Points:
+    """Gather the points of all sources.
 
     Raises
     ------
-    FileNotFoundError
-        If this workspace doesn't know.
     ValueError
-        If what it knows is damaged.
+        If a performance is in two of them.
     """
-    path = _path(name, home)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{home} doesn't know what {name} was made of: publish with `covers pipeline` first."
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        sources = [
-            Source(
-                Path(one["data"]) if one["data"] else None,
-                home / one["features"],
-                home / one["vectors"],
-            )
-            for one in content["sources"]
-        ]
-        return Recipe(home / content["bundle"], tuple(sources))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: publish with `covers pipeline` again.") from error
-
-
-def _path(name: str, home: Path) -> Path:
-    return Workspace(home).path("published", f"{name}.json")
-
-
-def _write(recipe: Recipe, name: str, home: Path) -> None:
-    def relative(path: Path) -> str:
-        return os.path.relpath(path, home)
-
-    content = {
-        "bundle": relative(recipe.bundle),
-        "sources": [
-            asdict(one)
-            | {
-                "data": str(one.data) if one.data else None,
-                "features": relative(one.features),
-                "vectors": relative(one.vectors),
-            }
-            for one in recipe.sources
-        ],
-    }
-    path = _path(name, home)
-    with room_for(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(".new")
-        scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        scratch.replace(path)
-
-
-def points_of_recipe(recipe: Recipe) -> search.Points:
-    """Gather the points of all sources."""
-    calibration = read_calibration(recipe.bundle)
-    parts = [
-        points_of(read(one.vectors), FeatureStore.open(one.features), calibration)
-        for one in recipe.sources
+    stores = [
+        None if source.features is None else FeatureStore.open(source.features)
+        for source in recipe.sources
     ]
-    if len(parts) == 1:
-        return parts[0]
-    owner: dict[str, Path] = {}
-    for part, source in zip(parts, recipe.sources, strict=True):
-        for track_id in part.track_ids:
-            if track_id in owner:
+    # The rate of the first source that has sequences becomes that of all.
+    heard = [one for one in stores if one is not None and one.table["chroma_frames"].sum()]
+    rate = heard[0].chroma_rate if heard else None
+    points: list[search.Point] = []
+    owner: dict[str, Source] = {}
+    for source, store in zip(recipe.sources, stores, strict=True):
+        complete = not is_made_elsewhere(source)
+        for point in _points(read(source.vectors), store, rate, complete):
+            other = owner.setdefault(point.track_id, source)
+            if other is not source:
                 raise ValueError(
-                    f"Performance {track_id} is in {owner[track_id]} and in "
-                    f"{source.data or source.features}: take it out of one of them."
+                    f"Performance {point.track_id} is in {other.name} and in {source.name}: take "
+                    "it out of one of them, or publish without one of them, with `--only` or "
+                    "`covers publish --leave-out`."
                 )
-            owner[track_id] = source.data or source.features
-    rate = next((part.rate for part in parts if part.rate is not None), None)
-    sequences = [each for part in parts for each in _sequences(part, rate)]
-    return search.Points(
-        track_ids=[track_id for part in parts for track_id in part.track_ids],
-        vectors=np.concatenate([part.vectors for part in parts]),
-        payloads=[
-            {name: value for name, value in payload.items() if name != "clique_size"}
-            for part in parts
-            for payload in part.payloads
-        ],
-        sequences=sequences,
-        rate=rate,
-        calibration=calibration,
-    )
-
-
-def _sequences(part: search.Points, rate: float | None) -> list[np.ndarray]:
-    """The sequences of a source at the collection's rate."""
-    if part.sequences is None or part.rate is None or rate is None:
-        return [np.empty((0, 2, 12), np.float16)] * len(part)
-    return [resample(each, part.rate / rate).astype(np.float16) for each in part.sequences]
+            points.append(point)
+    return search.Points(points, rate=rate, calibration=read_calibration(recipe.bundle))
 
 
 def points_of(
-    vectors: pl.DataFrame, store: FeatureStore, calibration: search.Calibration | None
+    vectors: pl.DataFrame,
+    store: FeatureStore | None,
+    calibration: search.Calibration | None,
+    *,
+    complete: bool = True,
 ) -> search.Points:
     """Join vectors with what a store knows of their performances: titles, and the chroma.
 
     Parameters
     ----------
     vectors : pl.DataFrame
-        Rows of a vectors.parquet: track_id, work_id, vector.
-    store : FeatureStore
+        Rows as `vectors.read` returns them. What they bring of a performance comes before what the
+        store knows.
+    store : FeatureStore or None
         Holds their performances.
     calibration : Calibration or None
         Of the bundle that made them.
+    complete : bool
+        Whether the store must hold all of them; it need not where they were made elsewhere.
     """
-    known = store.table.select("track_id", *METADATA, "subset")
-    # The vectors' own order and works; titles are looked up so that a corrected one arrives.
-    table = vectors.select("track_id", "work_id", "vector").join(
-        known, on="track_id", how="left", maintain_order="left"
-    )
-    row = {track_id: i for i, track_id in enumerate(store.table["track_id"])}
-    if strangers := sorted(set(table["track_id"]) - set(row)):
-        raise ValueError(
-            f"There are vectors of {strangers[0]}, which {store.path} doesn't hold, so they are "
-            "damaged or of other features: delete them, and run the same again."
-        )
-    return search.Points(
-        track_ids=table["track_id"].to_list(),
-        vectors=table["vector"].to_numpy(),
-        payloads=table.drop("track_id", "vector").to_dicts(),
-        sequences=[store.sequence(row[track_id]) for track_id in table["track_id"]],
-        rate=store.chroma_rate,
-        calibration=calibration,
-    )
+    rate = None if store is None else store.chroma_rate
+    points = _points(vectors, store, rate, complete)
+    return search.Points(points, rate=rate, calibration=calibration)
+
+
+def _points(
+    vectors: pl.DataFrame, store: FeatureStore | None, rate: float | None, complete: bool
+) -> Iterator[search.Point]:
+    """A point for each performance, its sequence at the given rate."""
+    brought = [name for name in BROUGHT if name in vectors.columns]
+    table = vectors.select("track_id", "work_id", "vector", *brought)
+    rows: dict[str, int] = {}
+    if store is not None:
+        rows = {track_id: row for row, track_id in enumerate(store.table["track_id"])}
+        strangers = sorted(set(table["track_id"]) - set(rows))
+        if strangers and complete:
+            raise ValueError(
+                f"There are vectors of {strangers[0]}, which {store.path} doesn't hold, so they "
+                "are damaged or of other features: delete them, and run the same again."
+            )
+        # Titles are looked up, so that a corrected one arrives.
+        known = store.table.select("track_id", *BROUGHT)
+        table = table.join(known, on="track_id", how="left", maintain_order="left", suffix=" known")
+        table = table.with_columns(pl.coalesce(name, f"{name} known") for name in brought)
+        table = table.drop(f"{name} known" for name in brought)
+    matrix = table["vector"].to_numpy()
+    payloads = table.drop("vector").to_dicts()
+    for vector, payload in zip(matrix, payloads, strict=True):
+        track_id = payload.pop("track_id")
+        yield search.Point(track_id, vector, payload, _sequence(store, rows.get(track_id), rate))
+
+
+def _sequence(store: FeatureStore | None, row: int | None, rate: float | None) -> Any:
+    """The chroma of a performance at the given rate; None where there is none."""
+    if store is None or row is None or store.chroma_rate is None or rate is None:
+        return None
+    sequence = store.sequence(row)
+    if store.chroma_rate == rate:
+        return sequence
+    return resample(sequence, store.chroma_rate / rate).astype(np.float16)

@@ -24,11 +24,24 @@ from flows.duplicates import duplicates
 from flows.embed import embed
 from flows.evaluate import evaluate
 from flows.pipeline import check_encoder, pipeline
+from flows.publish import publish
+from flows.slot import make_limit
 from flows.train import train
 
 FLOWS = {
     flow.name: flow
-    for flow in (add, aggregate, train, embed, evaluate, duplicates, cluster, compare, pipeline)
+    for flow in (
+        pipeline,
+        add,
+        aggregate,
+        train,
+        embed,
+        publish,
+        evaluate,
+        duplicates,
+        cluster,
+        compare,
+    )
 }
 
 #: The whole pipeline every night; the stages wait to be started by hand.
@@ -82,7 +95,7 @@ def deployments(
         known = flow.parameters.properties
         # The settings are those of one encoder: a comparison has its own for each.
         parameters = given | trained if "encoder" in known else given
-        if flow is add:  # which looks through whatever the collection holds
+        if flow in (add, publish):  # of whatever the collection holds, or was embedded last
             parameters = {"home": given["home"]}
         deployment = flow.to_deployment(
             name=name,
@@ -104,6 +117,7 @@ def serve(made: list[RunnerDeployment]) -> None:
     """Run what the schedules or an operator start, until interrupted."""
     _require_server()
     with get_client(sync_client=True) as client:
+        make_limit(client)
         _clear(client, made, None)
     prefect_serve(*made)
 
@@ -132,6 +146,7 @@ def deploy(made: list[RunnerDeployment], pool: str) -> None:
                     base_job_template=ProcessWorker.get_default_base_job_template(),
                 )
             )
+        make_limit(client)
         _clear(client, made, pool)
     for each in made:
         each.apply(work_pool_name=pool)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from flows.retention import Unneeded
     from search import Alignment, Identification, Match, Status
 
 #: Columns of running text.
@@ -84,9 +85,51 @@ def show_result(result: dict[str, Any], as_json: bool) -> None:
     if outliers := result.get("outliers"):
         text = f"{outliers} are suspiciously far from their versions: quality.csv begins with them."
         say(text, highlight=False)
+    show_others(result)
     if not result.get("published", True):
         say(result["verdict"], highlight=False)
     show_paths(result["paths"])
+
+
+def show_others(result: dict[str, Any]) -> None:
+    """Say which other data sets a publication kept in the collection, and which it left out."""
+    say = Console(soft_wrap=True).print
+    for name, what in {"kept": "Kept in", "left_out": "Left out of"}.items():
+        if names := result.get(name):
+            say(f"{what} the collection: {', '.join(names)}.", highlight=False)
+
+
+def show_publication(result: dict[str, Any], as_json: bool) -> None:
+    """Print what `flows.publish` published."""
+    if as_json:
+        print_json(result)
+        return
+    show_table(["source"], ([name] for name in result["sources"]))
+    show_others(result)
+    show_path("collection", result["collection"], as_json)
+
+
+def show_unneeded(found: "Sequence[Unneeded]", dry_run: bool, as_json: bool) -> None:
+    """Print which results were pruned, or would be."""
+    if as_json:
+        results = [{"kind": one.kind, "result": str(one.path), "bytes": one.size} for one in found]
+        total = sum(one.size for one in found)
+        print_json({"dry_run": dry_run, "results": results, "bytes": total})
+        return
+    if found:
+        rows = (
+            (one.kind, "/".join(one.path.parts[-2:]), f"{one.size / 1e6:.1f} MB") for one in found
+        )
+        show_table(["kind", "result", "size"], rows)
+    from flows.retention import told
+
+    say = Console(soft_wrap=True).print
+    if not found:
+        say("Everything in the workspace is needed.", highlight=False)
+    elif dry_run:
+        say(f"`covers gc` would free {told(found)}.", highlight=False)
+    else:
+        say(f"Freed {told(found)}.", highlight=False)
 
 
 def show_comparison(result: dict[str, Any], as_json: bool) -> None:
@@ -238,8 +281,17 @@ def show_status(facts: "Status", as_json: bool) -> None:
         said = dataclasses.asdict(one) if one else {"nothing": ""}
         if one:
             said["calibration"] = "yes" if one.calibration else "none: it tells no probabilities"
+            said["sources"] = _sources(said.pop("origin"))
         show_table(["", role], said.items())
     show_path("kept in", facts.location, as_json)
+
+
+def _sources(origin: Any) -> str:
+    """Where the data of a collection are, as far as it says that."""
+    sources = origin.get("sources") if isinstance(origin, dict) else None
+    if not sources:
+        return "unknown"
+    return ", ".join(one.get("data") or one.get("features") or "unknown" for one in sources)
 
 
 def _alignment(found: "Alignment | None") -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Features -> a bundle: a trained encoder and all it needs to be used."""
 
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from prefect.cache_policies import NO_CACHE
 from embedding import bundle as bundles
 from embedding.splits import split_works
 from embedding.store import FeatureStore
+from flows import alert
 from flows.calibrate import calibrate
 from flows.workspace import Workspace, claimed, key
 
 
-@flow(name="train", flow_run_name="train {encoder}")
+@flow(name="train", flow_run_name="train {encoder}", **alert.WATCHED)
 def train(
     features: Path | None = None,
     encoder: str = "autoencoder",
@@ -28,7 +30,7 @@ def train(
     Parameters
     ----------
     features : Path, optional
-        What `aggregate` made; by default the latest.
+        What `aggregate` made; by default the latest features to train on.
     encoder : str
         A name in `embedding.bundle.ENCODERS`.
     config : dict, optional
@@ -46,9 +48,11 @@ def train(
         The bundle.
     """
     workspace = Workspace.at(home)
-    features = features or workspace.latest("features", "store.json")
-    bundle = train_encoder(features, encoder, config, hold_out, seed, workspace.root)
-    calibrate(bundle, features)
+    with workspace.used():
+        features = features or workspace.latest("training")
+        bundle = train_encoder(features, encoder, config, hold_out, seed, workspace.root)
+        calibrate(bundle, features)
+        workspace.note(bundle=bundle)
     return bundle
 
 
@@ -65,7 +69,7 @@ def train_encoder(
     logger = get_run_logger()
     store = FeatureStore.open(features)
     settings = bundles.configure(encoder, config or {})
-    made_from = key(store.fingerprint, asdict(settings), hold_out, seed)
+    made_from = key(_code(), store.fingerprint, asdict(settings), hold_out, seed)
     place = Workspace(home).path("bundles", f"{encoder}-{made_from}")
     with claimed(place) as missing:
         if missing:
@@ -82,3 +86,12 @@ def train_encoder(
     made = bundles.load(place)
     logger.info("%s %s: %s", "trained" if missing else "unchanged:", made.id, made.training.figures)
     return place
+
+
+def _code() -> tuple[str, int]:
+    """What makes other weights of the same features and settings: the code that trains."""
+    try:
+        installed = version("covers")
+    except PackageNotFoundError:  # run from a checkout
+        installed = ""
+    return installed, bundles.TRAINING_VERSION

@@ -4,7 +4,6 @@ Re-ranking and probabilities are measured on what the parts of `search` say that
 that no second way of computing them can differ from the first.
 """
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import polars as pl
 from sklearn.metrics import roc_auc_score
@@ -86,7 +86,7 @@ def ask(searcher: search.Searcher, queries: Sequence[str]) -> Answers:
             named = judging.identify(collection, query, matches, aligned, 1)
         return matches if aligned is None else aligned.judged, named
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # what is compiled lets others run
+    with ThreadPoolExecutor(joblib.cpu_count()) as threads:  # what is compiled lets others run
         looked = list(threads.map(look, queries, nearest))
     return Answers(
         _table(queries, nearest),

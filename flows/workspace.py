@@ -1,43 +1,63 @@
 """The workspace: one directory a result, named by what it was made from.
 
 ```
-features/<data set>/<key>/   aggregated features and chroma sequences
-bundles/<encoder>-<key>/     a trained encoder
-vectors/<bundle>-<key>/      vectors.parquet, a vector a performance
-evaluations/<key>/           metrics.json, quality.csv and plots
-published/<collection>.json  what a collection was made of
+features/<data set>-<key>/      a data set: data.json says where it is
+    <key>/                      aggregated features and chroma sequences
+    parts/                      what a run read that has not finished
+bundles/<encoder>-<key>/        a trained encoder
+vectors/<bundle>-<key>/         vectors.parquet, a vector a performance
+evaluations/<vectors>-<key>/    metrics.json, quality.csv and plots
 duplicates/<collection>-<key>/  duplicates.csv
-clusters/<key>/              K-Means over k, and plots
-splits/<data set>-<key>/     features of the works that a comparison trains on
-comparisons/rows/<row>-<key>/  one row of a comparison: its figures and queries
-comparisons/<key>/           comparison.parquet, comparison.json and a plot
-qdrant/                      the collections of the embedded engine (search owns them)
+clusters/<data set>-<key>/      K-Means over k, and plots
+splits/<data set>-<key>/        features of the works that a comparison trains on
+comparisons/rows/<row>-<key>/   one row of a comparison: its figures and queries
+comparisons/<key>/              comparison.parquet, comparison.json and a plot
+qdrant/                         the collections of the embedded engine (search owns them)
+latest.json                     what was made last, by role
+served.json                     what each collection that is served was made of
 ```
 
-A result is built beside its place and renamed when it is whole, so whatever stands is complete,
-and a stage whose inputs haven't changed finds its result standing and does nothing.
+A result is built beside its place and renamed when it is complete. So every result in the workspace
+is complete, and a stage whose inputs have not changed finds its result and does nothing.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from filelock import FileLock
 
+import embedding
 from search import settings
 
-SECOND = 10**9  # in ns
-
-#: What the system calls a disk, a quota or a file that can't grow.
+#: What the system calls a disk, a quota or a file that cannot grow.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+#: The bundle that comes with covers, and how it is written: it moves with the installation.
+PRETRAINED, PRETRAINED_NAME = Path(embedding.__file__).resolve().parent / "pretrained", "pretrained"
+
+#: The roles in latest.json: what each of them names, and the command that makes it.
+ROLES = {
+    "features": ("features", "covers aggregate DIR"),
+    "training": ("features to train on", "covers aggregate DIR"),
+    "bundle": ("bundle", "covers train"),
+    "vectors": ("vectors", "covers embed"),
+}
+
+#: In the directory of a data set's features: what a run read that has not finished.
+PARTS = "parts"
+
+#: The file in a result that names what it was made from, where its own name or file does not.
+MADE_FROM = "made_from.json"
 
 
 @dataclass(frozen=True)
@@ -55,39 +75,134 @@ class Workspace:
         """The place of one result: `kind` is features, bundles, vectors and so on, as above."""
         return self.root / kind / name
 
-    def latest(self, kind: str, manifest: str) -> Path:
-        """The result of this kind that was made last, told by its file `manifest`.
+    def relative(self, path: Path) -> str:
+        """Write a path so that it stays right when the workspace moves, if the path is inside."""
+        if path == PRETRAINED:
+            return PRETRAINED_NAME
+        for one in (path, path.resolve()):
+            if one.is_relative_to(self.root):
+                return str(one.relative_to(self.root))
+        return str(path.absolute())
+
+    def resolve(self, text: str) -> Path:
+        """Read a path that `relative` wrote."""
+        return PRETRAINED if text == PRETRAINED_NAME else self.root / text
+
+    def note(self, **made: Path) -> None:
+        """Remember results as the latest ones, by role (`ROLES`)."""
+        place = self.root / "latest.json"
+        with room_for(place):
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root / ".latest.lock"):
+                try:
+                    noted = self.noted()
+                except ValueError:
+                    noted = {}  # what is damaged is written anew
+                now = noted | {role: self.relative(path) for role, path in made.items()}
+                if now != noted:
+                    write_json(place, now)
+
+    def noted(self) -> dict[str, str]:
+        """Return what was made last: `relative` paths by role.
+
+        Raises
+        ------
+        ValueError
+            If latest.json is damaged.
+        """
+        noted = read_json(self.root / "latest.json")
+        if noted is None:
+            return {}
+        if not (
+            isinstance(noted, dict)
+            and all(role in ROLES and isinstance(path, str) for role, path in noted.items())
+        ):
+            raise damaged(self.root / "latest.json")
+        return noted
+
+    def latest(self, role: str) -> Path:
+        """Return the result that was made last in this role.
 
         Raises
         ------
         FileNotFoundError
-            If there is none yet.
+            If none was made yet, or it is gone.
         ValueError
-            If the clock was set back since, so that a later one may seem older.
+            If latest.json is damaged.
         """
-        found = sorted(
-            (path.stat().st_mtime_ns, path.parent)
-            for path in (self.root / kind).glob(f"**/{manifest}")
-            if not any(part.startswith(".") for part in path.relative_to(self.root).parts)
-        )
-        if not found:
+        noted = self.noted().get(role)
+        noun, command = ROLES[role]
+        if noted is None or not self.resolve(noted).exists():
             raise FileNotFoundError(
-                f"There are no {kind} in the workspace {self.root} yet: "
-                "make them with `covers pipeline --data DIR`, or name another workspace by --home."
+                f"The workspace {self.root} has no latest {noun}"
+                f"{' yet' if noted is None else f', as {noted} is missing'}: name a path, or run "
+                f"`{command}` or `covers pipeline --data DIR`."
             )
-        made, place = found[-1]
-        if made > time.time_ns() + SECOND:
-            raise ValueError(
-                f"{place} is from {datetime.fromtimestamp(made / SECOND):%Y-%m-%d %H:%M}, so the "
-                f"clock was set back, and which of the {kind} is the latest can't be told: name it."
-            )
-        return place
+        return self.resolve(noted)
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Keep all results in place while a flow runs; any number of flows can do so at once."""
+        with self._users() as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    @contextmanager
+    def used_by_nobody(self) -> Iterator[bool]:
+        """Say whether no flow uses the workspace, and if so let none begin for the while."""
+        with self._users() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free = False
+            else:
+                free = True
+            yield free
+
+    @contextmanager
+    def _users(self) -> Iterator[TextIOWrapper]:
+        with room_for(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = (self.root / ".users.lock").open("a", encoding="utf-8")
+        with file:  # the system frees the lock when the file is closed, or the process is killed
+            yield file
 
 
 def key(*made_from: object) -> str:
     """Twelve hex digits that change when anything a result is made from changes."""
     text = json.dumps(made_from, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file as a whole or not at all."""
+    scratch = path.with_name(f".{path.name}.new")
+    scratch.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; None where it is missing.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise damaged(path) from error
+
+
+def damaged(path: Path) -> ValueError:
+    """Say that a file which a pipeline writes anew is damaged."""
+    return ValueError(
+        f"{path} is damaged: name the result to use, or run `covers pipeline --data DIR`, which "
+        "writes the file anew."
+    )
 
 
 @contextmanager
@@ -126,7 +241,7 @@ def claimed(place: Path) -> Iterator[bool]:
 
 
 def make_once(place: Path, make: Callable[[Path], None]) -> bool:
-    """Fill `place` by calling `make` on a scratch directory, unless it stands already.
+    """Fill `place` by calling `make` on a scratch directory, unless it is there already.
 
     Returns
     -------

@@ -7,11 +7,11 @@
 from search.alignment import Alignment, Stretch
 from search.annotating import annotate
 from search.calibration import Calibration
-from search.collection import Description, Points
+from search.collection import Description, Point, Points
+from search.connecting import connect, connect_to
 from search.copying import copy
 from search.errors import (
     DamagedCollection,
-    DamagedSnapshot,
     InvalidPoints,
     InvalidQuery,
     NoCollection,
@@ -27,8 +27,6 @@ from search.matches import Duplicate, Identification, Match, Work
 from search.publishing import Status, publish, rollback
 from search.query import (
     Searcher,
-    connect,
-    connect_to,
     distance,
     duplicates,
     identify,
@@ -39,13 +37,11 @@ from search.query import (
     status,
     works,
 )
-from search.snapshots import restore, snapshot
 
 __all__ = [
     "Alignment",
     "Calibration",
     "DamagedCollection",
-    "DamagedSnapshot",
     "Description",
     "Duplicate",
     "Identification",
@@ -54,6 +50,7 @@ __all__ = [
     "Match",
     "NoCollection",
     "NoRoom",
+    "Point",
     "Points",
     "PublishError",
     "SearchError",
@@ -73,13 +70,11 @@ __all__ = [
     "duplicates",
     "identify",
     "publish",
-    "restore",
     "rollback",
     "same_work",
     "similar",
     "similar_many",
     "similar_to",
-    "snapshot",
     "status",
     "works",
 ]

@@ -10,10 +10,11 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeAlias
 from uuid import UUID, uuid5
@@ -23,7 +24,7 @@ import numpy.typing as npt
 
 from search.calibration import Calibration, usual_distances
 from search.errors import InvalidPoints
-from search.fields import FIELDS, KIND, RESULTS, Condition, Result, fits
+from search.fields import FIELDS, FILLED_IN, IN_MAP, KIND, RESULTS, Condition, Result, fits
 from search.reranking import backgrounds
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
@@ -33,18 +34,23 @@ Payload: TypeAlias = dict[str, Any]
 #: The namespace of point ids, uuid5(NAMESPACE_DNS, "track.covers"). It must never change.
 NAMESPACE = UUID("cee07c72-9fbf-5ce6-bb0e-2826bdd8ca19")
 
-#: Goes into a collection's name, so that a change of what a point looks like builds a new one.
-LAYOUT = 4
+#: Part of every digest, so that a change of what a point looks like builds a new collection.
+LAYOUT = 5
 
-#: The field that isn't given but computed: mean and standard deviation of a performance's distances
-#: to others.
-USUAL_DISTANCE = "usual_distance"
+#: Mean and standard deviation of a performance's distances to the others of its collection.
+USUAL_DISTANCE, USUAL_SPREAD = "usual_distance", "usual_spread"
 
-#: Another such field: what tells a performance's content from any other, see `Points.digests`.
+#: Tells a performance's content from any other, see `Points.digests`.
 DIGEST = "digest"
 
-#: Vectors of up to so many bytes are compared one by one as they are, which is exact and takes 1 ms
-#: a query at 25,000 x 128. How an engine does with more is its own.
+#: The name of the collection that a point is in, so that an answer says where it comes from.
+COLLECTION = "collection"
+
+#: Works whose performances are marked by `in_map`, for a picture whose colours can be told apart.
+WORKS_IN_MAP = 15
+
+#: Collections of up to this many bytes of vectors are searched exhaustively, which takes 1 ms a
+#: query at 25,000 x 128. Each engine has its own way with more.
 EXACT_BYTES = 32 * 2**20
 
 
@@ -58,122 +64,142 @@ def is_exact(points: int, dimension: int) -> bool:
     return points * dimension * np.float32().nbytes <= EXACT_BYTES
 
 
-@dataclass
-class Points:
-    """The performances to publish: checked, and sorted by track id.
+@dataclass(frozen=True)
+class Point:
+    """A performance to publish.
 
     Attributes
     ----------
-    track_ids : sequence of str
-        One a performance, none of them twice.
-    vectors : np.ndarray, shape=(n, d), float32
-        Row i is of performance i; finite.
-    payloads : sequence of dict
-        What is known of performance i, by the names in `search.fields.FIELDS` but for its
-        `RESULTS`; None is left out.
-        `work_id` is needed. `track_id` is filled in, and `clique_size`, where it isn't given, with
-        the number of the work's performances among these.
-    sequences : sequence of np.ndarray, each shape=(F, 2, 12), float16, optional
-        Chroma of performance i, HPCP and CREMA over time, finite; empty where there is none. Needed
-        to re-rank, and None where all are empty.
+    track_id : str
+        Its id.
+    vector : array_like, shape=(d,)
+        Finite numbers, which are kept as float32.
+    payload : mapping
+        What is known of it, by the names in `search.fields.FIELDS`. `work_id` is needed, None
+        counts as unknown, and `FILLED_IN` and `RESULTS` cannot be given. `clique_size` is counted
+        where it is missing.
+    sequence : np.ndarray, shape=(F, 2, 12), float16, optional
+        Chroma, HPCP and CREMA over time, finite; empty or None where there is none. Re-ranking
+        needs it.
+    background : array_like, shape=(2,), optional
+        See `search.reranking`. It is measured when it is first needed, unless a copy brings it.
+    computed : mapping, optional
+        Fields that are computed from other performances or found by an evaluation. Only a copy
+        brings them; they are not part of the content.
+    """
+
+    track_id: str
+    vector: npt.ArrayLike
+    payload: Mapping[str, object]
+    sequence: Frames | None = None
+    background: npt.ArrayLike | None = None
+    computed: Mapping[str, Any] | None = None
+
+
+class Points:
+    """The performances of a collection: checked, and sorted by track id.
+
+    Parameters
+    ----------
+    points : iterable of Point
+        In any order.
     rate : float, optional
-        Frames a second of the sequences; None without any.
+        Frames per second of the sequences; needed if there are any.
     calibration : Calibration, optional
         Of the bundle that made the vectors. Needed to say how likely a match is.
-    usual : sequence of [float, float], optional
-        Usual distance of performance i. Computed, unless a copy brings what was published.
-    background : np.ndarray, shape=(n, 2), float32, optional
-        Of performance i, see `search.reranking`. Measured when it is first needed, unless a copy
-        brings what was published.
-    results : sequence of dict, optional
-        What an evaluation found out about performance i. Only a copy brings it: it is written into
-        collections that stand (`search.annotate`), and no part of the content that names them.
+
+    Attributes
+    ----------
+    track_ids : list of str
+        In order.
+    vectors : np.ndarray, shape=(n, d), float32
+        Row i belongs to performance i.
+    payloads : list of dict
+        The known fields of performance i, `track_id` and `clique_size` included.
+    sequences : list of np.ndarray or None
+        None if all are empty.
+    rate : float or None
+        None without sequences.
 
     Raises
     ------
     InvalidPoints
-        Naming the first performance that is wrong.
+        If there are none, or one of them is wrong; it is named.
     """
 
-    track_ids: Sequence[str]
-    vectors: Vectors
-    payloads: Sequence[Mapping[str, object]]
-    sequences: Sequence[Frames] | None = None
-    rate: float | None = None
-    calibration: Calibration | None = None
-    usual: Sequence[Sequence[float]] | None = None
-    background: Vectors | None = None
-    results: Sequence[Mapping[str, Result]] | None = None
-
-    def __post_init__(self) -> None:
-        counts = len(self.track_ids), len(self.vectors), len(self.payloads)
-        if len(set(counts)) > 1:
-            raise InvalidPoints(
-                "Each performance needs a track id, a vector and a payload: there are {} ids, {} "
-                "vectors and {} payloads.".format(*counts)
-            )
-        if not counts[0]:
-            raise InvalidPoints("There is no performance to publish.")
-        for track_id in self.track_ids:
-            if not (track_id and fits("track_id", track_id)):
-                raise InvalidPoints(f"{track_id!r} is no track id: it must be a non-empty text.")
-        if counts[0] > len(set(self.track_ids)):
-            twice = Counter(self.track_ids).most_common(1)[0][0]
-            raise InvalidPoints(f"Performance {twice} is there twice: leave one of them out.")
-        vectors = _matrix(self.track_ids, self.vectors)
-        order = sorted(range(counts[0]), key=self.track_ids.__getitem__)
-        payloads = [_payload(self.track_ids[i], self.payloads[i]) for i in order]
-        cliques = Counter(payload["work_id"] for payload in payloads)
-        for payload in payloads:
+    def __init__(
+        self,
+        points: Iterable[Point],
+        *,
+        rate: float | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
+        ordered = _sorted(points)
+        self.track_ids = [point.track_id for point in ordered]
+        self.vectors = _matrix(ordered)
+        self.payloads = [_payload(point) for point in ordered]
+        cliques = Counter(payload["work_id"] for payload in self.payloads)
+        for payload in self.payloads:
             payload.setdefault("clique_size", cliques[payload["work_id"]])
-        self.sequences, self.rate = _sequences(self.track_ids, self.sequences, self.rate)
-        if self.sequences is not None:
-            self.sequences = [self.sequences[i] for i in order]
-        self.track_ids = [self.track_ids[i] for i in order]
-        self.vectors = vectors[order]
-        self.payloads = payloads
-        if self.usual is not None:
-            self.usual = [list(self.usual[i]) for i in order]
-        if self.background is not None:
-            self.background = np.asarray(self.background, np.float32)[order]
-        if self.results is not None:
-            self.results = [self.results[i] for i in order]
-        self._usual = self.usual or usual_distances(self.vectors).round(6).tolist()
-        self._background = self.background
+        self.sequences = _sequences(ordered, rate)
+        self.rate = None if self.sequences is None or rate is None else float(rate)
+        self.calibration = calibration
+        #: Whether a copy brought what is computed.
+        self.are_copied = all(point.computed is not None for point in ordered)
+        self._computed = (
+            [dict(point.computed or {}) for point in ordered]
+            if self.are_copied
+            else _compute(self.vectors, self.payloads)
+        )
+        self._background: Vectors | None = None
+        if all(point.background is not None for point in ordered):
+            self._background = np.array([point.background for point in ordered], np.float32)
 
     def __len__(self) -> int:
         return len(self.track_ids)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} points of dimension {self.dimension}>"
 
     @property
     def dimension(self) -> int:
         """Number of components of a vector."""
         return int(self.vectors.shape[1])
 
-    def payload(self, i: int, bundle: str) -> Payload:
-        """Return what is stored beside vector `i` when it comes from `bundle`."""
-        results = {} if self.results is None else self.results[i]
+    def payload(self, i: int, description: "Description") -> Payload:
+        """Return what is stored beside vector `i` in the collection of that description."""
+        return self.content(i, description) | self._computed[i]
+
+    def content(self, i: int, description: "Description") -> Payload:
+        """Return what is stored of performance `i`, without what is computed from others."""
         return {
             **self.payloads[i],
-            "bundle": bundle,
-            USUAL_DISTANCE: self._usual[i],
+            "bundle": description.bundle,
+            COLLECTION: description.name,
             DIGEST: self.digests[i],
-            **results,
         }
 
     @cached_property
-    def digests(self) -> list[list[str]]:
-        """Digests of what is given of each performance: of vector and payload, and of its sequence.
+    def digests(self) -> list[str]:
+        """One text a performance: a digest of vector and payload, and one of the sequence if any.
 
-        What is computed from the other performances is no part of them.
+        Values computed from other performances are not included.
         """
         points = [
             _digest(f"{LAYOUT} {json.dumps(payload, sort_keys=True)}".encode() + vector.tobytes())
             for vector, payload in zip(self.vectors, self.payloads, strict=True)
         ]
         if self.sequences is None:
-            return [[point, ""] for point in points]
-        sequences = [_digest(sequence.tobytes()) for sequence in self.sequences]
-        return [list(both) for both in zip(points, sequences, strict=True)]
+            return points
+        return [
+            f"{point} {_digest(sequence.tobytes())}"
+            for point, sequence in zip(points, self.sequences, strict=True)
+        ]
+
+    @property
+    def has_backgrounds(self) -> bool:
+        """Whether the backgrounds are known already."""
+        return self._background is not None
 
     def backgrounds(self, known: Vectors | None = None) -> Vectors:
         """Return how much each performance resembles others anyway, shape=(n, 2).
@@ -202,7 +228,7 @@ class Points:
     def _measure(self, known: Vectors | None) -> Vectors:
         if self.sequences is None or self.rate is None:
             raise ValueError("There are no sequences to measure backgrounds of.")
-        # By point id, which is no order of theirs: so the first of them are a fair sample.
+        # Sorted by point id, which is effectively random: so the first ones are a fair sample.
         order = sorted(range(len(self)), key=lambda i: point_id(self.track_ids[i]).bytes)
         before = None if known is None else known[order]
         measured = backgrounds([self.sequences[i] for i in order], self.rate, before)
@@ -210,24 +236,35 @@ class Points:
         found[order] = measured
         return found
 
-    def describe(self, bundle: str) -> "Description":
+    def describe(
+        self, bundle: str, deployment: str, origin: dict[str, Any] | None = None
+    ) -> "Description":
         """Name the collection these points make: by its bundle, and by what is in it.
+
+        Parameters
+        ----------
+        bundle : str
+            Id of the bundle that made the vectors.
+        deployment : str
+            What the names of all collections begin with, see `search.settings`.
+        origin : dict, optional
+            What the publisher notes about where the points came from, as JSON.
 
         Raises
         ------
         InvalidPoints
-            If the bundle's id can't be part of a name.
+            If the bundle's id cannot be part of a name.
         """
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", bundle):
             raise InvalidPoints(
-                f"{bundle!r} can't name a bundle: use up to 100 letters, digits, - and _."
+                f"{bundle!r} cannot name a bundle: use up to 100 letters, digits, - and _."
             )
         content = _digest(
             f"{bundle} {self.rate} {self.calibration!r} {json.dumps(self.digests)}".encode()
         )
         sizes = np.array([payload["clique_size"] for payload in self.payloads])
         return Description(
-            name=name_of(bundle, content),
+            name=name_of(deployment, bundle, content),
             content=content,
             bundle=bundle,
             points=len(self),
@@ -237,99 +274,142 @@ class Points:
             versions=float((sizes - 1).mean()),
             linked=float((sizes > 1).mean()),
             calibration=self.calibration,
+            origin=origin,
         )
 
 
-def name_of(bundle: str, content: str) -> str:
+def name_of(deployment: str, bundle: str, content: str) -> str:
     """Return the name of a collection that is built with this content."""
-    return f"covers-{bundle}-{content[:8]}"
+    return f"{deployment}-{bundle}-{content[:8]}"
+
+
+def sequence_digest(digest: str | None) -> str:
+    """Return the part of a point's digest that is of its sequence; empty where there is none."""
+    return (digest or "").partition(" ")[2]
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _matrix(track_ids: Sequence[str], vectors: Any) -> Vectors:
-    """Make one float32 array of the vectors, which may come as a list of rows."""
-    lengths = {} if isinstance(vectors, np.ndarray) else {len(row): None for row in vectors}
-    if len(lengths) > 1:
-        wanted = len(vectors[0])
-        odd = next(i for i, row in enumerate(vectors) if len(row) != wanted)
-        raise InvalidPoints(
-            f"The vector of performance {track_ids[odd]} has {len(vectors[odd])} components where "
-            f"the others have {wanted}: embed them with one bundle."
-        )
-    with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is found
-        matrix = np.ascontiguousarray(vectors, dtype=np.float32)
-    if matrix.ndim != 2 or not matrix.shape[1]:
-        raise InvalidPoints(
-            f"Vectors must be an array of shape (performances, dimension), not {matrix.shape}."
-        )
+def _sorted(points: Iterable[Point]) -> list[Point]:
+    given = list(points)
+    if not given:
+        raise InvalidPoints("There is no performance to publish.")
+    for point in given:
+        if not (point.track_id and fits("track_id", point.track_id)):
+            raise InvalidPoints(
+                f"{point.track_id!r} is not a track id: use a text with characters."
+            )
+    ordered = sorted(given, key=lambda point: point.track_id)
+    for one, other in pairwise(ordered):
+        if one.track_id == other.track_id:
+            raise InvalidPoints(
+                f"Performance {one.track_id} is there twice: leave one of them out."
+            )
+    return ordered
+
+
+def _matrix(points: Sequence[Point]) -> Vectors:
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is found
+        rows = [np.asarray(point.vector, np.float32) for point in points]
+    wanted = rows[0].shape
+    for point, row in zip(points, rows, strict=True):
+        if row.ndim != 1 or not len(row):
+            raise InvalidPoints(
+                f"The vector of performance {point.track_id} has the shape {row.shape}, where it "
+                "must be a list of numbers."
+            )
+        if row.shape != wanted:
+            raise InvalidPoints(
+                f"The vector of performance {point.track_id} has {len(row)} components where "
+                f"{points[0].track_id} has {wanted[0]}: embed all of them with one bundle."
+            )
+    matrix = np.stack(rows)
     finite = np.isfinite(matrix).all(axis=1)
     if not finite.all():
         i = int(np.argmin(finite))
         at = int(np.argmin(np.isfinite(matrix[i])))
         raise InvalidPoints(
-            f"The vector of performance {track_ids[i]} is not finite ({matrix[i, at]} at component "
-            f"{at}): leave the performance out, or embed it again."
+            f"The vector of performance {points[i].track_id} is not finite ({matrix[i, at]} at "
+            f"component {at}): leave the performance out, or embed it again."
         )
     return matrix
 
 
-def _sequences(
-    track_ids: Sequence[str], sequences: Sequence[Any] | None, rate: float | None
-) -> tuple[Sequence[Frames] | None, float | None]:
-    """Check sequences, which may be views of a file that doesn't fit in memory."""
-    if sequences is None or not any(map(len, sequences)):
-        return None, None
-    if len(sequences) != len(track_ids):
-        raise InvalidPoints(
-            f"Each performance needs a sequence, if only an empty one: there are {len(track_ids)} "
-            f"ids and {len(sequences)} sequences."
-        )
+def _sequences(points: Sequence[Point], rate: float | None) -> list[Frames] | None:
+    """Check sequences, which may be views of a file that does not fit in memory."""
+    if not any(point.sequence is not None and len(point.sequence) for point in points):
+        return None
     if rate is None or not 0 < rate < np.inf:
-        raise InvalidPoints(f"Sequences need their rate in frames a second, which can't be {rate}.")
+        raise InvalidPoints(
+            f"Sequences need their rate in frames per second, which cannot be {rate}."
+        )
     nothing = np.empty((0, 2, 12), np.float16)
-    checked = [np.asarray(each, np.float16) if len(each) else nothing for each in sequences]
-    for track_id, sequence in zip(track_ids, checked, strict=True):
+    checked = []
+    for point in points:
+        given = point.sequence
+        sequence = nothing if given is None or not len(given) else np.asarray(given, np.float16)
         if sequence.shape[1:] != (2, 12):
             raise InvalidPoints(
-                f"The sequence of performance {track_id} has the shape {sequence.shape}, where it "
-                "must be (frames, 2, 12)."
+                f"The sequence of performance {point.track_id} has the shape {sequence.shape}, "
+                "where it must be (frames, 2, 12)."
             )
         if not np.isfinite(sequence).all():
             raise InvalidPoints(
-                f"The sequence of performance {track_id} is not finite: leave it empty, or read "
-                "the features again."
+                f"The sequence of performance {point.track_id} is not finite: leave it empty, or "
+                "read the features again."
             )
-    return checked, float(rate)
+        checked.append(sequence)
+    return checked
 
 
-def _payload(track_id: str, given: Mapping[str, object]) -> Payload:
+def _payload(point: Point) -> Payload:
     """Check one payload, leave out what is unknown in it, and fill in the track id."""
-    payload = {name: value for name, value in given.items() if value is not None}
+    payload = {name: value for name, value in point.payload.items() if value is not None}
     for name, value in payload.items():
         if name not in FIELDS:
             raise InvalidPoints(
-                f"The payload of performance {track_id} has a field {name!r} that a point hasn't: "
-                f"the fields are {', '.join(FIELDS)}."
+                f"The payload of performance {point.track_id} has a field {name!r} that points do "
+                f"not have: the fields are {', '.join(FIELDS)}."
             )
         if name in RESULTS:
             raise InvalidPoints(
-                f"The payload of performance {track_id} has {name!r}, which only an evaluation "
-                "finds out: leave it out, and write it with search.annotate afterwards."
+                f"The payload of performance {point.track_id} has {name!r}, which only an "
+                "evaluation finds out: leave it out, and write it with search.annotate afterwards."
+            )
+        if name in FILLED_IN:
+            raise InvalidPoints(
+                f"The payload of performance {point.track_id} has {name!r}, which publishing fills "
+                "in: leave it out."
             )
         if not fits(name, value):
             raise InvalidPoints(
-                f"{name} of performance {track_id} can't be {value!r}: it is {KIND[FIELDS[name]]}."
+                f"{name} of performance {point.track_id} cannot be {value!r}: it is "
+                f"{KIND[FIELDS[name]]}."
             )
     if not payload.get("work_id"):
-        raise InvalidPoints(f"Performance {track_id} has no work_id: give it its work.")
-    if payload.setdefault("track_id", track_id) != track_id:
+        raise InvalidPoints(f"Performance {point.track_id} has no work_id: give it its work.")
+    if payload.setdefault("track_id", point.track_id) != point.track_id:
         raise InvalidPoints(
-            f"The payload of performance {track_id} says it were {payload['track_id']}."
+            f"The payload of performance {point.track_id} has track_id {payload['track_id']}."
         )
     return payload
+
+
+def _compute(vectors: Vectors, payloads: Sequence[Payload]) -> list[Payload]:
+    """Compute the fields of each performance that depend on the others."""
+    sizes = Counter(payload["work_id"] for payload in payloads)
+    cliques = sorted((-size, work_id) for work_id, size in sizes.items() if size > 1)
+    in_map = {work_id for _, work_id in cliques[:WORKS_IN_MAP]}
+    computed: list[Payload] = []
+    usual = usual_distances(vectors).round(6).tolist()
+    for payload, (mean, spread) in zip(payloads, usual, strict=True):
+        found: Payload = {USUAL_DISTANCE: mean, USUAL_SPREAD: spread}
+        if payload["work_id"] in in_map:
+            found[IN_MAP] = True
+        computed.append(found)
+    return computed
 
 
 @dataclass(frozen=True)
@@ -339,8 +419,8 @@ class Description:
     Attributes
     ----------
     name : str
-        covers-<bundle>-<eight digits of the hash of the content it was built with>, and a number
-        after it where that was taken.
+        <deployment>-<bundle>-<eight digits of the hash of the content it was built with>, and a
+        number after it where that was taken.
     content : str
         Hash of its content; empty while it is being changed, or if that was broken off.
     bundle : str
@@ -358,7 +438,9 @@ class Description:
     linked : float in [0, 1]
         Share of the performances whose work has another one here.
     calibration : Calibration or None
-        How far to trust its distances; None where the bundle doesn't know.
+        How far to trust its distances; None where the bundle does not know.
+    origin : dict or None
+        What the publisher noted about where the points came from, as JSON; `search` passes it on.
     """
 
     name: str
@@ -371,6 +453,7 @@ class Description:
     versions: float
     linked: float
     calibration: Calibration | None
+    origin: dict[str, Any] | None
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
@@ -381,15 +464,7 @@ class Description:
         KeyError, TypeError, ValueError
             If it is something else.
         """
-        # What earlier versions published says less of itself.
-        known = {
-            "content": content["name"].rpartition("-")[2],
-            "rate": None,
-            "versions": 0.0,
-            "linked": 0.0,
-            "calibration": None,
-            **content,
-        }
+        known = dict(content)
         if known["calibration"] is not None:
             known["calibration"] = Calibration.from_json(known["calibration"])
         return cls(**known)
@@ -453,6 +528,17 @@ class Collection(Protocol):
     def performances(self, track_ids: Sequence[str]) -> list[Stored | None]:
         """Look performances up; None where there is none of that id."""
 
+    def digests(self, track_ids: Sequence[str]) -> list[str | None]:
+        """Look up the digests of performances; None where there is none of that id."""
+
+    def around(
+        self, track_ids: Sequence[str], limit: int, conditions: Sequence[Condition]
+    ) -> list[tuple[Stored, list[Candidate]] | None]:
+        """Look performances up with the `limit` nearest to each, itself not among them.
+
+        None where there is no performance of that id; otherwise as `performances` and `nearest`.
+        """
+
     def nearest(
         self, vectors: Vectors, limit: int, conditions: Sequence[Condition]
     ) -> list[list[Candidate]]:
@@ -465,35 +551,41 @@ class Collection(Protocol):
         """Return up to `limit` track ids, always the same ones."""
 
     def everything(self) -> Iterator[Stored]:
-        """Go through all performances, by point id, which is no order of theirs."""
+        """Yield all performances, sorted by point id, which is effectively random."""
 
 
 class Engine(Protocol):
     """Where collections are kept, with a pointer to the current one and to those before it."""
 
     @property
-    def kind(self) -> str:
-        """'embedded' or 'server': snapshots are of the one or the other."""
-
-    @property
     def location(self) -> str:
         """Where that is, in words for a person."""
+
+    @property
+    def collection(self) -> str:
+        """The deployment: what its pointer is called, and its collections' names begin with."""
 
     @property
     def lock(self) -> Path:
         """A file that is locked by whoever publishes here."""
 
     def names(self) -> list[str]:
-        """Names of all that was ever begun here and not dropped."""
+        """Names of this deployment's collections, whole or only begun."""
+
+    def unfinished(self) -> list[str]:
+        """Names of those that a publication began and never served."""
+
+    def is_taken(self, name: str) -> bool:
+        """Whether anything has this name here, of this deployment or not."""
 
     def history(self) -> list[str]:
-        """Names of the collections that were current: the current one first."""
+        """Names of the collections that are kept: the current one, then those before it."""
 
     def describe(self, name: str) -> Description:
         """What a whole collection says of itself."""
 
     def build(self, description: Description, points: Points) -> None:
-        """Write a collection, unseen by searchers, in place of what has its name."""
+        """Write a collection under a name that is free, unseen by searchers."""
 
     def change(self, description: Description, points: Points) -> list[int] | None:
         """Make the collection of that name hold these points, while it is searched.
@@ -507,6 +599,9 @@ class Engine(Protocol):
             would rather build a new collection.
         """
 
+    def note(self, description: Description) -> None:
+        """Rewrite what a collection says of itself; its points stay as they are."""
+
     def annotate(self, name: str, values: Mapping[str, Mapping[str, Result | None]]) -> None:
         """Write fields of performances that a collection holds, while it is searched.
 
@@ -518,12 +613,6 @@ class Engine(Protocol):
 
     def drop(self, name: str) -> None:
         """Remove a collection, whole or not."""
-
-    def save(self, name: str, directory: Path) -> None:
-        """Write a collection as files of the engine's own into an empty directory."""
-
-    def load(self, name: str, directory: Path) -> None:
-        """Build a collection, unseen by searchers, from what `save` wrote."""
 
     def open(self, name: str | None = None) -> Collection:
         """Open a collection, by default the current one; raises `NoCollection` without one."""

@@ -1,9 +1,22 @@
 """Copying: take a whole collection out of one engine, and publish it on another as it is."""
 
-from search.collection import DIGEST, USUAL_DISTANCE, Collection, Description, Engine, Points
+from search.collection import (
+    USUAL_DISTANCE,
+    USUAL_SPREAD,
+    Collection,
+    Description,
+    Engine,
+    Point,
+    Points,
+)
 from search.errors import SearchError
-from search.fields import RESULTS
+from search.fields import FIELDS, FILLED_IN, IN_MAP, RESULTS
+from search.patience import patience
 from search.publishing import check_whole, publish_as
+
+#: Fields of a payload that a copy brings as they are, and those that it takes for given.
+COMPUTED = (USUAL_DISTANCE, USUAL_SPREAD, IN_MAP, *RESULTS)
+GIVEN = tuple(name for name in FIELDS if name not in (*FILLED_IN, *RESULTS))
 
 
 def copy(source: Engine, target: Engine, keep: int = 2, timeout: float = 600.0) -> Description:
@@ -11,13 +24,13 @@ def copy(source: Engine, target: Engine, keep: int = 2, timeout: float = 600.0) 
 
     Nothing is computed anew: name, bundle, calibration, vectors, payloads, results of evaluations,
     sequences and their backgrounds stay what they are, and every one of them is read back and
-    compared before searchers of the target see it. Only the name changes, if the target has it for
-    another content. The collection has to fit in memory.
+    compared before searchers of the target see it. Only the name can change: it begins with the
+    target's deployment and follows from the content. The collection has to fit in memory.
 
     Parameters
     ----------
     source, target : Engine
-        From `search.connect()` or `search.connect_to()`.
+        From `search.connect` or `search.connect_to`.
     keep, timeout
         As for `search.publish`, of the target.
 
@@ -30,12 +43,14 @@ def copy(source: Engine, target: Engine, keep: int = 2, timeout: float = 600.0) 
     SearchError
         If it isn't whole, or is changed meanwhile.
     """
-    collection = source.open()
-    check_whole(collection.description)
-    points = take_out(collection)
-    now = source.open().description
-    if now.name == collection.description.name and now.content != collection.description.content:
-        raise SearchError(f"{now.name} in {source.location} changed as it was read: copy it again.")
+    with patience():
+        # By its name, so that what it says of itself is read anew, before and afterwards.
+        collection = source.open(next(iter(source.history()), None))
+        name, content = collection.description.name, collection.description.content
+        check_whole(collection.description)
+        points = take_out(collection)
+        if name in source.history() and source.describe(name).content != content:
+            raise SearchError(f"{name} in {source.location} changed as it was read: copy it again.")
     if len(points) != collection.description.points:
         raise SearchError(
             f"{collection.description.name} in {source.location} gave {len(points)} of its "
@@ -46,28 +61,26 @@ def copy(source: Engine, target: Engine, keep: int = 2, timeout: float = 600.0) 
 
 def take_out(collection: Collection) -> Points:
     """Return all that a collection was published from."""
-    stored = list(collection.everything())
-    given = [
-        {
-            name: value
-            for name, value in one.payload.items()
-            if name not in ("bundle", USUAL_DISTANCE, DIGEST, *RESULTS)
-        }
-        for one in stored
-    ]
-    results = [
-        {name: one.payload[name] for name in RESULTS if name in one.payload} for one in stored
-    ]
-    track_ids = [payload["track_id"] for payload in given]
+    stored = {str(one.payload["track_id"]): one for one in collection.everything()}
+    track_ids = list(stored)
+    nothing: list[None] = [None] * len(stored)
     kept = collection.sequences
+    sequences = nothing if kept is None else kept.of(track_ids)
+    backgrounds = nothing if kept is None else kept.backgrounds(track_ids)
     return Points(
-        track_ids,
-        [one.vector for one in stored],  # type: ignore[arg-type]
-        given,
-        None if kept is None else kept.of(track_ids),
-        collection.description.rate,
-        collection.description.calibration,
-        [one.payload[USUAL_DISTANCE] for one in stored],
-        None if kept is None else kept.backgrounds(track_ids),
-        results,
+        (
+            Point(
+                track_id,
+                one.vector,
+                {name: one.payload[name] for name in GIVEN if name in one.payload},
+                sequence,
+                background,
+                {name: one.payload[name] for name in COMPUTED if name in one.payload},
+            )
+            for (track_id, one), sequence, background in zip(
+                stored.items(), sequences, backgrounds, strict=True
+            )
+        ),
+        rate=collection.description.rate,
+        calibration=collection.description.calibration,
     )

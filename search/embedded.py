@@ -2,12 +2,13 @@
 
 ```
 CURRENT                       names of the collections that were current, the current one first
-covers-<bundle>-<hash>/       a published collection
+covers-<bundle>-<hash>/       a published collection; its name is never used for another one
   shard/                      the engine's files, never written to again: results of an evaluation
                               come with a shard-1/ (2, …), to which collection.json changes over
   sequences/                  chroma to align, where it was published; see `search.sequences`
   collection.json             what it is, and its files with their sizes; written last
 covers-….building/            begun and not finished: cleared away by the next publisher
+covers-….removed/             being removed
 publish.lock                  held by the one publisher
 ```
 
@@ -38,6 +39,7 @@ import numpy as np
 import qdrant_edge as edge
 
 from search.collection import (
+    DIGEST,
     Candidate,
     Description,
     Payload,
@@ -50,9 +52,10 @@ from search.collection import (
 )
 from search.durable import sync
 from search.errors import DamagedCollection, NoCollection, NoRoom, PublishError, SearchError
-from search.fields import FIELDS, AnyOf, Condition, Result
+from search.fields import FIELDS, AnyOf, Between, Condition, NoneOf, Result
 from search.sequences import FILES, MappedSequences
 from search.sequences import write as write_sequences
+from search.settings import COLLECTION
 
 # Files that qdrant-edge 0.9 opens for reading alone, and that grow with the collection; and ours.
 READ_ONLY = {
@@ -88,8 +91,12 @@ SPARE_BYTES = 96 * 2**20
 #: graph took longer, found 98.5 % of them, and had taken minutes to build instead of seconds.
 OVERSAMPLING = 4.0
 
-#: Only after so many failures in a row is a collection called damaged, and not just replaced.
-ATTEMPTS = 4
+#: A collection is called damaged after this many failures to open the very same one, or after that
+#: many while others take its place.
+ATTEMPTS, REPLACED = 4, 50
+
+#: How the names of directories end that hold no collection yet, or none any more.
+BUILDING, REMOVED = ".building", ".removed"
 
 #: Tells a file from what replaced it: a number of its own can be given again, but not at one time.
 Identity: TypeAlias = tuple[int, int]
@@ -113,19 +120,20 @@ class Embedded:
     Parameters
     ----------
     directory : Path
-        Made by the first publication.
+        Holds nothing else; made by the first publication.
+    collection : str
+        The deployment, with which the collections' names begin.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, collection: str = COLLECTION) -> None:
         self.directory = directory.absolute()
+        self.collection = collection
         self._forget()
 
     def _forget(self) -> None:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._opened: EmbeddedCollection | None = None
-
-    kind = "embedded"
 
     def __repr__(self) -> str:
         return f"Embedded({str(self.directory)!r})"
@@ -142,7 +150,15 @@ class Embedded:
 
     def names(self) -> list[str]:
         """Names of whole, half-built and half-removed collections."""
-        return sorted(path.name for path in self.directory.glob("covers-*") if path.is_dir())
+        return sorted(path.name for path in self.directory.glob("*") if path.is_dir())
+
+    def unfinished(self) -> list[str]:
+        """Names of half-built and half-removed collections."""
+        return [name for name in self.names() if name.endswith((BUILDING, REMOVED))]
+
+    def is_taken(self, name: str) -> bool:
+        """Whether there is a directory or file of that name."""
+        return (self.directory / name).exists()
 
     def history(self) -> list[str]:
         """Names in CURRENT whose collections stand; the first, the current one, in any case."""
@@ -174,10 +190,10 @@ class Embedded:
             with path.open(encoding="utf-8") as file:
                 identity = _identity(os.fstat(file.fileno()))
                 content = json.load(file)
-            # By the name that it has here: what is restored may have had another.
-            description = Description.from_json({**content["description"], "name": name})
-            shard = content.get("shard", "shard")
-            return _Manifest(description, content["files"], content["to_copy"], shard, identity)
+            description = Description.from_json(content["description"])
+            return _Manifest(
+                description, content["files"], content["to_copy"], content["shard"], identity
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damaged(name, f"{path.name} is missing or no longer JSON") from error
 
@@ -190,7 +206,7 @@ class Embedded:
     def drop(self, name: str) -> None:
         """Remove a collection, its name first: by that whoever is copying it notices."""
         path = self.directory / name
-        removed = path.with_suffix(".removed")
+        removed = path.with_suffix(REMOVED)
         if path != removed and path.exists():
             shutil.rmtree(removed, ignore_errors=True)
             path.rename(removed)
@@ -200,20 +216,30 @@ class Embedded:
         """Write a collection beside its place, flush it to the disk, and rename it."""
         sequences = sum(sequence.nbytes for sequence in points.sequences or ())
         self._make_sure_of_room(description, sequences)
-        place = self.directory / description.name
-        scratch = self.directory / f"{description.name}.building"
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch = self.directory / f"{description.name}{BUILDING}"
         scratch.mkdir()
-        payloads = (points.payload(i, description.bundle) for i in range(len(points)))
-        self._write(scratch / "shard", description, zip(points.vectors, payloads, strict=True))
-        if points.sequences is not None:
-            where, background = scratch / "sequences", points.backgrounds()
-            write_sequences(where, points.track_ids, points.sequences, background)
-        _write_manifest(scratch, description, "shard")
-        self._put_in_place(scratch, place)
+        try:
+            payloads = (points.payload(i, description) for i in range(len(points)))
+            self._write(scratch / "shard", description, zip(points.vectors, payloads, strict=True))
+            if points.sequences is not None:
+                where, background = scratch / "sequences", points.backgrounds()
+                write_sequences(where, points.track_ids, points.sequences, background)
+            _write_manifest(scratch, description, "shard")
+            for path in (*scratch.rglob("*"), scratch):
+                sync(path)
+            scratch.rename(self.directory / description.name)
+        except Exception:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        sync(self.directory)
 
     def change(self, description: Description, points: Points) -> None:
         """Never: a new collection takes seconds, and searchers have the files of this one open."""
+
+    def note(self, description: Description) -> None:
+        """Replace collection.json, in one step."""
+        place = self.directory / description.name
+        _write_manifest(place, description, self._manifest(description.name).shard)
 
     def _write(
         self, shard: Path, description: Description, points: Iterable[tuple[Vectors, Payload]]
@@ -245,35 +271,6 @@ class Embedded:
         _write_manifest(place, before.description, shard)
         _clear_shards(place, keep=shard)
 
-    def _put_in_place(self, scratch: Path, place: Path) -> None:
-        for path in (*scratch.rglob("*"), scratch):
-            sync(path)
-        self.drop(place.name)
-        scratch.rename(place)
-        sync(self.directory)
-
-    def save(self, name: str, directory: Path) -> None:
-        """Copy a collection's directory, as sparse as it is."""
-        published = self.directory / name
-        sizes = self._manifest(name).files
-        sizes["collection.json"] = (published / "collection.json").stat().st_size
-        for file, size in sizes.items():
-            try:
-                _check_size(published / file, size)
-            except FileNotFoundError as error:
-                raise self._damaged(name, f"{error.filename} is missing or cut short") from error
-            _copy(published / file, directory / file, size)
-
-    def load(self, name: str, directory: Path) -> None:
-        """Copy a collection's directory beside its place, flush it to the disk, and rename it."""
-        scratch = self.directory / f"{name}.building"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        for path in directory.rglob("*"):
-            if path.is_file():
-                _copy(path, scratch / path.relative_to(directory), path.stat().st_size)
-        self._put_in_place(scratch, self.directory / name)
-
     def _make_sure_of_room(self, description: Description, sequences: int = 0) -> None:
         # The engine maps sparse files: on a full disk it would be killed in the middle of a write.
         vectors = np.float32().nbytes * description.points * description.dimension
@@ -292,7 +289,7 @@ class Embedded:
         if self._process != os.getpid():
             self._forget()  # the engine's threads did not come along into this forked child
         with self._lock:
-            failed: list[str] = []
+            failed: list[tuple[str, Identity | None]] = []
             while True:
                 if not (history := self.history()):
                     raise NoCollection(
@@ -302,24 +299,27 @@ class Embedded:
                 current = history[0]
                 if self._opened is not None and self._stands(self._opened, current):
                     return self._opened
+                tried = current, self._identity_of(current)
                 try:
                     self._opened = self._load(current)
+                    return self._opened  # what has come since is for the next query
                 except DamagedCollection:
-                    # Another one may be current by now, and this one pruned on the way.
-                    failed.append(current)
-                    if failed[-ATTEMPTS:] == [current] * ATTEMPTS:
+                    # It may have been replaced on the way, by another one or by a new description.
+                    failed.append(tried)
+                    if failed.count(tried) == ATTEMPTS or len(failed) == REPLACED:
                         raise
                     time.sleep(0.02)
 
     def _stands(self, opened: "EmbeddedCollection", current: str) -> bool:
-        """Whether what was opened is still what is current."""
-        if opened.description.name != current:
-            return False
+        """Whether what was opened is still what is current; a lost file leaves nothing better."""
+        known = (opened.identity, None)
+        return opened.description.name == current and self._identity_of(current) in known
+
+    def _identity_of(self, name: str) -> Identity | None:
         try:
-            found = (self.directory / current / "collection.json").stat()
+            return _identity((self.directory / name / "collection.json").stat())
         except FileNotFoundError:
-            return True  # there is nothing better
-        return _identity(found) == opened.identity
+            return None
 
     def _load(self, name: str) -> "EmbeddedCollection":
         published = self.directory / name
@@ -344,9 +344,9 @@ class Embedded:
                     except ValueError as error:
                         raise self._damaged(name, f"its sequences: {error}") from error
             # The engine is silent about files that are missing. Before a file is removed, the
-            # collection loses its name, or another collection.json takes the place of the one that
-            # names it: if it is there still, nothing was missing.
-            if _identity((published / "collection.json").stat()) != identity:
+            # collection loses its name, or its collection.json names another shard: if neither is
+            # so, nothing was missing.
+            if self._manifest(name).shard != shard_name:
                 raise self._damaged(name, "it was replaced while it was opened")
         except OSError as error:
             if str(error.filename).startswith(str(published)) and error.errno == errno.ENOENT:
@@ -398,6 +398,33 @@ class EmbeddedCollection:
             for record in records
         }
         return [found.get(id_) for id_ in ids]
+
+    def digests(self, track_ids: Sequence[str]) -> list[str | None]:
+        """Read the digests alone."""
+        ids = [point_id(track_id) for track_id in track_ids]
+        with _engine_errors(self._damaged):
+            records = self._shard.retrieve(list(set(ids)), [DIGEST], False)
+        found = {record.id: (record.payload or {}).get(DIGEST) for record in records}
+        return [found.get(id_) for id_ in ids]
+
+    def around(
+        self, track_ids: Sequence[str], limit: int, conditions: Sequence[Condition]
+    ) -> list[tuple[Stored, list[Candidate]] | None]:
+        """Look the performances up, then ask for one more than the limit, which may be itself."""
+        stored = self.performances(track_ids)
+        known = [one for one in stored if one is not None]
+        if not known:
+            return [None] * len(stored)
+        answers = self.nearest(np.stack([one.vector for one in known]), limit + 1, conditions)
+        nearest = iter(answers)
+        found: list[tuple[Stored, list[Candidate]] | None] = []
+        for track_id, one in zip(track_ids, stored, strict=True):
+            if one is None:
+                found.append(None)
+                continue
+            others = [each for each in next(nearest) if each.payload["track_id"] != track_id]
+            found.append((one, others[:limit]))
+        return found
 
     def nearest(
         self, vectors: Vectors, limit: int, conditions: Sequence[Condition]
@@ -513,9 +540,11 @@ def _identity(found: os.stat_result) -> Identity:
 
 
 def _condition(condition: Condition) -> Any:
-    if not isinstance(condition, AnyOf):
+    if isinstance(condition, Between):
         span = edge.RangeFloat(gte=condition.low, lte=condition.high)
         return edge.FieldCondition(condition.field, range=span)
+    if isinstance(condition, NoneOf):
+        return edge.Filter(must_not=[_condition(AnyOf(condition.field, condition.values))])
     values: Any = condition.values
     if FIELDS[condition.field] is not bool:
         return edge.FieldCondition(condition.field, match=edge.MatchAny(list(values)))

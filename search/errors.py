@@ -27,16 +27,12 @@ class DamagedCollection(SearchError, RuntimeError):
     """A published collection can't be read."""
 
 
-class DamagedSnapshot(SearchError, RuntimeError):
-    """A snapshot isn't what was written."""
-
-
 class PublishError(SearchError, RuntimeError):
     """A collection was not published, or not rolled back; the one that was current still is."""
 
 
 class NoRoom(PublishError):
-    """The disk is too full for a new collection."""
+    """The disk, or the server, is too full for a new collection."""
 
 
 class ServerUnreachable(SearchError, ConnectionError):

@@ -33,10 +33,17 @@ FIELDS: dict[str, type[str] | type[int] | type[bool] | type[float]] = {
     "nearest_cover": int,
     "clique_distance": float,
     "outlier": bool,
+    "in_map": bool,
 }
 
-#: Those that aren't published with a performance, but found out about it later, by an evaluation.
+#: Those that an evaluation finds out about a performance after it is published.
 RESULTS = ("nearest_cover", "clique_distance", "outlier")
+
+#: Marks the performances of the largest works; the others do not have the field.
+IN_MAP = "in_map"
+
+#: Those that publishing fills in by itself.
+FILLED_IN = ("bundle", IN_MAP)
 
 #: What the fields say, for whoever opens a collection in a dashboard.
 MEANINGS = {
@@ -54,8 +61,11 @@ MEANINGS = {
     "nearest_cover": "rank of its nearest version among all others; 1 where nothing is nearer",
     "clique_distance": "mean distance to its versions",
     "outlier": "whether that is further than nearly all others are from their versions",
-    "usual_distance": "mean and standard deviation of its distances to others",
-    "digest": "what tells the performance and its sequence from others",
+    "in_map": "true for the performances of the largest works, to draw these alone",
+    "usual_distance": "mean of its distances to others",
+    "usual_spread": "standard deviation of its distances to others",
+    "digest": "changes with the content of the performance and of its sequence",
+    "collection": "the collection that the point is in",
 }
 
 KIND = {str: "text", int: "an integer", bool: "true or false", float: "a number"}
@@ -81,7 +91,15 @@ class Between:
     high: float | None
 
 
-Condition: TypeAlias = AnyOf | Between
+@dataclass(frozen=True)
+class NoneOf:
+    """The field holds none of the values, or is missing."""
+
+    field: str
+    values: tuple[Value, ...]
+
+
+Condition: TypeAlias = AnyOf | Between | NoneOf
 
 
 def fits(field: str, value: object) -> bool:

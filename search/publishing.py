@@ -5,14 +5,13 @@ Or, where an engine can and little differs, change the current collection under 
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from search.collection import (
-    DIGEST,
-    USUAL_DISTANCE,
     Collection,
     Description,
     Engine,
@@ -20,17 +19,31 @@ from search.collection import (
     Points,
     Sequences,
     Vectors,
+    name_of,
+    sequence_digest,
 )
-from search.errors import CollectionGone, DamagedCollection, PublishError, SearchError
+from search.errors import (
+    CollectionGone,
+    DamagedCollection,
+    NoCollection,
+    PublishError,
+    SearchError,
+    ServerUnreachable,
+)
+from search.patience import patience
 
 logger = logging.getLogger(__name__)
 
-#: So many performances, evenly spread over the track ids, are read back before a collection is
-#: published; of one that was changed, first those that were written.
+#: Performances, evenly spread over the track ids, that are read back before a collection is
+#: published. Of one that was changed, the performances that were written come first.
 SAMPLE = 64
 
-#: Performances that are looked up at once in what is current.
+#: Performances that are looked up at once in the current collection.
 LOOKED_UP = 512
+
+#: A collection that answers like this does not hold what it should. Any other failure is one to
+#: ask, and says nothing about the collection.
+FAULTS = (CollectionGone, DamagedCollection)
 
 
 @dataclass(frozen=True)
@@ -53,13 +66,20 @@ class Status:
 
 
 def publish(
-    points: Points, bundle: str, engine: Engine, keep: int = 2, timeout: float = 600.0
+    points: Points,
+    bundle: str,
+    engine: Engine,
+    keep: int = 2,
+    timeout: float = 600.0,
+    *,
+    origin: dict[str, Any] | None = None,
 ) -> Description:
     """Make points the current collection, once they are all there and read back as they are.
 
-    Searchers go on with the old collection until the new one is complete, and a publication that
-    is killed leaves it current; what it left behind is cleared away by the next one. Where the
-    same content is current and whole already, nothing is done.
+    Searchers go on with the old collection until the new one is complete. The new one always gets
+    a name of its own: the current collection is never overwritten, and a publication that is killed
+    or fails leaves it current. Where the same content is current and whole already, nothing is
+    written but a new `origin`.
 
     On a server, a current collection of which little differs is changed in place instead, and
     searchers see one performance after the other become its new self; a change that is killed is
@@ -75,9 +95,12 @@ def publish(
     engine : Engine
         Where to publish, from `search.connect()`.
     keep : int, at least 1
-        How many collections stay, the current one included. The default keeps one for `rollback`.
+        Number of collections to keep, the current one included. The default keeps one for
+        `rollback`.
     timeout : float
         Seconds to wait for another publisher to finish.
+    origin : dict, optional
+        What the publisher notes about where the points came from, as JSON.
 
     Returns
     -------
@@ -88,8 +111,11 @@ def publish(
     ------
     PublishError
         If another publisher doesn't finish, or the new collection doesn't hold what was written.
+    SearchError
+        If the engine cannot be asked or written; searchers keep what they had.
     """
-    return publish_as(points.describe(bundle), points, engine, keep, timeout)
+    new = points.describe(bundle, engine.collection, origin)
+    return publish_as(new, points, engine, keep, timeout)
 
 
 def publish_as(
@@ -104,59 +130,76 @@ def publish_as(
     """Publish points under a description that is there already; the rest is as for `publish`.
 
     With `thorough`, nothing is changed in place, and every performance is read back, and not only
-    `SAMPLE` of them. The name of the description becomes another if it is taken.
+    `SAMPLE` of them. The collection's name follows from the engine and the content.
     """
     check_keep(keep)
     with publishing(engine, timeout):
         history = engine.history()
-        kept = standing(engine, history)
-        new = settle(new, kept)
-        fault: str | None = "not built yet"
-        if new.name in kept:  # what was current once need not be built again
-            fault = _fault(points, new, engine, thorough)
+        kept = _described(engine, history)
+        if same := next((one for one in kept.values() if one.content == new.content), None):
+            fault = _fault(points, same, engine, thorough)
+            if fault is None:
+                if same.origin != new.origin:
+                    same = replace(same, origin=new.origin)
+                    engine.note(same)
+                return _serve(same, kept, history, engine, keep)
+            logger.warning("%s is built again under another name: %s", same.name, fault)
+            del kept[same.name]
         elif history and not thorough and _alike(kept.get(history[0]), new):
-            same = replace(new, name=history[0])
-            written = engine.change(same, points)
+            changed = replace(new, name=history[0])
+            written = engine.change(changed, points)
             if written is not None:
-                logger.info("changed %s: wrote %d performances", same.name, len(written))
-                fault = _fault(points, same, engine, thorough, written)
+                logger.info("changed %s: wrote %d performances", changed.name, len(written))
+                fault = _fault(points, changed, engine, thorough, written)
                 if fault is None:
-                    new = same
-        if fault is not None:
-            logger.info("building %s: %s", new.name, fault)
-            clear(engine, keep=history)
-            if points.sequences is not None and points.background is None:
-                points.backgrounds(_known_backgrounds(points, engine))
-            engine.build(new, points)
-            fault = _fault(points, new, engine, thorough, built=True)
-            if fault is not None:
-                engine.drop(new.name)
-                raise PublishError(
-                    f"{new.name} was not published, because {fault}: searchers stay with the "
-                    "collection that is current, so look after the storage and publish again."
-                )
-        return serve_first(new.name, history, engine, keep)
+                    return _serve(changed, kept, history, engine, keep)
+                logger.warning("%s is built again under another name: %s", changed.name, fault)
+                del kept[changed.name]
+        built = _build(new, points, engine, thorough)
+        return _serve(built, kept, history, engine, keep)
 
 
-def standing(engine: Engine, history: Sequence[str]) -> dict[str, Description]:
-    """Describe the collections that are or were current, by name; not those that are damaged."""
+def _described(engine: Engine, history: Sequence[str]) -> dict[str, Description]:
+    """Describe the collections that are kept, by name, without those that are damaged."""
     found = {}
     for name in history:
-        with contextlib.suppress(CollectionGone, DamagedCollection):
+        with contextlib.suppress(*FAULTS):
             found[name] = engine.describe(name)
     return found
 
 
-def settle(new: Description, kept: Mapping[str, Description]) -> Description:
-    """Give a description the name of the collection with its content, else one that is free."""
-    for name, description in kept.items():
-        if description.content == new.content:
-            return replace(new, name=name)
-    name, number = new.name, 1
-    while name in kept:  # it was built with this content, and changed since
+def _build(new: Description, points: Points, engine: Engine, thorough: bool) -> Description:
+    """Build a collection under a name that nothing else has, and read it back."""
+    for left in engine.unfinished():
+        engine.drop(left)
+    new = replace(new, name=_free_name(new, engine))
+    logger.info("building %s", new.name)
+    if points.sequences is not None and not points.has_backgrounds:
+        points.backgrounds(_known_backgrounds(points, engine))
+    try:
+        engine.build(new, points)
+        fault = _fault(points, new, engine, thorough, built=True)
+        if fault is not None:
+            raise PublishError(
+                f"{new.name} was not published, because {fault}: searchers stay with the "
+                "collection that is current, so look after the storage and publish again."
+            )
+    except SearchError as error:
+        # The next publication drops it otherwise.
+        if not isinstance(error, ServerUnreachable):
+            with contextlib.suppress(SearchError):
+                engine.drop(new.name)
+        raise
+    return new
+
+
+def _free_name(new: Description, engine: Engine) -> str:
+    wanted = name = name_of(engine.collection, new.bundle, new.content)
+    number = 1
+    while engine.is_taken(name):
         number += 1
-        name = f"{new.name}-{number}"
-    return replace(new, name=name)
+        name = f"{wanted}-{number}"
+    return name
 
 
 def _alike(current: Description | None, new: Description) -> bool:
@@ -182,18 +225,16 @@ def _known_backgrounds(points: Points, engine: Engine) -> Vectors:
     Measuring them takes longer than all else of a publication, and most of a catalogue stays.
     """
     known = np.full((len(points), 2), np.nan, np.float32)
-    with contextlib.suppress(SearchError):  # nothing is current, or it is damaged
+    with contextlib.suppress(NoCollection, *FAULTS):
         collection = engine.open()
         kept = collection.sequences
         if kept is None or kept.rate != points.rate:
             return known
+        wanted = [sequence_digest(digest) for digest in points.digests]
         for start in range(0, len(points), LOOKED_UP):
-            there = collection.performances(points.track_ids[start : start + LOOKED_UP])
+            there = collection.digests(points.track_ids[start : start + LOOKED_UP])
             rows = [
-                i
-                for i, found in enumerate(there, start)
-                if found is not None
-                and found.payload.get(DIGEST, [None])[-1] == points.digests[i][1]
+                i for i, digest in enumerate(there, start) if sequence_digest(digest) == wanted[i]
             ]
             if rows:
                 known[rows] = kept.backgrounds([points.track_ids[i] for i in rows])
@@ -206,20 +247,27 @@ def check_keep(keep: int) -> None:
         raise ValueError(f"keep={keep} would leave nothing to search: keep at least 1 collection.")
 
 
-def serve_first(name: str, history: Sequence[str], engine: Engine, keep: int) -> Description:
-    """Make a whole collection the current one, and prune the others."""
-    standing = [name, *(other for other in history if other != name)][:keep]
-    if standing != engine.history():  # a server forgets the alias of what it builds anew
+def _serve(
+    new: Description, kept: Iterable[str], history: Sequence[str], engine: Engine, keep: int
+) -> Description:
+    """Make a whole collection the current one, and drop those that are no longer kept."""
+    standing = [new.name, *(name for name in kept if name != new.name)][:keep]
+    if standing != history:
         engine.serve(standing)
-        logger.debug("%s is current", name)  # of a trial collection, it would mislead
-    clear(engine, keep=standing)
-    return engine.describe(name)
+        logger.debug("%s is current", new.name)  # of a trial collection, it would mislead
+    try:
+        for name in engine.names():
+            if name not in standing:
+                engine.drop(name)
+    except SearchError as error:
+        logger.warning("old collections are left for the next publication to drop: %s", error)
+    return new
 
 
 def rollback(engine: Engine, timeout: float = 600.0) -> Description:
-    """Make the previous collection current again.
+    """Make the previous collection current again; a second call goes forward again.
 
-    What was added to the current one in place stays in that one.
+    What was added to the current collection in place stays in that one.
 
     Raises
     ------
@@ -230,11 +278,11 @@ def rollback(engine: Engine, timeout: float = 600.0) -> Description:
         history = engine.history()
         if len(history) < 2:
             raise PublishError(
-                f"There is no earlier collection in {engine.location} to go back to: "
-                f"{history[0] if history else 'nothing'} is all that was published."
+                f"There is no other collection in {engine.location} to go back to: "
+                f"{history[0] if history else 'nothing'} is all that is kept."
             )
         description = engine.open(history[1]).description
-        engine.serve(history[1:])
+        engine.serve([history[1], history[0], *history[2:]])
         logger.info("%s is current again", description.name)
         return description
 
@@ -262,7 +310,7 @@ def publishing(engine: Engine, timeout: float) -> Iterator[None]:
 
     try:
         engine.lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(engine.lock, timeout=timeout):
+        with FileLock(engine.lock, timeout=timeout), patience():
             yield
     except Timeout as error:
         raise PublishError(
@@ -273,16 +321,9 @@ def publishing(engine: Engine, timeout: float) -> Iterator[None]:
         raise  # some are OSErrors too, and have their sentence
     except OSError as error:
         raise PublishError(
-            f"{engine.location} can't be written ({error}): searchers keep what they had, so put "
+            f"{engine.location} cannot be written ({error}): searchers keep what they had, so put "
             "that right and publish again."
         ) from error
-
-
-def clear(engine: Engine, keep: Sequence[str]) -> None:
-    """Drop what isn't kept: pruned collections, and what killed publishers left."""
-    for name in engine.names():
-        if name not in keep:
-            engine.drop(name)
 
 
 def _fault(
@@ -294,7 +335,13 @@ def _fault(
     *,
     built: bool = False,
 ) -> str | None:
-    """Read a collection back and say how it differs from its points, None if it doesn't."""
+    """Read a collection back and say how it differs from its points, None if it doesn't.
+
+    Raises
+    ------
+    SearchError
+        If it cannot be asked: that is not a fault of the collection.
+    """
     try:
         collection = engine.open(new.name)
         count = collection.count()
@@ -314,11 +361,12 @@ def _fault(
             rows = chosen[start : start + SAMPLE]
             fault = _fault_of_points(points, new, collection, rows, built)
             if fault is None and points.sequences is not None and kept is not None:
-                fault = _fault_of_sequences(points, points.sequences, kept, rows)
+                compared = points.has_backgrounds and (built or points.are_copied)
+                fault = _fault_of_sequences(points, points.sequences, kept, rows, compared)
             if fault is not None:
                 return fault
-    except SearchError as error:
-        return f"it can't be read back ({error})"
+    except FAULTS as error:
+        return f"it cannot be read back ({error})"
     return None
 
 
@@ -332,12 +380,13 @@ def _fault_of_points(
     points: Points, new: Description, collection: Collection, rows: Sequence[int], built: bool
 ) -> str | None:
     stored = collection.performances([points.track_ids[i] for i in rows])
+    # Evaluations write into a collection that is served, and one that was changed in place has
+    # kept what was computed for the performances that stayed.
+    wanted_of = points.payload if built or points.are_copied else points.content
     for i, found in zip(rows, stored, strict=True):
-        wanted = points.payload(i, new.bundle)
+        wanted = wanted_of(i, new)
         known = {} if found is None else found.payload
-        if not built:  # results may have come since, and a collection that was changed has kept
-            if points.usual is None:  # the usual distances of what stayed
-                del wanted[USUAL_DISTANCE]
+        if not built:
             known = {name: value for name, value in known.items() if name in wanted}
         if found is None or known != wanted or not np.array_equal(found.vector, points.vectors[i]):
             return f"performance {points.track_ids[i]} doesn't read back as it was written"
@@ -345,15 +394,18 @@ def _fault_of_points(
 
 
 def _fault_of_sequences(
-    points: Points, sequences: Sequence[Frames], kept: Sequences, rows: Sequence[int]
+    points: Points,
+    sequences: Sequence[Frames],
+    kept: Sequences,
+    rows: Sequence[int],
+    compare_backgrounds: bool,
 ) -> str | None:
     track_ids = [points.track_ids[i] for i in rows]
     for i, sequence in zip(rows, kept.of(track_ids), strict=True):
         if not np.array_equal(sequence, sequences[i]):
             return f"the sequence of {points.track_ids[i]} isn't the one that was written"
-    given = points.background
-    if given is not None and not np.array_equal(kept.backgrounds(track_ids), given[list(rows)]):
-        return (
-            f"the backgrounds of {track_ids[0]} to {track_ids[-1]} aren't those that were written"
-        )
+    if compare_backgrounds:
+        written = points.backgrounds()[list(rows)]
+        if not np.array_equal(kept.backgrounds(track_ids), written):
+            return f"the backgrounds of {track_ids[0]} to {track_ids[-1]} are not those written"
     return None

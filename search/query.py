@@ -1,10 +1,10 @@
 """Asking a collection: which performances are nearest, and are they versions of the same work?"""
 
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -12,28 +12,45 @@ import numpy.typing as npt
 
 from search import judging, settings
 from search.calibration import relative
-from search.collection import USUAL_DISTANCE, Candidate, Collection, Engine, Payload, Vectors
+from search.collection import (
+    USUAL_DISTANCE,
+    USUAL_SPREAD,
+    Candidate,
+    Collection,
+    Engine,
+    Payload,
+    Vectors,
+)
+from search.connecting import connect
 from search.duplicates import NEIGHBOURS
 from search.duplicates import duplicates as find_duplicates
 from search.errors import CollectionGone, InvalidQuery, SearchError, TrackNotFound
-from search.fields import Condition, conditions
+from search.fields import Condition, NoneOf, conditions
 from search.matches import Duplicate, Identification, Match
 from search.publishing import Status
 from search.publishing import status as published
 from search.reranking import CANDIDATES
 
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 Where = Mapping[str, object]
 
-#: The most matches of one query.
-MAX_LIMIT = 10_000
+#: The most matches of one query, and of one call.
+MAX_LIMIT, MAX_MATCHES = 10_000, 1_000_000
 
-#: So many queries go to the engine together.
-BATCH = 1000
+#: The most queries, and the most candidates, that the engine is asked for together.
+BATCH, IN_FLIGHT = 1000, 100_000
 
-#: An unknown id of up to so many characters is tried with every single mistake put right ...
+#: The most candidates of one query, unless the collection is larger. Not what it says of its size,
+#: since it may have grown.
+MOST = 100_000
+
+#: More candidates where a query's own work is left out, which is enough for nearly all works.
+OWN_WORK = 16
+
+#: An unknown id of up to this many characters is tried with every single mistake put right ...
 MAX_ID = 32
-#: ... and otherwise compared with so many ids of the collection.
+#: ... and otherwise compared with this many ids of the collection.
 SCANNED = 10_000
 
 
@@ -55,57 +72,25 @@ class Query:
         return self.payload.get("work_id")
 
 
-def connect(home: Path | None = None) -> Engine:
-    """Return the engine that the environment selects: QDRANT_URL's, else the embedded one.
+@dataclass(frozen=True)
+class Wanted:
+    """What every query of a call wants: at most `limit` matches that meet the conditions."""
 
-    Parameters
-    ----------
-    home : Path, optional
-        Another workspace than the environment's.
-    """
-    environment = settings.read()
-    home = environment.home if home is None else home
-    if environment.qdrant_url is None:
-        from search.embedded import Embedded
+    limit: int
+    conditions: tuple[Condition, ...] = ()
+    leave_out_same_work: bool = False
+    one_a_work: bool = False
 
-        return Embedded(home / "qdrant")
-    return _server(environment, environment.qdrant_url, home)
+    @property
+    def candidates(self) -> int:
+        """How many to ask for: a few more than are wanted."""
+        return (4 * self.limit if self.one_a_work else self.limit) + 2
 
-
-def connect_to(place: str) -> Engine:
-    """Return the engine at a place that is named, whatever the environment selects.
-
-    Parameters
-    ----------
-    place : str
-        A Qdrant server's URL, which is used with the environment's key and other settings; or a
-        workspace, for the embedded engine in it.
-    """
-    environment = settings.read()
-    if place.startswith(("http://", "https://")):
-        return _server(environment, place, environment.home)
-    if "://" in place:
-        raise ValueError(
-            f"{place!r} is no place for a collection: name a directory, or a Qdrant server like "
-            "http://localhost:6333."
-        )
-    from search.embedded import Embedded
-
-    return Embedded(Path(place).expanduser() / "qdrant")
-
-
-def _server(environment: settings.Settings, url: str, home: Path) -> Engine:
-    from search.server import Server
-
-    return Server(
-        url,
-        environment.qdrant_api_key,
-        home / "qdrant" / "publish.lock",
-        grpc_port=environment.qdrant_grpc_port,
-        ca_cert=environment.qdrant_ca_cert,
-        shards=environment.qdrant_shards,
-        replicas=environment.qdrant_replicas,
-    )
+    def conditions_of(self, query: Query) -> tuple[Condition, ...]:
+        """The conditions, with that on the query's own work."""
+        if not self.leave_out_same_work or query.work_id is None:
+            return self.conditions
+        return (*self.conditions, NoneOf("work_id", (query.work_id,)))
 
 
 class Searcher:
@@ -170,17 +155,10 @@ class Searcher:
                 [track_id], limit, leave_out_same_work=leave_out_same_work, where=where
             )[0]
         _check_limit(limit)
-        met = conditions(where)
+        wanted = Wanted(max(limit, CANDIDATES), conditions(where), leave_out_same_work)
 
         def answer(collection: Collection) -> list[Match]:
-            queries = _look_up(collection, [track_id])
-            (nearest,) = _matches(
-                collection,
-                queries,
-                max(limit, CANDIDATES),
-                met,
-                leave_out_same_work=leave_out_same_work,
-            )
+            (nearest,) = _around(collection, [track_id], wanted)
             aligned = judging.Aligned(collection, track_id, nearest[:CANDIDATES])
             return [*aligned.matches(aligned.order[:limit]), *nearest[CANDIDATES:limit]]
 
@@ -194,20 +172,25 @@ class Searcher:
         leave_out_same_work: bool = False,
         where: Where | None = None,
     ) -> list[list[Match]]:
-        """Do what `similar` does for many queries, several times faster; answer i is of query i."""
+        """Do what `similar` does for many queries, several times faster; answer i is of query i.
+
+        Raises
+        ------
+        TrackNotFound, NoCollection, InvalidQuery
+            As `similar`; and if there may be more than `MAX_MATCHES` (1,000,000) matches in all.
+        """
         if isinstance(track_ids, str):
             raise InvalidQuery(f"similar_many takes a list of track ids, not {track_ids!r}.")
         _check_limit(limit)
-        met = conditions(where)
-        wanted = list(track_ids)
-
-        def answer(collection: Collection) -> list[list[Match]]:
-            queries = _look_up(collection, wanted)
-            return _matches(
-                collection, queries, limit, met, leave_out_same_work=leave_out_same_work
+        wanted = Wanted(limit, conditions(where), leave_out_same_work)
+        queries = list(track_ids)
+        if len(queries) * limit > MAX_MATCHES:
+            raise InvalidQuery(
+                f"{len(queries):,} queries with limit={limit} ask for {len(queries) * limit:,} "
+                f"matches, and a call answers with up to {MAX_MATCHES:,}: ask in several calls, or "
+                "for fewer matches."
             )
-
-        return self._ask(answer)
+        return self._ask(lambda collection: _around(collection, queries, wanted))
 
     def works(
         self,
@@ -222,20 +205,8 @@ class Searcher:
         Parameters, order and errors are those of `similar`; `limit` counts works.
         """
         _check_limit(limit)
-        met = conditions(where)
-
-        def answer(collection: Collection) -> list[Match]:
-            queries = _look_up(collection, [track_id])
-            return _matches(
-                collection,
-                queries,
-                limit,
-                met,
-                leave_out_same_work=leave_out_same_work,
-                one_a_work=True,
-            )[0]
-
-        return self._ask(answer)
+        wanted = Wanted(limit, conditions(where), leave_out_same_work, one_a_work=True)
+        return self._ask(lambda collection: _around(collection, [track_id], wanted)[0])
 
     def similar_to(
         self, vector: npt.ArrayLike, limit: int = 10, *, where: Where | None = None
@@ -255,11 +226,10 @@ class Searcher:
             If the vector is something else.
         """
         _check_limit(limit)
-        met = conditions(where)
+        wanted = Wanted(limit, conditions(where))
 
         def answer(collection: Collection) -> list[Match]:
-            query = Query(_as_vector(vector, collection))
-            return _matches(collection, [query], limit, met)[0]
+            return _near(collection, [Query(_as_vector(vector, collection))], wanted)[0]
 
         return self._ask(answer)
 
@@ -332,7 +302,7 @@ class Searcher:
 
         def answer(collection: Collection) -> Identification:
             judging.calibration_of(collection)
-            (nearest,) = _matches(collection, _look_up(collection, [track_id]), CANDIDATES, ())
+            (nearest,) = _around(collection, [track_id], Wanted(CANDIDATES))
             aligned = judging.align(collection, track_id, nearest)
             return judging.identify(collection, track_id, nearest, aligned, limit)
 
@@ -363,15 +333,11 @@ class Searcher:
         """
         _check_limit(limit)
         if not 0 <= least <= 1:
-            raise InvalidQuery(f"least={least!r} is no probability: give a number from 0 to 1.")
+            raise InvalidQuery(f"least={least!r} is not a probability: give a number from 0 to 1.")
 
         def answer(collection: Collection) -> list[Duplicate]:
             judging.calibration_of(collection)
-            queries = [Query(one.vector, one.payload) for one in collection.everything()]
-            nearest = _matches(collection, queries, NEIGHBOURS, (), leave_out_same_work=True)
-            payloads = (query.payload for query in queries)
-            neighbours = zip(payloads, nearest, strict=True)
-            return find_duplicates(collection, neighbours, limit, least)
+            return find_duplicates(collection, _neighbourhoods(collection), limit, least)
 
         return self._ask(answer)
 
@@ -414,10 +380,14 @@ def _as_vector(vector: npt.ArrayLike, collection: Collection) -> Vectors:
     return array
 
 
-def _look_up(collection: Collection, track_ids: Sequence[str]) -> list[Query]:
+def _check_ids(track_ids: Sequence[object]) -> None:
     for track_id in track_ids:
         if not isinstance(track_id, str):
             raise InvalidQuery(f"A track id is a text, which {track_id!r} isn't.")
+
+
+def _look_up(collection: Collection, track_ids: Sequence[str]) -> list[Query]:
+    _check_ids(track_ids)
     queries = []
     for track_id, found in zip(track_ids, collection.performances(track_ids), strict=True):
         if found is None:
@@ -426,60 +396,114 @@ def _look_up(collection: Collection, track_ids: Sequence[str]) -> list[Query]:
     return queries
 
 
-def _matches(
+def _batches(items: Sequence[Item], candidates: int) -> Iterator[Sequence[Item]]:
+    """Divide queries, each with so many candidates, for the engine and for our memory."""
+    size = max(1, min(BATCH, IN_FLIGHT // candidates))
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _around(collection: Collection, track_ids: Sequence[str], wanted: Wanted) -> list[list[Match]]:
+    """Answer queries that are performances of the collection."""
+    _check_ids(track_ids)
+    matches = []
+    fetch = wanted.candidates + wanted.leave_out_same_work * OWN_WORK
+    for batch in _batches(track_ids, fetch):
+        queries, candidates = [], []
+        found = collection.around(batch, fetch, wanted.conditions)
+        for track_id, one in zip(batch, found, strict=True):
+            if one is None:
+                raise _not_found(collection, track_id)
+            queries.append(Query(one[0].vector, one[0].payload))
+            candidates.append(one[1])
+        matches += _settle(collection, queries, wanted, fetch, candidates)
+    return matches
+
+
+def _near(collection: Collection, queries: Sequence[Query], wanted: Wanted) -> list[list[Match]]:
+    """Answer queries whose vectors are known."""
+    matches = []
+    fetch = wanted.candidates + wanted.leave_out_same_work * OWN_WORK
+    for batch in _batches(queries, fetch):
+        vectors = np.stack([query.vector for query in batch])
+        candidates = collection.nearest(vectors, fetch, wanted.conditions)
+        matches += _settle(collection, batch, wanted, fetch, candidates)
+    return matches
+
+
+def _settle(
     collection: Collection,
     queries: Sequence[Query],
-    limit: int,
-    met: tuple[Condition, ...],
-    *,
-    leave_out_same_work: bool = False,
-    one_a_work: bool = False,
+    wanted: Wanted,
+    fetch: int,
+    candidates: Iterable[list[Candidate]],
 ) -> list[list[Match]]:
-    """Ask for a few candidates more than are wanted, and for more as long as the cut is in doubt.
+    """Choose matches among candidates, and ask for more as long as the cut is in doubt.
 
     It is in doubt when too few are left once the query itself is taken out (and its work, and
     further performances of the same works), or when the last candidate is as far away as the last
     match: then the engine has cut a tie at will, and ties are for the track id to break.
     """
     chosen: list[list[Candidate]] = [[] for _ in queries]
-    pending: Sequence[int] = range(len(queries))
-    everything = collection.description.points
-    fetch = (4 * limit if one_a_work else limit) + 2
-    if leave_out_same_work:
-        fetch += max((query.payload.get("clique_size", 0) for query in queries), default=0)
-    while pending:
-        fetch = min(fetch, everything)
+    most = max(MOST, collection.description.points)
+    # The own work is then left out by the engine.
+    following = wanted.candidates if wanted.leave_out_same_work else 4 * fetch
+    fetched: Iterable[tuple[int, list[Candidate]]] = enumerate(candidates)
+    while True:
         in_doubt = []
-        for start in range(0, len(pending), BATCH):
-            batch = pending[start : start + BATCH]
-            vectors = np.stack([queries[i].vector for i in batch])
-            answers = collection.nearest(vectors, fetch, met)
-            for i, candidates in zip(batch, answers, strict=True):
-                best = _choose(candidates, queries[i], leave_out_same_work, one_a_work)[:limit]
-                chosen[i] = best
-                all_seen = len(candidates) < fetch or fetch == everything
-                clear_cut = len(best) == limit and best[-1].distance < candidates[-1].distance
-                if not (all_seen or clear_cut):
-                    in_doubt.append(i)
-        pending = in_doubt
-        fetch *= 4
+        for i, found in fetched:
+            best = _choose(found, queries[i], wanted)[: wanted.limit]
+            chosen[i] = best
+            all_seen = len(found) < fetch or fetch >= most
+            clear_cut = len(best) == wanted.limit and best[-1].distance < found[-1].distance
+            if not (all_seen or clear_cut):
+                in_doubt.append(i)
+        if not in_doubt:
+            break
+        fetch, following = min(following, most), 4 * following
+        fetched = _fetch(collection, queries, wanted, fetch, in_doubt)
     return [
         judging.by_distance(collection, _found(best, query))
         for best, query in zip(chosen, queries, strict=True)
     ]
 
 
-def _choose(
-    candidates: Sequence[Candidate], query: Query, leave_out_same_work: bool, one_a_work: bool
-) -> list[Candidate]:
+def _fetch(
+    collection: Collection,
+    queries: Sequence[Query],
+    wanted: Wanted,
+    fetch: int,
+    pending: Iterable[int],
+) -> Iterator[tuple[int, list[Candidate]]]:
+    """Ask for the candidates of some of the queries; those of one work are asked together."""
+    alike: dict[tuple[Condition, ...], list[int]] = {}
+    for i in pending:
+        alike.setdefault(wanted.conditions_of(queries[i]), []).append(i)
+    for met, rows in alike.items():
+        for batch in _batches(rows, fetch):
+            vectors = np.stack([queries[i].vector for i in batch])
+            yield from zip(batch, collection.nearest(vectors, fetch, met), strict=True)
+
+
+def _neighbourhoods(collection: Collection) -> Iterator[list[tuple[Payload, list[Match]]]]:
+    """Go through a collection: some performances at a time, with the nearest of other works."""
+    wanted = Wanted(NEIGHBOURS, leave_out_same_work=True)
+    everything = collection.everything()
+    while stored := list(islice(everything, BATCH)):
+        queries = [Query(one.vector, one.payload) for one in stored]
+        payloads = (one.payload for one in stored)
+        yield list(zip(payloads, _near(collection, queries, wanted), strict=True))
+
+
+def _choose(candidates: Sequence[Candidate], query: Query, wanted: Wanted) -> list[Candidate]:
     """Put candidates into the order of matches, without those that are none."""
     best = []
-    seen = {query.work_id} if leave_out_same_work else set()
+    seen = {query.work_id} if wanted.leave_out_same_work else set()
     for candidate in sorted(candidates, key=lambda c: (c.distance, c.payload["track_id"])):
         work_id = candidate.payload["work_id"]
         if candidate.payload["track_id"] == query.track_id or work_id in seen:
             continue
-        if one_a_work:
+        if wanted.one_a_work:
             seen.add(work_id)
         best.append(candidate)
     return best
@@ -491,8 +515,8 @@ def _found(candidates: Sequence[Candidate], query: Query) -> list[Match]:
     near: list[float | None] = [None] * len(candidates)
     if USUAL_DISTANCE in query.payload:
         distances = [candidate.distance for candidate in candidates]
-        usual = [candidate.payload[USUAL_DISTANCE] for candidate in candidates]
-        near = [*relative(distances, query.payload[USUAL_DISTANCE], usual).tolist()]
+        usual = [_usual(candidate.payload) for candidate in candidates]
+        near = [*relative(distances, _usual(query.payload), usual).tolist()]
     found = []
     for candidate, relative_distance in zip(candidates, near, strict=True):
         payload = candidate.payload
@@ -510,6 +534,10 @@ def _found(candidates: Sequence[Candidate], query: Query) -> list[Match]:
         )
         found.append(match)
     return found
+
+
+def _usual(payload: Payload) -> tuple[float, float]:
+    return payload[USUAL_DISTANCE], payload[USUAL_SPREAD]
 
 
 def _not_found(collection: Collection, track_id: str) -> TrackNotFound:

@@ -7,7 +7,6 @@ candidates are ordered by how likely they are versions, which weighs in their di
 """
 
 import logging
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -75,6 +74,8 @@ def backgrounds(
         Mean log similarity, that of similarity 0 for an empty sequence; and its standard deviation,
         with `SPREAD` added.
     """
+    from joblib import cpu_count  # takes longer to import than a search to answer
+
     chosen = [i for i in range(len(sequences)) if len(sequences[i])][:REFERENCES]
     references = [np.asarray(sequences[i]) for i in chosen]
 
@@ -90,7 +91,7 @@ def backgrounds(
         found[:] = known
     missing = np.flatnonzero(np.isnan(found[:, 0])).tolist()
     # The compiled loops release the interpreter, so threads do.
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(cpu_count()) as threads:
         measured = threads.map(measure, missing)
         for done, (i, value) in enumerate(zip(missing, measured, strict=True), 1):
             found[i] = value

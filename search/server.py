@@ -1,9 +1,11 @@
 """The engine behind QDRANT_URL: a Qdrant server, with an alias that says what is current.
 
-Searchers find the current collection by the alias `covers`, which moves in one request, and then
-keep to that collection's own name, so that one answer never mixes two. Which collection was
-current before is kept in each collection's metadata, and so is that it is one of ours: others on
-the same server are left alone. Searching needs a read-only API key and no more.
+Searchers find the current collection by an alias, which moves in one request. A query goes to the
+alias and takes one request: each point says which collection it is in, and where that isn't the one
+whose facts (its description, and the mean of its backgrounds) are known, they are read and the
+query is asked again. Which collections were current before is kept in each collection's metadata,
+and so is the deployment it belongs to: collections without that mark are left alone. Searching
+needs a read-only API key and no more.
 
 A collection is searched by its size, and set up for that when it is published:
 
@@ -27,17 +29,14 @@ background, the graph, how much is compared exactly) is left as it was built, wh
 """
 
 import contextlib
-import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,16 +49,24 @@ from search.collection import (
     Vectors,
     is_exact,
     point_id,
+    sequence_digest,
 )
 from search.connection import BATCH, Connection
-from search.errors import CollectionGone, NoCollection, SearchError
-from search.fields import FIELDS, MEANINGS, RESULTS, Result
+from search.errors import CollectionGone, DamagedCollection, NoCollection, SearchError
+from search.fields import FIELDS, MEANINGS, Result
+from search.patience import threads
 from search.sequences import mean_background
 from search.server_collection import ServerCollection
+from search.settings import COLLECTION
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
 
 logger = logging.getLogger(__name__)
 
-ALIAS = "covers"
+#: Seconds after which a searcher reads anew what the current collection says of itself. That it is
+#: still the current one, every answer says.
+FACTS_SECONDS = 30.0
 
 #: Of the graph (HNSW) that the server searches in larger collections: links a point, and the
 #: breadth of the search that builds it.
@@ -83,8 +90,20 @@ UPLOADERS = 4
 POLL = 1.0
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What a collection's metadata says, and when it was read."""
+
+    description: Description
+    mean_background: float
+    metadata: dict[str, Any]
+    read: float
+
+
 class Server:
     """Collections on a Qdrant server.
+
+    Threads may share it, and a forked child makes its own connections.
 
     Parameters
     ----------
@@ -93,6 +112,9 @@ class Server:
     lock : Path
         A file that keeps publishers of one workspace from each other. Publishers on several
         machines are not kept apart: let one pipeline publish to a server.
+    collection : str
+        The deployment: the alias, the beginning of its collections' names, and the mark in their
+        metadata without which a collection is left alone.
     shards, replicas : int, optional
         Of each collection, on a cluster; the server's defaults without.
     """
@@ -103,6 +125,7 @@ class Server:
         api_key: str | None,
         lock: Path,
         *,
+        collection: str = COLLECTION,
         grpc_port: int | None = None,
         ca_cert: Path | None = None,
         shards: int | None = None,
@@ -110,9 +133,9 @@ class Server:
     ) -> None:
         self.connection = Connection(url, api_key, grpc_port, ca_cert)
         self.lock = lock
+        self.collection = collection
         self._shards, self._replicas = shards, replicas
-
-    kind = "server"
+        self._known: _Facts | None = None
 
     def __repr__(self) -> str:
         return f"Server({self.location!r})"
@@ -127,58 +150,107 @@ class Server:
         self.connection.close()
 
     def names(self) -> list[str]:
-        """Names of the collections that were begun by a publication, whole or not."""
-        with self.connection.asking():
-            listed = [found.name for found in self.connection.client.get_collections().collections]
-        return sorted(name for name in listed if self.connection.metadata(name))
+        """Names of the collections that have the mark."""
+        return sorted(self._ours())
+
+    def unfinished(self) -> list[str]:
+        """Names of those that don't say what was current before them, as serving has them do."""
+        return sorted(name for name, noted in self._ours().items() if "previous" not in noted)
+
+    def _ours(self) -> dict[str, dict[str, Any]]:
+        listed = self.connection.ask(lambda client: client.get_collections()).collections
+        found = {}
+        for name in (each.name for each in listed):
+            if name.startswith(f"{self.collection}-") and not name.endswith(companion.END):
+                metadata = self.connection.metadata(name)
+                if metadata is not None and self._is_ours(metadata):
+                    found[name] = metadata
+        return found
+
+    def _is_ours(self, metadata: Mapping[str, Any]) -> bool:
+        return metadata.get("deployment") == self.collection
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a collection or an alias has this name, or that of its sequences."""
+        both = (name, companion.companion(name))
+        return any(
+            self.connection.ask(lambda client, each=each: client.collection_exists(each))  # type: ignore[misc]
+            for each in both
+        )
 
     def history(self) -> list[str]:
-        """Follow the alias, then from each collection the name of the one before it."""
-        history: list[str] = []
-        name = self._current()
-        while name and name not in history and (metadata := self.connection.metadata(name)):
-            history.append(name)
-            name = metadata.get("previous")
-        return history
+        """Follow the alias, then read there which were current before, and see which still are."""
+        if (metadata := self._metadata_of_current()) is None:
+            return []
+        earlier = [
+            name
+            for name in metadata.get("previous", ())
+            if self._is_ours(self.connection.metadata(name) or {})
+        ]
+        return [metadata["covers"]["name"], *earlier]
 
-    def _current(self) -> str | None:
-        with self.connection.asking():
-            aliases = self.connection.client.get_aliases().aliases
-        return next((found.collection_name for found in aliases if found.alias_name == ALIAS), None)
+    def _metadata_of_current(self) -> dict[str, Any] | None:
+        """Read the metadata of the collection that the alias points to; None without an alias."""
+        metadata = self.connection.metadata(self.collection)
+        if metadata is not None and not self._is_ours(metadata):
+            raise SearchError(
+                f"{self.collection!r} on the Qdrant server at {self.location} is a collection or "
+                "alias of somebody else: set COVERS_COLLECTION to a name that is free there."
+            )
+        return metadata
+
+    def _read(self, name: str) -> _Facts | None:
+        """Read what a collection says of itself; None if it isn't there, or not ours."""
+        metadata = self.connection.metadata(name)
+        if metadata is None or not self._is_ours(metadata):
+            return None
+        return self._facts(name, metadata)
+
+    def _facts(self, name: str, metadata: dict[str, Any]) -> _Facts:
+        try:
+            exactly = json.loads(metadata["exactly"])
+            description = Description.from_json(exactly["description"])
+            return _Facts(description, exactly["mean_background"], metadata, monotonic())
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedCollection(
+                f"{name} on the Qdrant server at {self.location} says of itself what this version "
+                "doesn't understand: publish again."
+            ) from error
 
     def serve(self, history: Sequence[str]) -> None:
-        """Note what was before each collection, then move the alias in one request."""
+        """Note what was before the first collection, then move the alias in one request."""
         from qdrant_client import models
 
-        create = models.CreateAlias(collection_name=history[0], alias_name=ALIAS)
-        delete = models.DeleteAlias(alias_name=ALIAS)
-        move: list[Any] = [models.CreateAliasOperation(create_alias=create)]
-        if self._current():
-            move.insert(0, models.DeleteAliasOperation(delete_alias=delete))
-        with self.connection.asking():
-            for name, previous in pairwise([*history, ""]):
-                self.connection.client.update_collection(name, metadata={"previous": previous})
-            self.connection.client.update_collection_aliases(move)
+        name, *previous = history
+        self._metadata_of_current()  # refuses an alias of somebody else
+        self.connection.ask(
+            lambda client: client.update_collection(name, metadata={"previous": previous})
+        )
+        alias = self.collection
+        create = models.CreateAlias(collection_name=name, alias_name=alias)
+        delete = models.DeleteAlias(alias_name=alias)
+
+        def move(client: "QdrantClient") -> None:
+            there = {each.alias_name for each in client.get_aliases().aliases}
+            steps: list[Any] = [models.CreateAliasOperation(create_alias=create)]
+            if alias in there:
+                steps.insert(0, models.DeleteAliasOperation(delete_alias=delete))
+            client.update_collection_aliases(steps)
+
+        self.connection.ask(move)
+        self._known = None
 
     def describe(self, name: str) -> Description:
         """Read a collection's metadata."""
-        return self._facts(name)[0]
+        return self._described(name).description
 
-    def _facts(self, name: str) -> tuple[Description, float]:
-        """Read what a collection says of itself, and the mean of its backgrounds.
-
-        At every query anew, for it may have been changed; that takes one request.
-        """
-        if not (metadata := self.connection.metadata(name)):
+    def _described(self, name: str) -> _Facts:
+        found = self._read(name)
+        if found is None:
             raise CollectionGone(
                 f"The Qdrant server at {self.location} has no collection {name} any more."
             )
-        if "exactly" in metadata:
-            exactly = json.loads(metadata["exactly"])
-            content, mean = exactly["description"], exactly["mean_background"]
-        else:  # published by an earlier version, which kept no sequences
-            content, mean = {**metadata["covers"], "rate": None}, 0.0
-        return Description.from_json({**content, "name": name}), mean
+        return found
 
     def build(self, description: Description, points: Points) -> None:
         """Create a collection under its own name, which no alias points to yet, and fill it."""
@@ -188,42 +260,88 @@ class Server:
         background = np.zeros((len(points), 2), np.float32)
         if points.sequences is not None:
             background = points.backgrounds()
-        self.drop(name)
         quantized = description.points * description.dimension * 4 > QUANTIZED_BYTES
-        with self.connection.asking():
-            self.connection.client.create_collection(
-                name,
-                vectors_config=models.VectorParams(
-                    size=points.dimension, distance=models.Distance.EUCLID, on_disk=quantized
-                ),
-                hnsw_config=models.HnswConfigDiff(m=0),  # none, or not yet
-                strict_mode_config=_strictness(description.points),
-                metadata={
-                    **_facts_as_metadata(description, mean_background(background)),
-                    "fields": MEANINGS,
-                    "built": len(points),
-                    "changed": 0,
-                },
-                **self._placement(),
-            )
-            # Before the points, so that the graph is built with the filters in mind.
-            self._index_fields(name, FIELDS)
-
+        self._create(
+            name,
+            vectors_config=models.VectorParams(
+                size=points.dimension, distance=models.Distance.EUCLID, on_disk=quantized
+            ),
+            hnsw_config=models.HnswConfigDiff(m=0),  # none, or not yet
+            strict_mode_config=_strictness(description.points),
+            metadata={
+                **_facts_as_metadata(description, mean_background(background)),
+                "fields": MEANINGS,
+                "built": len(points),
+                "changed": 0,
+            },
+        )
+        # Before the points, so that the graph is built with the filters in mind.
+        self._index_fields(name)
         self._upload_points(description, points, range(len(points)))
         if points.sequences is not None:
             self._build_companion(description, points.track_ids, points.sequences, background)
         if not is_exact(description.points, description.dimension):
             self._index(description, quantized)
 
+    def _create(self, name: str, *, metadata: dict[str, Any], **config: Any) -> None:
+        """Create a collection with our mark, under a name that is free."""
+        marked = {"deployment": self.collection, **metadata}
+        try:
+            self.connection.ask(
+                lambda client: client.create_collection(
+                    name, metadata=marked, **config, **self._placement()
+                )
+            )
+        except SearchError as error:
+            if type(error) is not SearchError:
+                raise
+            # A second try is told that the collection exists, if the first one's answer was lost.
+            there = self.connection.metadata(name) or {}
+            if any(there.get(key) != text for key, text in marked.items() if type(text) is str):
+                raise
+
+    def _placement(self) -> dict[str, Any]:
+        """Where a collection's data lies."""
+        majority = None if self._replicas is None else self._replicas // 2 + 1
+        return {
+            "on_disk_payload": True,  # indexes of what is filtered by are in memory all the same
+            "shard_number": self._shards,
+            "replication_factor": self._replicas,
+            # More than half, so that of three copies one may be on a node that is down; what it
+            # missed is sent to it before it answers again. Of two, both have to confirm.
+            "write_consistency_factor": majority,
+        }
+
+    def _index_fields(self, name: str) -> None:
+        """Have each field indexed, all at the same time: one takes a server 0.2 s and more."""
+        from qdrant_client import models
+
+        kinds = {
+            str: models.PayloadSchemaType.KEYWORD,
+            int: models.PayloadSchemaType.INTEGER,
+            bool: models.PayloadSchemaType.BOOL,
+            float: models.PayloadSchemaType.FLOAT,
+        }
+
+        def index(field: str) -> None:
+            kind = kinds[FIELDS[field]]
+            self.connection.ask(
+                lambda client: client.create_payload_index(
+                    name, field, field_schema=kind, wait=True
+                )
+            )
+
+        with threads(len(FIELDS)) as pool:
+            for _ in pool.map(index, FIELDS):
+                pass
+
     def change(self, description: Description, points: Points) -> list[int] | None:
         """Compare the digests of all performances, and write those that differ."""
         name, beside = description.name, companion.companion(description.name)
-        metadata = self.connection.metadata(name)
-        current, mean = self._facts(name)
+        known = self._described(name)
         ids = [str(point_id(track_id)) for track_id in points.track_ids]
-        unknown = ["", ""]
         there = {
-            str(record.id): (record.payload or {}).get(DIGEST, unknown)
+            str(record.id): str((record.payload or {}).get(DIGEST, ""))
             for record in self.connection.scroll(name, DIGESTS, with_payload=[DIGEST])
         }
         heard = set(there)  # those with a sequence, if there are any
@@ -238,23 +356,22 @@ class Server:
             if there.get(id_) != points.digests[i] or id_ not in heard
         ]
         withdrawn = sorted((there.keys() | heard).difference(ids))
-        changed = metadata.get("changed", 0) + len(rows) + len(withdrawn)
-        if changed > CHANGED_SHARE * metadata.get("built", 0):
+        changed = known.metadata.get("changed", 0) + len(rows) + len(withdrawn)
+        if changed > CHANGED_SHARE * known.metadata.get("built", 0):
             return None
-        most = max(len(there), len(points))
-        self._note(replace(current, content=""), mean, changed, most)
+        mean, most = known.mean_background, max(len(there), len(points))
+        self._note_change(replace(known.description, content=""), mean, changed, most)
         if points.sequences is not None:
             unheard = [
                 i
                 for i in rows
-                if ids[i] not in heard or there.get(ids[i], unknown)[1] != points.digests[i][1]
+                if ids[i] not in heard
+                or sequence_digest(there.get(ids[i])) != sequence_digest(points.digests[i])
             ]
             # Until both are written, these are like nothing that may be published next.
             self._in_batches(
                 [ids[i] for i in unheard if ids[i] in there],
-                lambda some: self.connection.client.delete_payload(
-                    name, [DIGEST], points=some, wait=True
-                ),
+                lambda client, some: client.delete_payload(name, [DIGEST], points=some, wait=True),
             )
             if unheard:
                 self._upload_sequences(
@@ -267,48 +384,43 @@ class Server:
         self._delete(name, withdrawn)
         if points.sequences is not None:
             self._delete(beside, withdrawn)
-        self._note(description, mean, changed, most)
+        self._note_change(description, mean, changed, most)
         return rows
 
-    def _note(self, description: Description, mean: float, changed: int, most: int) -> None:
+    def _note_change(self, description: Description, mean: float, changed: int, most: int) -> None:
         """Write down what a collection is now, and let all of `most` points be asked for."""
-        metadata = _facts_as_metadata(description, mean)
-        self.connection.patiently(
-            lambda: self.connection.client.update_collection(
-                description.name,
-                metadata={**metadata, "changed": changed},
-                strict_mode_config=_strictness(most),
+        metadata = {**_facts_as_metadata(description, mean), "changed": changed}
+        self.connection.ask(
+            lambda client: client.update_collection(
+                description.name, metadata=metadata, strict_mode_config=_strictness(most)
             )
         )
+        self._known = None
+
+    def note(self, description: Description) -> None:
+        """Replace the description in the metadata."""
+        metadata = _facts_as_metadata(
+            description, self._described(description.name).mean_background
+        )
+        self.connection.ask(
+            lambda client: client.update_collection(description.name, metadata=metadata)
+        )
+        self._known = None
 
     def _delete(self, name: str, ids: Sequence[str]) -> None:
         from qdrant_client import models
 
         self._in_batches(
             ids,
-            lambda some: self.connection.client.delete(
-                name, models.PointIdsList(points=some), wait=True
-            ),
+            lambda client, some: client.delete(name, models.PointIdsList(points=some), wait=True),
         )
 
-    def _in_batches(self, ids: Sequence[str], ask: Callable[[Any], object]) -> None:
-        for start in range(0, len(ids), BATCH):
-            some = list(ids[start : start + BATCH])
-            self.connection.patiently(partial(ask, some))
-
-    def _index_fields(self, name: str, fields: Iterable[str]) -> None:
-        """Have fields indexed, which are left as they are where they are indexed already."""
-        from qdrant_client import models
-
-        index = {
-            str: models.PayloadSchemaType.KEYWORD,
-            int: models.PayloadSchemaType.INTEGER,
-            bool: models.PayloadSchemaType.BOOL,
-            float: models.PayloadSchemaType.FLOAT,
-        }
-        for field in fields:
-            schema = index[FIELDS[field]]
-            self.connection.client.create_payload_index(name, field, field_schema=schema, wait=True)
+    def _in_batches(
+        self, items: Sequence[Any], request: Callable[["QdrantClient", list[Any]], object]
+    ) -> None:
+        for start in range(0, len(items), BATCH):
+            some = list(items[start : start + BATCH])
+            self.connection.ask(partial(lambda some, client: request(client, some), some))
 
     def annotate(self, name: str, values: Mapping[str, Mapping[str, Result | None]]) -> None:
         """Set payload fields where they are, a batch of performances a request."""
@@ -324,30 +436,10 @@ class Server:
             if len(known) < len(fields):
                 keys = models.DeletePayload(keys=[*(set(fields) - set(known))], points=points)
                 operations.append(models.DeletePayloadOperation(delete_payload=keys))
-        with self.connection.asking():
-            # Collections of earlier versions have no such fields, and by what isn't indexed
-            # strict mode doesn't let anyone filter.
-            self._index_fields(name, RESULTS)
-        for start in range(0, len(operations), BATCH):
-            write = partial(
-                self.connection.client.batch_update_points,
-                name,
-                operations[start : start + BATCH],
-                wait=True,
-            )
-            self.connection.patiently(write)
-
-    def _placement(self) -> dict[str, Any]:
-        """Where a collection's data lies."""
-        majority = None if self._replicas is None else self._replicas // 2 + 1
-        return {
-            "on_disk_payload": True,  # indexes of what is filtered by are in memory all the same
-            "shard_number": self._shards,
-            "replication_factor": self._replicas,
-            # More than half, so that of three copies one may be on a node that is down; what it
-            # missed is sent to it before it answers again. Of two, both have to confirm.
-            "write_consistency_factor": majority,
-        }
+        self._in_batches(
+            operations,
+            lambda client, some: client.batch_update_points(name, some, wait=True),
+        )
 
     def _build_companion(
         self,
@@ -357,13 +449,8 @@ class Server:
         background: Vectors,
     ) -> None:
         name = companion.companion(description.name)
-        with self.connection.asking():
-            self.connection.client.create_collection(
-                name,
-                vectors_config={},
-                metadata={"sequences of": description.name, "rate": description.rate},
-                **self._placement(),
-            )
+        noted = {"sequences of": description.name, "rate": description.rate}
+        self._create(name, vectors_config={}, metadata=noted)
         self._upload_sequences(name, track_ids, sequences, background)
 
     def _upload_sequences(
@@ -387,7 +474,7 @@ class Server:
         def point(place: int) -> models.PointStruct:
             i = rows[place]
             vector: Any = points.vectors[i].tolist()
-            payload = points.payload(i, description.bundle)
+            payload = points.payload(i, description)
             return models.PointStruct(
                 id=str(point_id(points.track_ids[i])), vector=vector, payload=payload
             )
@@ -398,14 +485,17 @@ class Server:
 
     def _upload(self, name: str, batches: list[range], point: Callable[[int], Any]) -> None:
         """Write points, several batches at a time, each made when its turn comes."""
-        client = self.connection.for_many(name)
 
         def upload(batch: range) -> None:
             made = [point(i) for i in batch]
-            self.connection.patiently(lambda: client.upsert(name, points=made, wait=True))
+            self.connection.ask_fast(
+                lambda client: client.upsert(name, points=made, wait=True), name
+            )
 
-        with ThreadPoolExecutor(UPLOADERS) as threads:
-            for done, _ in enumerate(threads.map(upload, batches), 1):
+        for batch in batches[:1]:  # alone, since it finds out whether gRPC is answered
+            upload(batch)
+        with threads(UPLOADERS) as pool:
+            for done, _ in enumerate(pool.map(upload, batches[1:]), 2):
                 if done % 100 == 0:
                     logger.info("uploaded %d of %d batches of %s", done, len(batches), name)
 
@@ -416,8 +506,8 @@ class Server:
         bytes_ = models.ScalarQuantizationConfig(
             type=models.ScalarType.INT8, quantile=0.99, always_ram=True
         )
-        self.connection.patiently(
-            lambda: self.connection.client.update_collection(
+        self.connection.ask(
+            lambda client: client.update_collection(
                 description.name,
                 hnsw_config=models.HnswConfigDiff(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT),
                 quantization_config=models.ScalarQuantization(scalar=bytes_) if quantized else None,
@@ -440,7 +530,7 @@ class Server:
                     f"{allowed:.0f} s: see in its dashboard what keeps it, and publish again."
                 )
             sleep(POLL)
-            info = self.connection.patiently(lambda: self.connection.client.get_collection(name))
+            info = self.connection.ask(lambda client: client.get_collection(name))
             if info.status == models.CollectionStatus.RED:
                 raise SearchError(
                     f"The Qdrant server at {self.location} failed to index {name} "
@@ -449,81 +539,52 @@ class Server:
             green = green + 1 if info.status == models.CollectionStatus.GREEN else 0
             if info.status == models.CollectionStatus.GREY:
                 # It waits for a write after a restart, and this is one that changes nothing.
-                nothing = models.OptimizersConfigDiff()
-                with self.connection.asking():
-                    self.connection.client.update_collection(name, optimizers_config=nothing)
+                self.connection.ask(
+                    lambda client: client.update_collection(
+                        name, optimizers_config=models.OptimizersConfigDiff()
+                    )
+                )
 
     def drop(self, name: str) -> None:
-        """Delete a collection, and before it what belongs to it."""
+        """Delete a collection, and before it that of its sequences, if they are ours."""
         for each in (companion.companion(name), name):
-            with contextlib.suppress(CollectionGone), self.connection.asking():
-                self.connection.client.delete_collection(each)
-
-    def save(self, name: str, directory: Path) -> None:
-        """Have the server make snapshots of a collection and its sequences, and fetch them."""
-        with self.connection.for_snapshots() as client:
-            for each in self._parts(name):
-                with self.connection.asking():
-                    shards = client.collection_cluster_info(each)
-                    if len(shards.local_shards) < shards.shard_count:
-                        raise SearchError(
-                            f"The node at {self.location} has {len(shards.local_shards)} of the "
-                            f"{shards.shard_count} shards of {each}, and a snapshot is of one "
-                            "node: take the whole with `covers copy --to DIRECTORY`."
-                        )
-                    made = client.create_snapshot(each, wait=True)
-                if made is None:
-                    raise SearchError(f"The Qdrant server at {self.location} made no snapshot.")
-                try:
-                    path = directory / f"{each}.snapshot"
-                    self.connection.download(each, made.name, path)
-                    if made.checksum is not None and made.checksum != _sha256(path):
-                        raise SearchError(
-                            f"The snapshot {made.name} of {each} arrived changed from "
-                            f"{self.location}: take it again."
-                        )
-                finally:  # it has served, and takes as much room as the collection
-                    with self.connection.asking():
-                        client.delete_snapshot(each, made.name, wait=True)
-
-    def _parts(self, name: str) -> list[str]:
-        """Name a collection, and the one of its sequences if it has any."""
-        has_sequences = self.describe(name).rate is not None
-        return [name, companion.companion(name)] if has_sequences else [name]
-
-    def load(self, name: str, directory: Path) -> None:
-        """Send the server what `save` fetched, which makes the collections that it is of."""
-        from qdrant_client import models
-
-        self.drop(name)
-        with self.connection.for_snapshots() as client:
-            # The collection itself first: by it, the next publication finds what was begun. It may
-            # have had another name.
-            for path in sorted(directory.glob("*.snapshot"), key=lambda path: len(path.stem)):
-                each = companion.companion(name) if path.stem.endswith(companion.END) else name
-                with self.connection.asking(), path.open("rb") as file:
-                    client.http.snapshots_api.recover_from_uploaded_snapshot(
-                        each,
-                        wait=True,
-                        priority=models.SnapshotPriority.SNAPSHOT,
-                        checksum=_sha256(path),
-                        snapshot=file,
+            if self._is_ours(self.connection.metadata(each) or {}):
+                with contextlib.suppress(CollectionGone):
+                    self.connection.ask(
+                        lambda client, each=each: client.delete_collection(each)  # type: ignore[misc]
                     )
 
     def open(self, name: str | None = None) -> ServerCollection:
         """Open a collection by its name, by default the one that the alias points to."""
-        name = name or self._current()
-        if name is None:
-            raise NoCollection(
-                f"There is no collection {ALIAS!r} on the Qdrant server at {self.location} yet: "
-                "make one with `covers pipeline --data DIR`."
+        if name is not None:
+            found = self._described(name)
+            return ServerCollection(
+                self.connection, found.description, found.mean_background, name, lambda: name
             )
-        return ServerCollection(self.connection, *self._facts(name))
+        known = self._known
+        if known is None or monotonic() > known.read + FACTS_SECONDS:
+            known = self._renew()
+        return ServerCollection(
+            self.connection,
+            known.description,
+            known.mean_background,
+            self.collection,
+            lambda: self._renew().description.name,
+        )
+
+    def _renew(self) -> _Facts:
+        self._known = None
+        if (metadata := self._metadata_of_current()) is None:
+            raise NoCollection(
+                f"There is no collection {self.collection!r} on the Qdrant server at "
+                f"{self.location} yet: make one with `covers pipeline --data DIR`."
+            )
+        self._known = self._facts(self.collection, metadata)
+        return self._known
 
 
 def _facts_as_metadata(description: Description, mean: float) -> dict[str, Any]:
     facts = asdict(description)
-    del facts["name"]
     # The same as text too, since a server's JSON may round the last digit of a number.
     return {
         "covers": facts,
@@ -545,8 +606,3 @@ def _strictness(points: int) -> Any:
         unindexed_filtering_retrieve=False,
         unindexed_filtering_update=False,
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,11 +1,16 @@
 """What the environment says: where the workspace is, and which Qdrant server is used, and how."""
 
 import os
+import re
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 #: Qdrant's own default.
 GRPC_PORT = 6334
+
+#: The deployment, where COVERS_COLLECTION does not name another.
+COLLECTION = "covers"
 
 
 @dataclass(frozen=True)
@@ -16,10 +21,14 @@ class Settings:
     ----------
     home : Path
         The workspace, an absolute path.
+    collection : str
+        The deployment: the name of the alias on a server, the beginning of every collection's name,
+        and the mark of those that this deployment may drop. Deployments that share a server or a
+        workspace need different ones.
     qdrant_url : str or None
         The Qdrant server; None means the embedded engine, inside the workspace.
     qdrant_api_key : str or None
-        Kept out of the repr, so that it can't end up in a log.
+        Kept out of the repr, so that it cannot end up in a log.
     qdrant_grpc_port : int or None
         Where the server takes gRPC, which is faster for many vectors; None not to try.
     qdrant_ca_cert : Path or None
@@ -27,15 +36,19 @@ class Settings:
         ones.
     qdrant_shards, qdrant_replicas : int or None
         Of each collection that is published to a cluster; None leaves it to the server.
+    copy_api_key : str or None
+        The key of the server that a copy goes to or comes from; kept out of the repr too.
     """
 
     home: Path
+    collection: str = COLLECTION
     qdrant_url: str | None = None
     qdrant_api_key: str | None = field(default=None, repr=False)
     qdrant_grpc_port: int | None = GRPC_PORT
     qdrant_ca_cert: Path | None = None
     qdrant_shards: int | None = None
     qdrant_replicas: int | None = None
+    copy_api_key: str | None = field(default=None, repr=False)
 
 
 def home() -> Path:
@@ -55,34 +68,55 @@ def home() -> Path:
 
 
 def read() -> Settings:
-    """Read COVERS_HOME and the variables that begin with QDRANT_; an empty one counts as unset.
+    """Read COVERS_HOME, COVERS_COLLECTION, COVERS_COPY_API_KEY and what begins with QDRANT_.
+
+    An empty variable counts as unset.
 
     Raises
     ------
     ValueError
-        If the URL is no http one, the key can't be sent in a header (it is not repeated), a number
-        is none or out of range, or the certificate can't be read.
+        If the URL is not an http one, a key cannot be sent in a header (it is not repeated), a
+        number or the deployment's name is not one or out of range, or the certificate cannot be
+        read.
     """
-    url, key = _text("QDRANT_URL"), _text("QDRANT_API_KEY")
+    url = _text("QDRANT_URL")
     if url is not None and not url.startswith(("http://", "https://")):
         raise ValueError(
-            f"QDRANT_URL is {url!r}, which is no http address: write it like http://localhost:6333."
-        )
-    if key is not None and not (key.isascii() and key.isprintable()):
-        raise ValueError(
-            "QDRANT_API_KEY holds a character that a header can't carry: copy the key again."
+            f"QDRANT_URL is {url!r}, which is not an http address: write it like "
+            "http://localhost:6333."
         )
     certificate = _text("QDRANT_CA_CERT")
     grpc_port = _number("QDRANT_GRPC_PORT", 0, 65535)
     return Settings(
         home(),
+        _collection(),
         url,
-        key,
+        _key("QDRANT_API_KEY"),
         GRPC_PORT if grpc_port is None else grpc_port or None,
         None if certificate is None else _certificate(Path(certificate).expanduser(), url),
         _number("QDRANT_SHARDS", 1, 1024),
         _number("QDRANT_REPLICAS", 1, 64),
+        _key("COVERS_COPY_API_KEY"),
     )
+
+
+def _collection() -> str:
+    name = _text("COVERS_COLLECTION") or COLLECTION
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name):
+        raise ValueError(
+            f"COVERS_COLLECTION is {name!r}, which cannot name a collection: use up to 63 letters, "
+            "digits, - and _, and begin with a letter or digit."
+        )
+    return name
+
+
+def _key(name: str) -> str | None:
+    key = _text(name)
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise ValueError(
+            f"{name} holds a character that a header cannot carry: copy the key again."
+        )
+    return key
 
 
 def _text(name: str) -> str | None:
@@ -103,16 +137,22 @@ def _number(name: str, lowest: int, highest: int) -> int | None:
 def _certificate(path: Path, url: str | None) -> Path:
     if url is not None and not url.startswith("https://"):
         raise ValueError(
-            f"QDRANT_CA_CERT is {path}, but QDRANT_URL is no https address, so nothing would be "
+            f"QDRANT_CA_CERT is {path}, but QDRANT_URL is not an https address, so nothing is "
             "encrypted: write https:// there, or unset QDRANT_CA_CERT."
         )
-    import ssl  # takes 30 ms, which those without a server needn't wait
-
     try:
-        ssl.create_default_context(cafile=path)
+        _parse_certificates(path, path.stat().st_mtime_ns)
     except OSError as error:  # which ssl.SSLError is too
         raise ValueError(
-            f"QDRANT_CA_CERT is {path}, which can't be read as PEM certificates ({error}): name "
+            f"QDRANT_CA_CERT is {path}, which cannot be read as PEM certificates ({error}): name "
             "the file of the authority that signed the server's certificate."
         ) from error
     return path.absolute()
+
+
+@cache
+def _parse_certificates(path: Path, _written_at: int) -> None:
+    """Try a file once, and again when it has changed: the environment is read at every search."""
+    import ssl  # takes 30 ms, which those without a server needn't wait
+
+    ssl.create_default_context(cafile=path)

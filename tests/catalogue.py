@@ -4,12 +4,12 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
-from search import Points
+from search import Point, Points
 from search.collection import Engine
 from search.embedded import Embedded
 
@@ -34,16 +34,29 @@ def in_memory():
         yield Path(path)
 
 
+def points_of(track_ids, vectors, payloads, sequences=None, rate=None, calibration=None) -> Points:
+    """Points from parallel lists."""
+    sequences = [None] * len(track_ids) if sequences is None else sequences
+    rows = zip(track_ids, vectors, payloads, sequences, strict=True)
+    return Points((Point(*row) for row in rows), rate=rate, calibration=calibration)
+
+
+def altered(points: Points, **lists) -> Points:
+    """The same points with some of the lists exchanged."""
+    names = ("track_ids", "vectors", "payloads", "sequences", "rate", "calibration")
+    return points_of(**{name: getattr(points, name) for name in names} | lists)
+
+
 def make_points(
     count: int = 60, dimension: int = 4, seed: int = 0, clique: int = 4, step: int = 1
 ) -> Points:
     """Performances with small whole components: distances are exact, and ties are many."""
     rng = np.random.default_rng(seed)
     vectors = rng.integers(-3, 4, (count, dimension)).astype(np.float32)
-    return Points(
-        track_ids=[f"P_{i * step}" for i in range(count)],
-        vectors=vectors,
-        payloads=[
+    return points_of(
+        [f"P_{i * step}" for i in range(count)],
+        vectors,
+        [
             {
                 "work_id": f"W_{i // clique}",
                 "work_title": f"Work {i // clique}",
@@ -87,26 +100,30 @@ def engine_of_kind(kind: str, directory: Path):
         return
     from search.server import Server
 
-    lock = directory / "publish.lock"
+    # A deployment of its own, so that several tests can use one server at the same time.
+    lock, collection = directory / "publish.lock", f"test-{uuid4().hex[:8]}"
     if kind == "stub":
         from contract_stub import ContractStub
 
         stub = ContractStub()
-        engine: Engine = Server(stub.url, None, lock)
+        engine: Engine = Server(stub.url, None, lock, collection=collection)
         yield engine
-        engine.connection.client.close()
+        engine.close()
         stub.close()
         return
     if QDRANT_URL is None:
-        pytest.skip("NOT TESTED against a Qdrant server: set QDRANT_URL to an empty one")
-    # There is one server for all tests, and several processes that test.
-    with FileLock(Path(tempfile.gettempdir()) / "covers-tests-server.lock"):
-        engine = Server(
-            QDRANT_URL, QDRANT_API_KEY, lock, grpc_port=QDRANT_GRPC_PORT, ca_cert=QDRANT_CA_CERT
-        )
-        if engine.names():
-            pytest.fail(f"{engine.location} holds collections, and these tests would drop them")
+        pytest.skip("NOT TESTED against a Qdrant server: set QDRANT_URL to one")
+    engine = Server(
+        QDRANT_URL,
+        QDRANT_API_KEY,
+        lock,
+        collection=collection,
+        grpc_port=QDRANT_GRPC_PORT,
+        ca_cert=QDRANT_CA_CERT,
+    )
+    try:
         yield engine
+    finally:
         for name in engine.names():
             engine.drop(name)
         engine.close()

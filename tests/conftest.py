@@ -1,5 +1,8 @@
 """What many tests start from."""
 
+import os
+
+import catalogue  # noqa: F401 - reads, before it is taken away below, which server to test with
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -11,6 +14,20 @@ settings.load_profile("covers")
 
 #: These take longest, so they start first: else one process would end with them alone.
 SLOWEST = ("test_worker", "test_pipeline", "test_compare", "test_add", "test_temporary")
+
+
+def pytest_configure(config):
+    """Take away the settings of whoever runs the tests, from processes that tests start too.
+
+    Else a test of flows would publish to the server of the environment, or tell somebody of it.
+    Only the tests marked `server` know that server, by `catalogue`. It is done before any test is
+    imported, for flows read some settings when they are; and not where xdist is about to start the
+    processes that test, which need them for `catalogue` and then take them away themselves.
+    """
+    if config.getoption("dist", "no") == "no":
+        for name in list(os.environ):
+            if name.startswith(("QDRANT_", "COVERS_", "PREFECT_API_")):
+                del os.environ[name]
 
 
 def pytest_collection_modifyitems(items):

@@ -5,8 +5,6 @@ client's local mode. So the real client, its sockets, keys, retries and errors r
 server itself would make of the requests is left to the tests marked `server`.
 """
 
-import email
-import hashlib
 import json
 import re
 import ssl
@@ -20,6 +18,13 @@ from qdrant_client import QdrantClient
 from qdrant_client.http import models
 
 READING = {"GET", "POST"}
+
+
+class Listening(ThreadingHTTPServer):
+    """Takes as many connections at a time as there are indexes to make; 5 by itself."""
+
+    request_queue_size = 64
+    daemon_threads = True
 
 
 class BusyError(Exception):
@@ -43,8 +48,6 @@ class ContractStub:
         self.requests: list[tuple[str, str, Any]] = []
         self.fail_next = 0  # so many requests are answered by 503
         self.lock = threading.Lock()
-        self.snapshots: dict[str, bytes] = {}
-        self.shard_count = 1
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -53,18 +56,12 @@ class ContractStub:
             def answer(self) -> None:
                 size = int(self.headers.get("Content-Length") or 0)
                 sent = self.rfile.read(size)
-                kind = self.headers.get("Content-Type") or ""
-                if kind.startswith("multipart/form-data"):
-                    sent = uploaded(kind, sent)
                 status, content = stub.answer(
                     self.command, self.path, sent, self.headers.get("api-key")
                 )
-                is_file = isinstance(content, bytes)
-                body = content if is_file else json.dumps(content).encode()
+                body = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)
-                self.send_header(
-                    "Content-Type", "application/octet-stream" if is_file else "application/json"
-                )
+                self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -74,8 +71,7 @@ class ContractStub:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
+        self.http = Listening(("127.0.0.1", 0), Handler)
         if tls is not None:
             self.http.socket = tls.wrap_socket(self.http.socket, server_side=True)
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.http.server_port}"
@@ -90,10 +86,7 @@ class ContractStub:
         path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
         with self.lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that local mode has no payload indexes
-            upload = path.endswith("/snapshots/upload")
-            self.requests.append(
-                (method, target, json.loads(body) if body and not upload else None)
-            )
+            self.requests.append((method, target, json.loads(body) if body else None))
             if path == "/":
                 return 200, {"title": "contract stub", "version": self.version}
             if self.keys and key not in self.keys:
@@ -122,10 +115,9 @@ class ContractStub:
             except LookupError:
                 raise
             except ValueError as error:  # which is what local mode raises, and pydantic
-                missing = "not found" in str(error)
-                return 404 if missing else 400, {"status": {"error": str(error)}}
-            if isinstance(result, bytes):
-                return 200, result
+                status = 404 if "not found" in str(error) else 400
+                status = 409 if "already exists" in str(error) else status
+                return status, {"status": {"error": str(error)}}
             return 200, {"result": result, "status": "ok", "time": 0.0}
 
     def route(self, method: str, path: str, body: bytes, query: dict[str, list[str]]) -> Any:
@@ -140,6 +132,9 @@ class ContractStub:
         operation = f"{method} {rest}"
         if operation == "GET ":
             return dump(self.local.get_collection(name))
+        if operation == "GET /exists":
+            aliases = [alias.alias_name for alias in self.local.get_aliases().aliases]
+            return {"exists": self.local.collection_exists(name) or name in aliases}
         if operation == "DELETE ":
             found = self.local.collection_exists(name)
             self.local.delete_collection(name)
@@ -212,73 +207,7 @@ class ContractStub:
         if operation == "POST /points/query/batch":
             asked = models.QueryRequestBatch.model_validate_json(body)
             return [dump(found) for found in self.local.query_batch_points(name, asked.searches)]
-        if operation == "GET /cluster":
-            whole = models.LocalShardInfo(shard_id=0, points_count=1, state="Active")
-            return dump(
-                models.CollectionClusterInfo(
-                    peer_id=1,
-                    shard_count=self.shard_count,
-                    local_shards=[whole],
-                    remote_shards=[],
-                    shard_transfers=[],
-                )
-            )
-        if "/snapshots" in rest:
-            return self.snapshot(operation, name, body, query)
         raise ValueError(f"{method} {path} is not in the contract")
-
-    def snapshot(self, operation: str, name: str, body: bytes, query: dict) -> Any:
-        """Local mode has no snapshots: these are its points as JSON, under the server's names."""
-        if operation == "POST /snapshots":
-            config = self.local.get_collection(name).config
-            records, _ = self.local.scroll(name, limit=10**6, with_payload=True, with_vectors=True)
-            content = {
-                "vectors": json.loads(config.params.model_dump_json())["vectors"],
-                "metadata": config.metadata,
-                "points": [dump(record) for record in records],
-            }
-            file = f"{name}-{len(self.requests)}.snapshot"
-            self.snapshots[file] = json.dumps(content).encode()
-            return dump(
-                models.SnapshotDescription(
-                    name=file,
-                    size=len(self.snapshots[file]),
-                    checksum=hashlib.sha256(self.snapshots[file]).hexdigest(),
-                )
-            )
-        if operation == "POST /snapshots/upload":
-            assert query["priority"] == ["snapshot"]
-            assert query["wait"] == ["true"]
-            if [hashlib.sha256(body).hexdigest()] != query["checksum"]:
-                raise ValueError("the checksum of the snapshot differs")
-            content = json.loads(body)
-            self.local.delete_collection(name)
-            vectors = content["vectors"] and models.VectorParams(**content["vectors"])
-            self.local.create_collection(
-                name, vectors_config=vectors or {}, metadata=content["metadata"]
-            )
-            self.local.upsert(
-                name,
-                [
-                    models.PointStruct(
-                        id=point["id"], vector=point["vector"] or {}, payload=point["payload"]
-                    )
-                    for point in content["points"]
-                ],
-            )
-            return True
-        method, file = operation.split(" /snapshots/")
-        if file not in self.snapshots:
-            raise ValueError(f"Snapshot {file} not found")
-        return self.snapshots[file] if method == "GET" else bool(self.snapshots.pop(file))
-
-
-def uploaded(content_type: str, body: bytes) -> bytes:
-    """The one file of a multipart form."""
-    head = f"Content-Type: {content_type}\r\n\r\n".encode()
-    (part,) = email.message_from_bytes(head + body).get_payload()
-    assert part.get_param("name", header="content-disposition") == "snapshot"
-    return part.get_payload(decode=True)
 
 
 def dump(model: Any) -> Any:

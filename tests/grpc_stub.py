@@ -18,7 +18,8 @@ class GrpcStub(messages.CollectionsServicer, messages.PointsServicer):
     def __init__(self, stub: ContractStub, key: str | None = None, certificate=None) -> None:
         self.stub, self.key = stub, key
         self.calls: list[str] = []
-        self.fail_next = 0  # so many uploads are answered by UNAVAILABLE
+        self.fail_next = 0  # so many uploads and queries are answered by this
+        self.failure = grpc.StatusCode.UNAVAILABLE, "not now"
         self.server = grpc.server(ThreadPoolExecutor(4))
         messages.add_CollectionsServicer_to_server(self, self.server)
         messages.add_PointsServicer_to_server(self, self.server)
@@ -36,6 +37,9 @@ class GrpcStub(messages.CollectionsServicer, messages.PointsServicer):
         self.calls.append(name)
         if self.key is not None and dict(context.invocation_metadata()).get("api-key") != self.key:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "Invalid API key or JWT")
+        if name != "CollectionExists" and self.fail_next:
+            self.fail_next -= 1
+            context.abort(*self.failure)
 
     def CollectionExists(self, request, context):  # noqa: N802
         self._called("CollectionExists", context)
@@ -47,9 +51,6 @@ class GrpcStub(messages.CollectionsServicer, messages.PointsServicer):
     def Upsert(self, request, context):  # noqa: N802
         self._called("Upsert", context)
         assert request.wait
-        if self.fail_next:
-            self.fail_next -= 1
-            context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
         points = [GrpcToRest.convert_point_struct(point) for point in request.points]
         try:
             with self.stub.lock:

@@ -10,6 +10,7 @@ from embedding.bundle import PRETRAINED
 from flows.aggregate import aggregate
 from flows.embed import embed
 from flows.evaluate import evaluate
+from flows.publish import publish
 from flows.train import train
 
 CONFIG = {"sizes": (52, 16, 4), "max_epochs": 3}
@@ -24,18 +25,17 @@ def make_catalogue(root: Path) -> Tree:
     return tree
 
 
-def make_workspace(root: Path) -> None:
-    """Fill root/data and root/home; a server of Prefect is there."""
-    data, home = make_catalogue(root / "data").root, root / "home"
-    features = aggregate(data, home=home)
+def make_workspace(home: Path) -> None:
+    """Fill a workspace, the data in home/data included; a server of Prefect is there."""
+    features = aggregate(make_catalogue(home / "data").root, home=home)
     bundle = train(features, "autoencoder", CONFIG, hold_out=0.2, home=home)
     # So few works make no calibration of their own.
     shutil.copy(PRETRAINED / "calibration.json", bundle)
-    evaluate(embed(features, bundle, home, data), home)
+    vectors = embed(features, bundle, home)
+    publish([vectors], home=home)
+    evaluate(vectors, home)
 
 
-def copy(root: Path, to: Path) -> None:
-    """Copy a workspace, whose collections are mostly holes, and let it know where its data are."""
-    subprocess.run(["cp", "--recursive", "--sparse=always", f"{root}/.", to], check=True)
-    for recipe in to.glob("home/published/*.json"):
-        recipe.write_text(recipe.read_text().replace(str(root), str(to)))
+def copy(home: Path, to: Path) -> None:
+    """Copy a workspace, whose collections are mostly holes."""
+    subprocess.run(["cp", "--recursive", "--sparse=always", f"{home}/.", to], check=True)

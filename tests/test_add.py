@@ -31,28 +31,26 @@ def build(tree) -> None:
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory, prefect_server):
-    """A catalogue and the workspace that it was published from; some works were held out."""
-    root = tmp_path_factory.mktemp("original")
-    tree = Tree(root / "catalogue")
+    """A workspace with a catalogue in it that was published; some works were held out."""
+    home = tmp_path_factory.mktemp("original") / "home"
+    tree = Tree(home / "catalogue")
     build(tree)
-    return root, tree, pipeline(tree.root, encoder="means", home=root / "home")
+    pipeline(tree.root, encoder="means", home=home)
+    return tree
 
 
 @pytest.fixture
 def catalogue(original, tmp_path):
-    """A copy of the catalogue, which the copied workspace knows."""
-    root, tree, _ = original
-    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
-    for recipe in tmp_path.glob("home/published/*.json"):
-        recipe.write_text(recipe.read_text().replace(str(root), str(tmp_path)))
-    copy = Tree(tmp_path / "catalogue")
-    copy.metadata = copy_of(tree.metadata)
+    """A copy of the workspace, in which the catalogue is found where it is now."""
+    shutil.copytree(original.root.parent, tmp_path / "home")
+    copy = Tree(tmp_path / "home" / "catalogue")
+    copy.metadata = copy_of(original.metadata)
     return copy
 
 
 @pytest.fixture
 def home(catalogue):
-    return catalogue.root.parent / "home"
+    return catalogue.root.parent
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import numpy as np
 import polars as pl
@@ -24,6 +22,7 @@ from embedding.aggregate import (
 )
 from embedding.da_tacos import open_dataset, read
 from embedding.features import FEATURE_NAMES
+from embedding.processes import processes
 from embedding.store import FeatureStore, write
 
 RATE = 44100 / 4096
@@ -270,7 +269,7 @@ def test_of_two_rows_for_one_file_the_same_one_wins_in_any_order(tree, tmp_path)
 
 def test_a_batch_is_read_in_another_process(tree, tmp_path):
     dataset = open_dataset(tree.root)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with processes(1) as pool:
         part = pool.submit(aggregate_batch, dataset.performances, RATE, tmp_path).result()
     assert FeatureStore.open(part).table["track_id"].to_list() == [
         performance.track_id for performance in dataset.performances

@@ -7,7 +7,8 @@ import pytest
 from listening import listening
 
 from flows import alert
-from flows.pipeline import _hours, pipeline
+from flows.add import add
+from flows.pipeline import pipeline
 
 
 @pytest.fixture
@@ -38,6 +39,23 @@ def test_a_failed_run_names_the_input_in_its_state_and_in_what_is_told(failed, t
         "message": state.message,
     }
     assert url.endswith(str(state.state_details.flow_run_id))
+
+
+def test_a_flow_within_another_leaves_the_telling_to_it(failed, tmp_path):
+    """The pipeline fails in its `aggregate`, which is a flow that can be scheduled too."""
+    table = tmp_path / "missing"
+    table.write_text("no table")
+    with listening() as (address, got):
+        assert failed(address).is_failed()
+    assert [each["flow"] for each in got] == ["pipeline"]
+
+
+def test_a_failed_addition_is_told_too(prefect_server, tmp_path, monkeypatch):
+    with listening() as (address, got):
+        monkeypatch.setenv("COVERS_ALERT_URL", address)
+        assert add(home=tmp_path, return_state=True).is_failed()
+    assert [each["flow"] for each in got] == ["add"]
+    assert "There is no collection" in got[0]["message"]
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/a-secret", "no address: a-secret"])
@@ -78,8 +96,8 @@ def test_a_run_that_takes_too_long_is_ended_and_told(prefect_server, tree, tmp_p
 def test_how_long_is_too_long_is_a_setting(monkeypatch):
     assert pipeline.timeout_seconds == 23 * 3600
     monkeypatch.setenv("COVERS_TIMEOUT_HOURS", "0.5")
-    assert _hours() == 0.5
+    assert alert.hours() == 0.5
     for text in ("a day", "0", "-1", "nan", "inf"):
         monkeypatch.setenv("COVERS_TIMEOUT_HOURS", text)
         with pytest.raises(ValueError, match=f"COVERS_TIMEOUT_HOURS is '{text}', expected a numb"):
-            _hours()
+            alert.hours()

@@ -4,7 +4,6 @@ import threading
 
 import pytest
 from catalogue import ENGINES, engine_of_kind, in_memory, make_points
-from qdrant_client import models
 
 import search
 from search import InvalidPoints, Searcher, annotate, publish
@@ -85,7 +84,7 @@ def test_they_stay_with_each_collection_of_their_bundle_and_no_other_knows_them(
 @pytest.mark.parametrize("engine", ENGINES[1:], indirect=True)
 def test_a_copy_has_them_too(engine):
     with in_memory() as directory:
-        here, back = Embedded(directory / "here"), Embedded(directory / "back")
+        here, back = (Embedded(directory / name, engine.collection) for name in ("here", "back"))
         publish(POINTS, "b", here)
         annotate(JUDGED, "b", here)
         search.copy(here, engine)
@@ -122,17 +121,6 @@ def test_what_is_no_result_is_refused(wrong, words, tmp_path):
 def embedded():
     with in_memory() as directory:
         yield Embedded(directory / "qdrant")
-
-
-def test_a_snapshot_of_before_is_taken_again(embedded):
-    publish(POINTS, "b", embedded)
-    with in_memory() as directory:
-        search.snapshot(embedded, directory)
-        annotate(JUDGED, "b", embedded)
-        place = search.snapshot(embedded, directory)
-        restored = Embedded(directory / "restored")
-        search.restore(restored, place)
-        assert results(restored) == JUDGED
 
 
 def test_readers_go_on_with_what_they_have_and_see_all_of_the_new_next(embedded):
@@ -188,22 +176,3 @@ def test_what_is_killed_before_the_end_has_changed_nothing_and_leaves_nothing(
     annotate(JUDGED, "b", embedded)
     assert results(embedded) == JUDGED
     assert len([*(embedded.directory / name).glob("shard*")]) == 1
-
-
-def test_a_server_s_collection_of_an_earlier_version_gets_the_indexes_it_lacks(
-    tmp_path, monkeypatch
-):
-    with engine_of_kind("stub", tmp_path) as server:
-        publish(POINTS, "b", server)
-        asked = []
-        monkeypatch.setattr(
-            server.connection.client,
-            "create_payload_index",
-            lambda name, field, **how: asked.append((field, how["field_schema"])),
-        )
-        annotate(JUDGED, "b", server)
-        assert asked == [
-            ("nearest_cover", models.PayloadSchemaType.INTEGER),
-            ("clique_distance", models.PayloadSchemaType.FLOAT),
-            ("outlier", models.PayloadSchemaType.BOOL),
-        ]

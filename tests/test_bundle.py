@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from embedding import bundle
-from embedding.bundle import ENCODERS, BadBundle, load, save
+from embedding.bundle import ENCODERS, IMPORTED, LOSS_CURVE, BadBundle, Training, load, save
+from embedding.imported import Imported, ImportedConfig
 from embedding.training import train
 
 CONFIGS = {
@@ -253,3 +254,63 @@ def test_a_store_without_the_columns_is_refused_by_their_names(trained, store, t
     other.table = other.table.rename({"tempo": "bpm"})
     with pytest.raises(ValueError, match=r"lacks 1 of the 52 feature columns \(tempo\)"):
         made.embed(other)
+
+
+def elsewhere(place, model="clews", dimension=2, known=()):
+    """Save a bundle in the place of a model; each performance in `known` is a work of its own."""
+    known = pl.DataFrame(
+        {"track_id": known, "work_id": known},
+        schema_overrides=dict.fromkeys(("track_id", "work_id"), pl.String),
+    )
+    vector = pl.lit([1.0] * dimension, dtype=pl.Array(pl.Float32, dimension))
+    training = Training(
+        data="songs",
+        fingerprint="of songs",
+        seed=0,
+        works=known.select("work_id", side=pl.lit("validation")),
+        validation=known.with_columns(vector=vector),
+        loss_curve=pl.DataFrame(schema=LOSS_CURVE),
+        figures={},
+    )
+    return save(place, IMPORTED, Imported(ImportedConfig(model, dimension)), training)
+
+
+@pytest.mark.parametrize("known", [[], ["P_1", "P_2"]])
+def test_a_bundle_in_the_place_of_a_model_is_saved_and_loaded(known, tmp_path):
+    elsewhere(tmp_path / "saved", dimension=3, known=known)
+    made = load(tmp_path / "saved")
+    assert made.is_imported
+    assert (made.dimension, made.encoder.config) == (3, ImportedConfig("clews", 3))
+    assert made.seen_works.to_list() == known
+    assert made.training.validation["track_id"].to_list() == known
+    assert made.loss_curve.is_empty()
+
+
+def test_its_id_depends_on_the_model_and_its_dimension_alone(tmp_path):
+    one = elsewhere(tmp_path / "one").id
+    assert elsewhere(tmp_path / "two", known=["P_1"]).id == one
+    assert elsewhere(tmp_path / "wider", dimension=3).id != one
+    assert elsewhere(tmp_path / "other", model="Clews").id != one
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [("CLEWS (2025)", "CLEWS-2025"), ("a/../b", "a-b"), ("été", "t"), ("?", "model")],
+)
+def test_its_id_shows_the_name_in_characters_that_any_place_takes(model, shown, tmp_path):
+    assert elsewhere(tmp_path / "saved", model=model).id.rpartition("-")[0] == shown
+
+
+def test_it_can_neither_embed_nor_be_chosen_to_train(store, tmp_path):
+    made = elsewhere(tmp_path / "saved")
+    for use in (made.embed, made.unusable):
+        with pytest.raises(ValueError, match="songs cannot be embedded with this bundle, whose"):
+            use(store)
+    with pytest.raises(ValueError, match="there is no encoder 'imported': choose from autoenc"):
+        bundle.configure(IMPORTED, {})
+
+
+@pytest.mark.parametrize("config", [("", 2), ("clews", 0)])
+def test_a_model_has_a_name_and_a_dimension(config):
+    with pytest.raises(ValueError, match="components is not a model"):
+        ImportedConfig(*config)

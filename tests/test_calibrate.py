@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 from feature_stores import make_store
 from prefect.logging import disable_run_logger
@@ -10,7 +11,7 @@ from prefect.logging import disable_run_logger
 from embedding import bundle as bundles
 from embedding import training
 from embedding.store import FeatureStore
-from flows.calibrate import FILE, calibrate, fit, read_calibration
+from flows.calibrate import AT_MOST, FILE, calibrate, fit, read_calibration, sample
 
 
 def make_bundle(store: FeatureStore, place) -> bundles.Bundle:
@@ -94,3 +95,37 @@ def test_without_chroma_there_is_a_calibration_of_distances_alone(tmp_path):
     made = fit(bundle, store)
     assert made.alignment is None
     assert np.isfinite(made.distance.bias)
+
+
+def test_without_a_store_the_distances_are_calibrated_as_with_one(place):
+    made = fit(bundles.load(place / "bundle"), None)
+    assert made.distance == read_calibration(place / "bundle").distance
+    assert made.alignment is None
+
+
+def test_alignments_are_calibrated_on_the_performances_that_the_store_has(place):
+    bundle, store = bundles.load(place / "bundle"), FeatureStore.open(place / "features")
+    validation = bundle.training.validation["track_id"]
+    known = store.table["track_id"].is_in(validation.implode())
+
+    def without(performances: int):
+        lacks = store.table["track_id"].is_in(validation.sort().tail(performances).implode())
+        return fit(bundle, store.select((known & ~lacks).to_numpy()))
+
+    whole, some, few = without(0), without(8), without(len(validation) - 4)
+    assert whole == read_calibration(place / "bundle")
+    assert some.distance == whole.distance == few.distance
+    assert some.alignment not in (whole.alignment, None)
+    assert few.alignment is None
+
+
+def test_of_very_many_performances_some_whole_works_calibrate():
+    works = [f"W_{i}" for i in range(200) for _ in range(3)] + ["W_huge"] * (AT_MOST + 1)
+    ids = [f"P_{i}" for i in range(len(works))]
+    validation = pl.DataFrame({"track_id": ids, "work_id": works})
+    chosen = sample(validation, seed=1)
+    assert len(chosen) == AT_MOST
+    assert set(chosen["work_id"].value_counts()["count"]) == {3}
+    assert chosen.equals(sample(validation, seed=1))
+    assert not chosen.equals(sample(validation, seed=2))
+    assert sample(chosen, seed=1).sort("track_id").equals(chosen.sort("track_id"))

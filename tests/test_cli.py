@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from catalogue import points_of
 
 import search
 from flows import cli, tables
+from flows.workspace import Workspace
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def covers(monkeypatch, capsys):
 @pytest.fixture
 def home(tmp_path) -> Path:
     """A workspace with five performances of two works on a line, at 0, 1, 3, 7 and 15."""
-    points = search.Points(
+    points = points_of(
         track_ids=[f"P_{i}" for i in range(5)],
         vectors=np.array([[0.0], [1], [3], [7], [15]], np.float32),
         payloads=[
@@ -47,7 +50,7 @@ def test_help_says_what_each_command_does(covers):
     assert code == 0
     for command in ("pipeline", "aggregate", "train", "embed", "evaluate", "cluster", "compare",
                     "similar", "works", "distance", "status", "rollback", "serve",
-                    "copy", "snapshot", "restore"):  # fmt: skip
+                    "copy", "publish", "gc"):  # fmt: skip
         assert command in out
 
 
@@ -67,7 +70,7 @@ def test_similar_says_how_what_it_re_ranked_aligns(covers, tmp_path):
     """P_1 is P_0 three semitones higher, without its first ten seconds; P_2 has nothing of it."""
     rng = np.random.default_rng(0)
     tune, other = (np.repeat(rng.random((60, 2, 12)), 5, axis=0) for _ in range(2))
-    points = search.Points(
+    points = points_of(
         ["P_0", "P_1", "P_2"],
         np.array([[0.0], [2], [1]]),
         [{"work_id": "W_1"}, {"work_id": "W_1"}, {"work_id": "W_2"}],
@@ -130,28 +133,57 @@ def test_works_and_distance_and_status(covers, home):
     assert json.loads(out)["current"]["points"] == 5
 
 
-def test_a_collection_is_copied_kept_and_restored(covers, home, tmp_path):
+def test_a_collection_is_copied_and_brought_back(covers, home, tmp_path):
     asked = ("similar", "P_0", "--json")
     expected = covers(*asked, "--home", home)
-    code, copied, _ = covers("copy", "--to", tmp_path / "elsewhere", "--home", home)
+    backup = tmp_path / "backup"
+    code, copied, _ = covers("copy", "--to", backup, "--home", home)
     assert code == 0
     assert copied.startswith("collection: covers-line-")
-    assert covers(*asked, "--home", tmp_path / "elsewhere") == expected
-    code, kept, _ = covers("snapshot", "--home", home, "--json")
-    assert code == 0
-    place = Path(json.loads(kept)["snapshot"])
-    assert place.parent == home / "snapshots"
-    code, restored, _ = covers("restore", place, "--home", tmp_path / "third")
-    assert (code, restored) == (0, copied)
+    assert covers(*asked, "--home", backup) == expected
+    assert covers("copy", "--from", backup, "--home", tmp_path / "third")[:2] == (0, copied)
     assert covers(*asked, "--home", tmp_path / "third") == expected
     assert covers("copy", "--to", "s3://x", "--home", home)[0] == 1
+    for places in ((), ("--to", backup, "--from", backup)):
+        code, _, err = covers("copy", *places, "--home", home)
+        assert (code, err) == (1, "covers: Name one place, either --to copy to it, or --from it.\n")
+
+
+def test_what_nothing_needs_is_shown_and_then_deleted(covers, home):
+    old = home / "bundles" / "old"
+    old.mkdir(parents=True)
+    (old / "bundle.json").write_text("{}")
+    code, out, _ = covers("gc", "--dry-run", "--home", home)
+    assert (code, old.exists()) == (0, True)
+    assert "bundles" in out
+    assert "`covers gc` would free 1 result, 0.0 MB." in out
+    code, out, _ = covers("gc", "--home", home, "--json")
+    said = json.loads(out)
+    assert [one["result"] for one in said["results"]] == [str(old)]
+    assert not old.exists()
+    assert covers("gc", "--home", home)[1] == "Everything in the workspace is needed.\n"
+    with Workspace(home).used():
+        code, _, err = covers("gc", "--home", home)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "Another run uses the workspace" in err
+
+
+def test_status_shows_what_a_collection_was_made_of(covers, home):
+    assert "unknown" in covers("status", "--home", home)[1]
+    engine = search.connect(home)
+    engine.note(replace(
+        engine.open().description, origin={"bundle": "b", "sources": [{"data": "/songs"}]}
+    ))  # fmt: skip
+    assert "/songs" in covers("status", "--home", home)[1]
+    said = json.loads(covers("status", "--home", home, "--json")[1])
+    assert said["current"]["origin"]["sources"] == [{"data": "/songs"}]
 
 
 def test_rollback_serves_the_previous_collection_again(covers, home):
     code, _, err = covers("rollback", "--home", home)
     assert (code, err.count("\n")) == (1, 1)
-    assert "no earlier collection" in err
-    shifted = search.Points(["P_0"], np.zeros((1, 1), np.float32), [{"work_id": "W_0"}])
+    assert "no other collection" in err
+    shifted = points_of(["P_0"], np.zeros((1, 1), np.float32), [{"work_id": "W_0"}])
     search.publish(shifted, "dot", search.connect(home))
     assert covers("rollback", "--home", home)[0] == 0
     assert json.loads(covers("status", "--home", home, "--json")[1])["current"]["bundle"] == "line"

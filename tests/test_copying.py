@@ -1,18 +1,20 @@
 """Copying: a collection moves between engines and nothing of it changes."""
 
+import shutil
+
 import numpy as np
 import pytest
-from catalogue import ENGINES, engine_of_kind, in_memory, make_points
+from catalogue import ENGINES, engine_of_kind, in_memory, make_points, points_of
 from qdrant_client import models
 from test_judging import CALIBRATED
 
 import search
-from search import NoCollection, Points, PublishError, Searcher, copy, publish
+from search import NoCollection, PublishError, Searcher, copy, publish
 from search.copying import take_out
 from search.embedded import Embedded
 
 #: Components that no decimal fraction is exactly.
-FRACTIONS = Points(
+FRACTIONS = points_of(
     CALIBRATED.track_ids,
     CALIBRATED.vectors + np.random.default_rng(1).normal(size=CALIBRATED.vectors.shape),
     CALIBRATED.payloads,
@@ -29,9 +31,10 @@ def server(request):
 
 
 @pytest.fixture
-def make_embedded():
+def make_embedded(server):
+    """Embedded engines of the server's deployment, so that names stay what they are."""
     with in_memory() as directory:
-        yield lambda name: Embedded(directory / name / "qdrant")
+        yield lambda name: Embedded(directory / name / "qdrant", server.collection)
 
 
 def content(engine) -> dict:
@@ -53,7 +56,7 @@ def content(engine) -> dict:
 @pytest.mark.parametrize("points", [FRACTIONS, make_points(1100)], ids=["sequences", "plain"])
 def test_there_and_back_every_point_is_what_it_was(server, make_embedded, points, monkeypatch):
     here, back = make_embedded("here"), make_embedded("back")
-    publish(points, "b", here)
+    publish(points, "b", here, origin={"sources": ["here"]})
     # What was measured once is copied.
     monkeypatch.setattr("search.collection.backgrounds", None)
     monkeypatch.setattr("search.collection.usual_distances", None)
@@ -87,14 +90,11 @@ def test_every_performance_is_compared_before_searchers_see_it(server, make_embe
     here = make_embedded("here")
     first = publish(make_points(12, seed=1), "good", server)
     publish(make_points(300, seed=2), "b", here)
-    points = take_out(here.open())
-    bent = points.vectors.copy()
-    bent[151, 0] += 1e-6  # which a sample of 64 would pass over
+    bent = take_out(here.open())
+    bent.vectors[151, 0] += 1e-6  # which a sample of 64 would pass over
     build = server.build
-    server.build = lambda description, points: build(
-        description, Points(points.track_ids, bent, points.payloads, usual=points.usual)
-    )
-    with pytest.raises(PublishError, match=f"{points.track_ids[151]} doesn't read back as it was"):
+    server.build = lambda description, points: build(description, bent)
+    with pytest.raises(PublishError, match=f"{bent.track_ids[151]} doesn't read back as it was"):
         copy(here, server)
     assert server.history() == [first.name]
 
@@ -104,10 +104,10 @@ def test_a_background_that_differs_is_found(server, make_embedded):
     publish(CALIBRATED, "b", here)
     copy(here, server)
     name = server.open().description.name
-    records, _ = server.connection.client.scroll(f"{name}-sequences", limit=1, with_payload=True)
-    payload = {**records[0].payload, "background": [0.0, 1.0]}
-    point = models.PointStruct(id=records[0].id, vector={}, payload=payload)
-    server.connection.client.upsert(f"{name}-sequences", [point], wait=True)
+    (record, *_) = server.connection.scroll(f"{name}-sequences", 1, with_payload=True)
+    payload = {**record.payload, "background": [0.0, 1.0]}
+    point = models.PointStruct(id=record.id, vector={}, payload=payload)
+    server.connection.ask(lambda client: client.upsert(f"{name}-sequences", [point], wait=True))
     changed = content(server)["backgrounds"]
     copy(here, server)
     assert content(server)["backgrounds"] != changed
@@ -119,11 +119,62 @@ def test_nothing_to_copy_says_so(server, make_embedded):
         copy(make_embedded("here"), server)
 
 
+def test_a_copy_is_of_the_deployment_it_goes_to(tmp_path):
+    here, there = Embedded(tmp_path / "here"), Embedded(tmp_path / "there", "other")
+    name = publish(make_points(12), "b", here).name
+    copied = copy(here, there)
+    assert copied.name == name.replace("covers", "other", 1)
+    assert there.names() == [copied.name]
+    stored = there.open().performances(["P_1"])[0]
+    assert stored.payload["collection"] == copied.name
+
+
+def test_a_back_up_can_be_brought_back_after_everything_is_lost(tmp_path):
+    here = search.connect(tmp_path / "home")
+    published = publish(FRACTIONS, "b", here, origin={"sources": ["here"]})
+    copy(here, search.connect_to(str(tmp_path / "backup")))
+    before = content(here)
+    shutil.rmtree(here.directory)
+    assert copy(search.connect_to(str(tmp_path / "backup")), here) == published
+    assert content(here) == before
+
+
 def test_a_place_is_a_url_or_a_workspace(monkeypatch, tmp_path):
     monkeypatch.setenv("COVERS_HOME", str(tmp_path))
     monkeypatch.setenv("QDRANT_URL", "http://one.example")
     assert search.connect_to("https://two.example:6333").location == "https://two.example:6333"
     there = search.connect_to(str(tmp_path / "there"))
-    assert there.location == str(tmp_path / "there" / "qdrant")
-    with pytest.raises(ValueError, match=r"'s3://bucket' is no place for a collection"):
+    assert there.location == str(tmp_path / "there" / "qdrant" / "covers")
+    with pytest.raises(ValueError, match=r"'s3://bucket' is not a place for a collection"):
         search.connect_to("s3://bucket")
+
+
+def test_a_directory_that_holds_something_else_is_left_alone(tmp_path):
+    """Not even the directory in which a workspace keeps its collections is one itself."""
+    publish(make_points(12), "b", Embedded(tmp_path / "home" / "qdrant" / "covers"))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").write_text("")
+    for place, held in (("photos", "one.jpg"), ("home/qdrant", "covers")):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(ValueError, match=rf"{place} is not a workspace, but holds {held}"):
+            search.connect_to(str(tmp_path / place))
+        assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(ValueError, match=r"one\.jpg is a file: name a directory"):
+        search.connect_to(str(tmp_path / "photos" / "one.jpg"))
+    (tmp_path / "empty").mkdir()
+    for place in ("empty", "home"):
+        search.connect_to(str(tmp_path / place))
+
+
+def test_a_key_goes_to_no_other_server_than_it_is_meant_for(monkeypatch):
+    monkeypatch.setenv("QDRANT_URL", "http://one.example")
+    monkeypatch.setenv("QDRANT_API_KEY", "of-one")
+
+    def key_sent_to(url: str, **given: str) -> str | None:
+        return search.connect_to(url, **given).connection._api_key
+
+    assert key_sent_to("http://one.example") == "of-one"
+    assert key_sent_to("http://two.example") is None
+    assert key_sent_to("http://two.example", api_key="given") == "given"
+    monkeypatch.setenv("COVERS_COPY_API_KEY", "of-two")
+    assert key_sent_to("http://two.example") == "of-two"

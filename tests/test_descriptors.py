@@ -3,6 +3,7 @@
 import os
 from functools import partial
 
+import joblib
 import numpy as np
 import polars as pl
 import pytest
@@ -99,7 +100,7 @@ def test_resampling_averages_neighbours():
 
 @pytest.fixture
 def two_processes(monkeypatch):
-    monkeypatch.setattr(descriptors, "cores", lambda: 2)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
     monkeypatch.setattr(descriptors, "FEWEST", 2)
     monkeypatch.setattr(descriptors, "PART", 2)
 

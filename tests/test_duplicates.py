@@ -1,16 +1,15 @@
 """The table that a catalogue team works through: one work under two names, and wrong labels."""
 
-import dataclasses
 from collections import Counter
 
 import polars as pl
 import pytest
-from catalogue import in_memory
+from catalogue import altered, in_memory
 from test_judging import CALIBRATED
 
 from flows.duplicates import duplicates as run_duplicates
 from search import InvalidQuery, Searcher, publish
-from search.embedded import Embedded
+from search.embedded import Embedded, EmbeddedCollection
 
 #: P_9 is of W_2, and W_4 and W_5 are told to be one more work each than they are.
 WRONG = {"P_9": "W_7", "P_18": "W_99", "P_19": "W_99"}
@@ -25,8 +24,8 @@ def home():
     for payload in payloads:
         del payload["clique_size"]
     with in_memory() as directory:
-        points = dataclasses.replace(CALIBRATED, payloads=payloads)
-        publish(points, "b", Embedded(directory / "qdrant"))
+        points = altered(CALIBRATED, payloads=payloads)
+        publish(points, "b", Embedded(directory / "qdrant" / "covers"))
         yield directory
 
 
@@ -38,7 +37,7 @@ def expected() -> set[frozenset[str]]:
 
 def test_wrong_labels_and_split_works_are_found_and_nothing_else(home, monkeypatch):
     monkeypatch.setattr("search.query.NEIGHBOURS", 39)  # these vectors find nothing
-    found = Searcher(Embedded(home / "qdrant")).duplicates(least=0.5)
+    found = Searcher(Embedded(home / "qdrant" / "covers")).duplicates(least=0.5)
     assert {frozenset((one.track_id, one.match.track_id)) for one in found} == expected()
     stated = [one.match.probability for one in found]
     assert stated == sorted(stated, reverse=True)
@@ -48,20 +47,38 @@ def test_wrong_labels_and_split_works_are_found_and_nothing_else(home, monkeypat
 
 def test_a_limit_keeps_the_most_probable(home, monkeypatch):
     monkeypatch.setattr("search.query.NEIGHBOURS", 39)
-    searcher = Searcher(Embedded(home / "qdrant"))
+    searcher = Searcher(Embedded(home / "qdrant" / "covers"))
     assert searcher.duplicates(3) == searcher.duplicates(100)[:3]
+
+
+def test_a_catalogue_is_gone_through_some_performances_at_a_time(home, monkeypatch):
+    monkeypatch.setattr("search.query.NEIGHBOURS", 39)
+    searcher = Searcher(Embedded(home / "qdrant" / "covers"))
+    expected = searcher.duplicates(least=0.01)
+    asked = []
+
+    class Counted(EmbeddedCollection):
+        def nearest(self, vectors, limit, conditions):
+            asked.append(len(vectors))
+            return super().nearest(vectors, limit, conditions)
+
+    collection = searcher.engine.open()
+    monkeypatch.setattr(collection, "__class__", Counted)
+    monkeypatch.setattr("search.query.BATCH", 9)
+    assert searcher.duplicates(least=0.01) == expected
+    assert asked == [9, 9, 9, 9, 4]
 
 
 def test_where_all_labels_are_right_there_is_nothing_to_report():
     with in_memory() as directory:
-        engine = Embedded(directory / "qdrant")
+        engine = Embedded(directory / "qdrant" / "covers")
         publish(CALIBRATED, "b", engine)
         assert Searcher(engine).duplicates() == []
 
 
-def test_what_is_no_probability_is_refused(home):
-    with pytest.raises(InvalidQuery, match="least=2 is no probability"):
-        Searcher(Embedded(home / "qdrant")).duplicates(least=2)
+def test_what_is_not_a_probability_is_refused(home):
+    with pytest.raises(InvalidQuery, match="least=2 is not a probability"):
+        Searcher(Embedded(home / "qdrant" / "covers")).duplicates(least=2)
 
 
 def test_the_table_counts_the_pairs_between_two_works(home, monkeypatch, prefect_server):

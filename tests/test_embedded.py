@@ -1,6 +1,7 @@
 """The embedded engine: many processes at once, and whatever kills one of them."""
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -9,11 +10,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from catalogue import in_memory, make_points
+from catalogue import in_memory, make_points, points_of
 
 import search
 from search import (
@@ -205,9 +207,11 @@ def test_a_damaged_collection_says_so_and_publishing_the_same_again_heals_it(eng
         DamagedCollection, match=f"The collection {name} .* is damaged .*covers pipeline --data DIR"
     ):
         searcher.similar("P_1")
-    assert publish(points, "b", engine).name == name
+    healed = publish(points, "b", engine).name
+    assert (healed == name) == (damage == "all gone")  # what is there is never overwritten
     assert len(searcher.similar("P_1", 1000)) == 299
-    assert engine.history() == [name, earlier.name]
+    assert engine.history() == [healed, earlier.name]
+    assert engine.names() == sorted(engine.history())
 
 
 def test_a_damaged_collection_can_be_rolled_back(engine):
@@ -222,7 +226,7 @@ def test_a_large_collection_is_compared_by_bytes_first_and_then_exactly(engine, 
     monkeypatch.setattr(collection, "EXACT_BYTES", 1000)
     rng = np.random.default_rng(0)
     works = rng.normal(size=(400, 32)).repeat(5, axis=0)
-    points = search.Points(
+    points = points_of(
         [f"P_{i}" for i in range(2000)],
         works + 0.7 * rng.normal(size=works.shape),
         [{"work_id": f"W_{i // 5}", "year": 1950 + i % 50} for i in range(2000)],
@@ -260,7 +264,7 @@ def test_no_room_for_a_readers_copy_is_said_with_the_place(engine, monkeypatch):
 
 def test_a_workspace_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(PublishError, match=r"file/qdrant can't be written .* publish again"):
+    with pytest.raises(PublishError, match=r"file/qdrant cannot be written .* publish again"):
         publish(make_points(12), "b", Embedded(tmp_path / "file" / "qdrant"))
 
 
@@ -282,3 +286,17 @@ def test_the_manifest_lists_every_file(engine):
     listed = json.loads((place / "collection.json").read_text())["files"]
     there = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
     assert set(listed) == there - {"collection.json"}
+
+
+def test_a_reader_opens_a_collection_however_often_its_description_is_replaced(engine, monkeypatch):
+    publish(make_points(12), "b", engine)
+    publisher, bring, number = Embedded(engine.directory), embedded._bring, itertools.count()
+
+    def note_meanwhile(*given) -> None:
+        current = publisher.describe(publisher.history()[0])
+        publisher.note(replace(current, origin={"number": next(number)}))
+        bring(*given)
+
+    monkeypatch.setattr(embedded, "_bring", note_meanwhile)
+    assert len(Searcher(Embedded(engine.directory)).similar("P_1", 100)) == 11
+    assert next(number) > 10

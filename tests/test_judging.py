@@ -1,13 +1,10 @@
 """How sure: probabilities of matches, whether two are of one work, and which work one is of."""
 
-import dataclasses
-
 import numpy as np
 import pytest
-from catalogue import in_memory, make_points
+from catalogue import altered, in_memory, make_points, points_of
 from test_reranking import EMPTY, POINTS, SHORT
 
-import search
 from search import Calibration, InvalidQuery, Searcher, publish
 from search.calibration import Logistic
 from search.embedded import Embedded
@@ -15,7 +12,7 @@ from search.embedded import Embedded
 #: Of these tunes, versions have a relative similarity above 1.6, others below 1.3. The vectors,
 #: drawn at random, say little.
 CALIBRATION = Calibration(Logistic((-0.1,), -1.0), Logistic((16.0, 0.0, -0.05, 0.0), -22.0))
-CALIBRATED = dataclasses.replace(POINTS, calibration=CALIBRATION)
+CALIBRATED = altered(POINTS, calibration=CALIBRATION)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +29,7 @@ def by_distance():
     plain = make_points(40, clique=4)
     centres = np.repeat(np.arange(10) * 50.0, 4)
     vectors = np.stack([centres + np.arange(40) % 4, np.zeros(40)], axis=1)
-    points = search.Points([f"P_{i:02d}" for i in range(40)], vectors, [
+    points = points_of([f"P_{i:02d}" for i in range(40)], vectors, [
         {"work_id": f"W_{i // 4}", "work_title": f"Work {i // 4}"} for i in range(40)
     ], calibration=Calibration(Logistic((-4.0,), -8.0)))  # fmt: skip
     assert len(points) == len(plain)
@@ -102,7 +99,7 @@ def test_a_work_is_named_by_its_other_performances_whatever_the_label(searcher):
 
 def test_a_performance_without_versions_is_of_no_work_here():
     alone = [0, 1, 2, 3, 4, *range(8, 40)]  # of W_1 only P_4 is left
-    points = search.Points(
+    points = points_of(
         [f"P_{i}" for i in alone],
         [CALIBRATED.vectors[CALIBRATED.track_ids.index(f"P_{i}")] for i in alone],
         [CALIBRATED.payloads[CALIBRATED.track_ids.index(f"P_{i}")] | {"clique_size": None}

@@ -148,7 +148,7 @@ def test_what_long_work_tells_of_itself_is_in_the_run_s_log(result, prefect_serv
     while more := ask(server, "logs", offset=len(logs)):
         logs += more
     collection = search.connect(result["home"]).open().description.name
-    [told] = [log for log in logs if log["message"] == f"building {collection}: not built yet"]
+    [told] = [log for log in logs if log["message"] == f"building {collection}"]
     assert told["name"] == "search.publishing"
     assert told["flow_run_id"]
 
@@ -178,7 +178,8 @@ def test_with_training_data_of_its_own_everything_is_measured(result, data, tmp_
         shutil.copytree(work, other / singles / work.name)
     shutil.copy(SAMPLE / "dataset.json", other)
     home = result["home"]
-    measured = pipeline(data, other, config=SMALL, home=home)["measured_on"]
+    found = pipeline(data, other, config=SMALL, home=home)
+    measured = found["measured_on"]
     assert measured["left_out"] == 0
     assert "none was trained on" in measured["summary"]
 
@@ -209,18 +210,18 @@ def test_a_bundle_trained_on_every_work_can_not_be_measured(result, data, prefec
         evaluate(vectors, home=home)
 
 
-def test_clusters_come_with_their_curve_counts_and_plots(result, prefect_server):
-    found = cluster(Path(result["paths"]["features"]), 2, 5, home=result["home"])
+def test_clusters_come_with_their_curve_counts_and_plots(result, data, prefect_server):
+    found = cluster(aggregate(data, home=result["home"]), 2, 5, home=result["home"])
     assert [row["k"] for row in found["curve"]] == [2, 3, 4, 5]
     counts = pl.read_parquet(found["paths"]["cooccurrence"])
     assert counts["performances"].sum() == len(pl.read_parquet(result["paths"]["vectors"]))
     assert {Path(path).name for path in found["paths"]["plots"]} == {"elbow.png", "silhouette.png"}
 
 
-def test_the_prototype_s_table_goes_the_same_way(result, prefect_server, tmp_path):
+def test_the_prototype_s_table_goes_the_same_way(result, data, prefect_server, tmp_path):
     from embedding.features import FEATURE_NAMES
 
-    store = pl.read_parquet(Path(result["paths"]["features"]) / "features.parquet")
+    store = pl.read_parquet(aggregate(data, home=result["home"]) / "features.parquet")
     table = tmp_path / "table.csv"
     store.select(
         pl.col("work_id").alias("work"), pl.col("track_id").alias("performance"), *FEATURE_NAMES

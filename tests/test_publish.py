@@ -1,17 +1,52 @@
 """Publishing: whole or not at all, the same way on every engine."""
 
 import pytest
-from catalogue import ENGINES, engine_of_kind, in_memory, make_points
+from catalogue import ENGINES, engine_of_kind, in_memory, make_points, points_of
 from filelock import FileLock
 
-from search import Points, PublishError, Searcher, publish, rollback
+from search import (
+    DamagedCollection,
+    Points,
+    PublishError,
+    Searcher,
+    ServerBusy,
+    ServerRefused,
+    ServerUnreachable,
+    publish,
+    rollback,
+)
+from search.embedded import Embedded
+from search.errors import CollectionGone
 from search.publishing import status
+from search.server import Server
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request):
     with in_memory() as directory, engine_of_kind(request.param, directory) as engine:
         yield engine
+
+
+@pytest.fixture
+def beside(engine):
+    """Another deployment in the same place, whose names begin with the first one's."""
+    name = f"{engine.collection}-b"
+    if isinstance(engine, Embedded):
+        yield Embedded(engine.directory.parent / name, name)
+        return
+    one = engine.connection
+    other = Server(one._url, one._api_key, engine.lock.with_name("other.lock"), collection=name)
+    yield other
+    for each in other.names():
+        other.drop(each)
+    other.close()
+
+
+@pytest.fixture
+def own_embedded():
+    """An embedded engine of the test's own, to replace methods of."""
+    with in_memory() as directory:
+        yield Embedded(directory / "qdrant")
 
 
 def names(engine) -> list[str]:
@@ -22,8 +57,9 @@ def names(engine) -> list[str]:
 
 
 def test_what_is_published_is_described(engine):
-    description = publish(make_points(12), "first", engine)
-    assert description.name.startswith("covers-first-")
+    description = publish(make_points(12), "first", engine, origin={"sources": []})
+    assert description.name.startswith(f"{engine.collection}-first-")
+    assert description.origin == {"sources": []}
     assert (description.bundle, description.points, description.dimension) == ("first", 12, 4)
     assert description.created.endswith("+00:00")
     assert status(engine).current == description
@@ -36,7 +72,7 @@ def test_everything_can_be_taken_out_again(engine):
     held = {stored.payload["track_id"]: stored for stored in engine.open().everything()}
     assert sorted(held) == list(points.track_ids)
     for i, track_id in enumerate(points.track_ids):
-        assert held[track_id].payload == points.payload(i, description.bundle)
+        assert held[track_id].payload == points.payload(i, description)
         assert held[track_id].vector.tolist() == points.vectors[i].tolist()
 
 
@@ -66,21 +102,23 @@ def test_searchers_see_the_new_collection_and_the_old_one_stays_for_rollback(eng
     assert rollback(engine) == first
     assert searcher.similar("P_1") == before
     assert status(engine).current == first
-    with pytest.raises(
-        PublishError, match=r"no earlier collection in .* to go back to: covers-old-"
-    ):
-        rollback(engine)
-    assert searcher.similar("P_1") == before
+    assert status(engine).previous == (second,)
 
 
-def test_a_rolled_back_collection_is_built_again_when_it_is_published_again(engine):
-    publish(make_points(12, seed=1), "old", engine)
-    new = publish(make_points(12, seed=2), "new", engine)
+def test_rolling_back_twice_goes_forward_again(engine):
+    first = publish(make_points(12, seed=1), "old", engine)
+    second = publish(make_points(12, seed=2), "new", engine)
+    assert rollback(engine) == first
+    assert rollback(engine) == second
+    assert names(engine) == [second.name, first.name]
+
+
+def test_what_was_rolled_back_makes_room_for_what_is_published_next(engine):
+    first = publish(make_points(12, seed=1), "old", engine)
+    publish(make_points(12, seed=2), "bad", engine)
     rollback(engine)
-    again = publish(make_points(12, seed=2), "new", engine)
-    assert again.name == new.name
-    assert names(engine)[0] == new.name
-    assert len(names(engine)) == 2
+    third = publish(make_points(12, seed=3), "new", engine)
+    assert names(engine) == [third.name, first.name]
 
 
 def test_what_was_current_before_becomes_current_without_being_built(engine):
@@ -106,22 +144,113 @@ def test_keeping_none_is_refused(engine):
 
 
 def test_nothing_to_roll_back_says_so(engine):
-    with pytest.raises(PublishError, match="nothing is all that was published"):
+    with pytest.raises(PublishError, match="nothing is all that is kept"):
         rollback(engine)
 
 
+def test_where_points_come_from_is_noted_without_building_anything(engine):
+    publish(make_points(12), "b", engine, origin={"sources": ["A"]})
+    engine.build = None
+    noted = publish(make_points(12), "b", engine, origin={"sources": ["A", "B"]})
+    assert status(engine).current == noted
+    assert noted.origin == {"sources": ["A", "B"]}
+    assert len(Searcher(engine).similar("P_1", 100)) == 11
+
+
+def test_two_deployments_in_one_place_leave_each_other_alone(engine, beside):
+    mine = publish(make_points(12, seed=1), "b", engine)
+    theirs = publish(make_points(16, seed=2), "b", beside)
+    for seed in (3, 4, 5):
+        mine = publish(make_points(12, seed=seed), "b", engine)
+    assert beside.names() == [theirs.name]
+    assert len(Searcher(beside).similar("P_1", 100)) == 15
+    publish(make_points(16, seed=6), "b", beside, keep=1)
+    assert mine.name in engine.names()
+    assert len(Searcher(engine).similar("P_1", 100)) == 11
+    assert not set(engine.names()) & set(beside.names())
+
+
+ASKED = ("history", "describe", "open", "unfinished", "is_taken")
+
+
+@pytest.mark.parametrize("failure", [ServerBusy, ServerUnreachable, ServerRefused])
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("seed", [1, 2], ids=["the same again", "something else"])
+def test_a_failure_to_ask_ends_the_publication_and_changes_nothing(
+    own_embedded, seed, asked, failure, monkeypatch
+):
+    """To ask in vain is not to find a fault: what searchers have stays as it is."""
+    engine = own_embedded
+    first = publish(make_points(12, seed=1), "b", engine)
+
+    def fail(*_):
+        raise failure("not now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, asked, fail)
+        if seed == 2 or asked in ("history", "describe", "open"):
+            with pytest.raises(failure, match="not now"):
+                publish(make_points(12, seed=seed), "b", engine)
+        else:
+            publish(make_points(12, seed=seed), "b", engine)
+    assert engine.history() == [first.name]
+    assert len(Searcher(engine).similar("P_1", 100)) == 11
+    next_one = publish(make_points(12, seed=seed), "b", engine)
+    assert names(engine) == list(dict.fromkeys([next_one.name, first.name]))
+
+
+@pytest.mark.parametrize("fault", [DamagedCollection, CollectionGone])
+def test_a_faulty_collection_is_replaced_by_one_of_another_name(own_embedded, fault, monkeypatch):
+    engine = own_embedded
+    earlier = publish(make_points(16, seed=2), "b", engine)
+    first = publish(make_points(12, seed=1), "b", engine)
+    open_ = engine.open
+
+    def open_other(name=None):
+        if name == first.name:
+            raise fault("a file is gone")
+        return open_(name)
+
+    dropped = []
+    drop, serve = engine.drop, engine.serve
+    monkeypatch.setattr(engine, "open", open_other)
+    monkeypatch.setattr(engine, "drop", lambda name: (dropped.append(name), drop(name)))
+    monkeypatch.setattr(engine, "serve", lambda history: (serve(history), dropped.append("serve")))
+    again = publish(make_points(12, seed=1), "b", engine)
+    assert again.name == f"{first.name}-2"
+    assert dropped == ["serve", first.name]  # and not before the new one is served
+    assert names(engine) == [again.name, earlier.name]
+
+
+def test_old_collections_that_cannot_be_dropped_are_left_for_the_next(own_embedded, monkeypatch):
+    engine = own_embedded
+    for seed in (1, 2):
+        publish(make_points(12, seed=seed), "b", engine)
+
+    def fail(_):
+        raise ServerBusy("not now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "drop", fail)
+        third = publish(make_points(16, seed=3), "b", engine)
+    assert status(engine).current == third
+    assert len(engine.names()) == 3
+    publish(make_points(16, seed=3), "b", engine)
+    assert len(names(engine)) == 2
+
+
 def lose_the_last(points: Points) -> Points:
-    return Points(points.track_ids[:-1], points.vectors[:-1], points.payloads[:-1])
+    return points_of(points.track_ids[:-1], points.vectors[:-1], points.payloads[:-1])
 
 
 def bend_a_vector(points: Points) -> Points:
     bent = points.vectors.copy()
     bent[len(points) // 2, 0] += 1e-6
-    return Points(points.track_ids, bent, points.payloads)
+    return points_of(points.track_ids, bent, points.payloads)
 
 
 def rename_a_work(points: Points) -> Points:
-    return Points(
+    return points_of(
         points.track_ids,
         points.vectors,
         [{**points.payloads[0], "work_title": "Another"}, *points.payloads[1:]],
@@ -149,7 +278,7 @@ def test_a_collection_that_does_not_hold_what_was_written_is_not_published(engin
 def test_what_a_killed_publisher_left_is_never_served_and_cleared_by_the_next(engine):
     first = publish(make_points(12, seed=1), "a", engine)
     unfinished = make_points(12, seed=2)
-    engine.build(unfinished.describe("b"), unfinished)  # and no word to the searchers
+    engine.build(unfinished.describe("b", engine.collection), unfinished)  # nobody is told
     assert engine.history() == [first.name]
     assert len(engine.names()) == 2
     assert Searcher(engine).status().current == first
@@ -160,7 +289,7 @@ def test_what_a_killed_publisher_left_is_never_served_and_cleared_by_the_next(en
 def test_a_second_publisher_waits_for_the_first_and_says_so(engine):
     engine.lock.parent.mkdir(exist_ok=True)
     with FileLock(engine.lock):
-        with pytest.raises(PublishError, match=r"has been publishing for 0\.1 s .*publish\.lock"):
+        with pytest.raises(PublishError, match=r"has been publishing for 0\.1 s .*\.lock"):
             publish(make_points(8), "b", engine, timeout=0.1)
         with pytest.raises(PublishError, match="wait for it to finish"):
             rollback(engine, timeout=0.1)

@@ -1,14 +1,12 @@
 """Re-ranking: what the sequences say, in place of what the vectors said, and how it is kept."""
 
-import dataclasses
 import os
 
 import numpy as np
 import pytest
-from catalogue import ENGINES, engine_of_kind, in_memory, make_points
+from catalogue import ENGINES, altered, engine_of_kind, in_memory, make_points, points_of
 from test_alignment import RATE, make_tune, noisy
 
-import search
 from search import (
     DamagedCollection,
     InvalidPoints,
@@ -42,7 +40,7 @@ def make_sequences() -> list[np.ndarray]:
 def with_sequences(sequences, rate: float | None = RATE) -> Points:
     plain = make_points(len(sequences), clique=EACH)
     order = [int(track_id[2:]) for track_id in plain.track_ids]
-    return Points(
+    return points_of(
         plain.track_ids, plain.vectors, plain.payloads, [sequences[i] for i in order], rate
     )
 
@@ -176,11 +174,15 @@ def test_without_sequences_re_ranking_says_what_it_needs(kind):
             Searcher(engine).similar("P_1", rerank=True)
 
 
+def name_of(points) -> str:
+    return points.describe("b", "mine").name
+
+
 def test_a_collection_is_named_by_its_sequences_too():
     sequences = make_sequences()
     changed = [*sequences[:5], sequences[5][::-1], *sequences[6:]]
     names = {
-        points.describe("b").name
+        name_of(points)
         for points in (
             POINTS,
             with_sequences(changed),
@@ -189,16 +191,16 @@ def test_a_collection_is_named_by_its_sequences_too():
         )
     }
     assert len(names) == 4
-    assert with_sequences(sequences).describe("b").name == POINTS.describe("b").name
+    assert name_of(with_sequences(sequences)) == name_of(POINTS)
     nothing = with_sequences([each[:0] for each in sequences])
-    assert nothing.describe("b").name == make_points(40, clique=EACH).describe("b").name
+    assert name_of(nothing) == name_of(make_points(40, clique=EACH))
 
 
 def test_sequences_that_do_not_read_back_are_not_published():
     with in_memory() as directory:
         engine = Embedded(directory / "qdrant")
         build = engine.build
-        bent = dataclasses.replace(POINTS, sequences=POINTS.sequences[::-1])
+        bent = altered(POINTS, sequences=POINTS.sequences[::-1])
         bent.digests = POINTS.digests
         engine.build = lambda description, points: build(description, bent)
         with pytest.raises(
@@ -235,7 +237,7 @@ def test_backgrounds_that_are_known_are_not_measured_again(monkeypatch):
             "similarities",
             lambda query, *rest: (measured.append(query), similarities(query, *rest))[1],
         )
-        publish(dataclasses.replace(POINTS, sequences=changed), "b", engine)
+        publish(altered(POINTS, sequences=changed), "b", engine)
         assert len(measured) == 1
         np.testing.assert_array_equal(measured[0], changed[3])
         after = engine.open().sequences.backgrounds(POINTS.track_ids)
@@ -246,13 +248,12 @@ def test_backgrounds_that_are_known_are_not_measured_again(monkeypatch):
 @pytest.mark.parametrize(
     ("sequences", "rate", "words"),
     [
-        ([np.zeros((5, 2, 12))], RATE, "2 ids and 1 sequences"),
         ([np.zeros((5, 2, 12)), np.zeros((5, 12))], RATE, r"P_2 has the shape \(5, 12\)"),
         ([np.zeros((5, 2, 12)), np.full((5, 2, 12), np.nan)], RATE, "P_2 is not finite"),
-        ([np.zeros((5, 2, 12))] * 2, None, "their rate in frames a second, which can't be None"),
-        ([np.zeros((5, 2, 12))] * 2, 0.0, "can't be 0.0"),
+        ([np.zeros((5, 2, 12))] * 2, None, "their rate in frames per second, which cannot be None"),
+        ([np.zeros((5, 2, 12))] * 2, 0.0, "cannot be 0.0"),
     ],
 )  # fmt: skip
 def test_sequences_that_cannot_be_aligned_are_refused(sequences, rate, words):
     with pytest.raises(InvalidPoints, match=words):
-        search.Points(["P_1", "P_2"], np.zeros((2, 1)), [{"work_id": "W_1"}] * 2, sequences, rate)
+        points_of(["P_1", "P_2"], np.zeros((2, 1)), [{"work_id": "W_1"}] * 2, sequences, rate)

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from catalogue import ENGINES, engine_of_kind, make_points, payload_of, ranking, vector_of
+from catalogue import (
+    ENGINES,
+    engine_of_kind,
+    make_points,
+    payload_of,
+    points_of,
+    ranking,
+    vector_of,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -68,6 +76,68 @@ def test_the_same_work_can_be_left_out(searcher):
         )[:5]
         matches = searcher.similar(track_id, 5, leave_out_same_work=True)
         assert [match.track_id for match in matches] == [name for _, name in expected]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def clique_of_900(request, tmp_path_factory):
+    """A catalogue most of which is one work, and lies together."""
+    rng = np.random.default_rng(0)
+    vectors = np.concatenate([rng.normal(size=(900, 4)), rng.normal(size=(100, 4)) + 6])
+    points = points_of(
+        [f"P_{i}" for i in range(1000)],
+        vectors.astype(np.float32),
+        [{"work_id": "W_large" if i < 900 else f"W_{i // 2}"} for i in range(1000)],
+    )
+    with engine_of_kind(request.param, tmp_path_factory.mktemp("clique")) as engine:
+        search.publish(points, "bundle", engine)
+        yield points, engine
+
+
+def count_fetched(engine, monkeypatch) -> list[tuple[int, int]]:
+    """How many queries the engine is asked together from now on, and for how many candidates."""
+    opened, fetched = type(engine.open()), []
+
+    def counted(method):
+        def ask(self, queries, limit, conditions):
+            fetched.append((len(queries), limit))
+            return method(self, queries, limit, conditions)
+
+        return ask
+
+    for name in ("around", "nearest"):
+        monkeypatch.setattr(opened, name, counted(getattr(opened, name)))
+    return fetched
+
+
+def test_a_large_work_that_is_left_out_is_not_fetched(clique_of_900, monkeypatch):
+    points, engine = clique_of_900
+    fetched = count_fetched(engine, monkeypatch)
+    searcher = Searcher(engine)
+    answers = searcher.similar_many(["P_0", "P_1", "P_999"], 10, leave_out_same_work=True)
+    for track_id, matches in zip(["P_0", "P_1", "P_999"], answers, strict=True):
+        own = payload_of(points, track_id)["work_id"]
+        expected = ranking(
+            points, vector_of(points, track_id), lambda payload, own=own: payload["work_id"] != own
+        )
+        assert [match.track_id for match in matches] == [name for _, name in expected[:10]]
+    assert sum(limit for _, limit in fetched) < 100
+    fetched.clear()
+    assert len(searcher.works("P_0", 20, leave_out_same_work=True)) == 20
+    assert sum(limit for _, limit in fetched) < 1000
+
+
+def test_candidates_are_fetched_in_bounded_numbers(searcher, monkeypatch):
+    expected = searcher.similar_many(POINTS.track_ids, 20, leave_out_same_work=True)
+    monkeypatch.setattr("search.query.IN_FLIGHT", 100)
+    fetched = count_fetched(searcher.engine, monkeypatch)
+    assert searcher.similar_many(POINTS.track_ids, 20, leave_out_same_work=True) == expected
+    assert max(queries for queries, _ in fetched) > 1
+    assert all(queries == 1 or queries * limit <= 100 for queries, limit in fetched)
+
+
+def test_a_million_matches_are_enough_for_one_call(searcher):
+    with pytest.raises(InvalidQuery, match=r"101 queries with limit=10000 ask for 1,010,000 match"):
+        searcher.similar_many(["P_1"] * 101, 10_000)
 
 
 @pytest.mark.parametrize("without_own", [False, True])
@@ -212,7 +282,7 @@ def test_an_impossible_filter_says_what_is_wrong_with_it(searcher, where, words)
 @pytest.mark.parametrize(
     ("vector", "words"),
     [
-        ([1, 2, 3], r"shape \(3,\) can't be compared with covers-bundle-.* have 4 components"),
+        ([1, 2, 3], r"shape \(3,\) can't be compared with .*-bundle-.* have 4 components"),
         ([[1, 2, 3, 4]], r"shape \(1, 4\)"),
         ([1, 2, float("nan"), 4], "component 2 is nan"),
         ([1, 2, 3, 1e300], "component 3 is inf"),
@@ -253,7 +323,7 @@ def test_without_a_collection_the_command_that_makes_one_is_named(kind, tmp_path
 
 def test_a_collection_of_identical_vectors_is_ranked_by_track_id(tmp_path):
     count = 40
-    points = search.Points(
+    points = points_of(
         [f"P_{i}" for i in range(count)], np.ones((count, 3)), [{"work_id": "W"}] * count
     )
     with engine_of_kind("embedded", tmp_path) as engine:
@@ -279,10 +349,9 @@ def test_the_functions_search_the_environments_workspace_from_any_directory(tmp_
 
 
 def test_a_fresh_process_answers_without_loading_what_it_does_not_need(tmp_path, monkeypatch):
-    with engine_of_kind("embedded", tmp_path) as engine:
-        search.publish(make_points(20), "bundle", engine)
     monkeypatch.delenv("QDRANT_URL", raising=False)
     monkeypatch.setenv("COVERS_HOME", str(tmp_path))
+    search.publish(make_points(20), "bundle", search.connect())
     monkeypatch.setenv("PYTHONPATH", str(Path(search.__file__).parent.parent))
     code = (
         "import search, sys; assert 'qdrant_edge' not in sys.modules; "

@@ -4,16 +4,17 @@ from uuid import UUID, uuid5
 
 import numpy as np
 import pytest
+from catalogue import make_points, points_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search import InvalidPoints, Points
-from search.collection import NAMESPACE, point_id
+from search import InvalidPoints, Point, Points
+from search.collection import NAMESPACE, WORKS_IN_MAP, point_id
 from search.fields import FIELDS
 
 
 def points(ids=("P_1", "P_2"), vectors=((1, 2), (3, 4)), payloads=None) -> Points:
-    return Points(list(ids), vectors, payloads or [{"work_id": "W_1"}] * len(ids))
+    return points_of(ids, vectors, payloads or [{"work_id": "W_1"}] * len(ids))
 
 
 def test_the_id_of_a_point_follows_from_the_track_id_for_ever():
@@ -40,10 +41,47 @@ def test_points_are_sorted_and_completed():
         {"track_id": "P_10", "work_id": "W_1", "clique_size": 7},
         {"track_id": "P_2", "work_id": "W_1", "clique_size": 2, "title": "Two"},
     ]
+    description = made.describe("b", "mine")
+    assert made.content(0, description) == {
+        **made.payloads[0],
+        "bundle": "b",
+        "collection": description.name,
+        "digest": made.digests[0],
+    }
     # The others are 9 and 1 away.
-    computed = {"usual_distance": [5.0, 4.0], "digest": made.digests[0]}
-    assert made.payload(0, "b") == {**made.payloads[0], "bundle": "b", **computed}
+    computed = {"usual_distance": 5.0, "usual_spread": 4.0}
+    assert made.payload(0, description) == made.content(0, description) | computed
+    assert made.payload(1, description)["in_map"] is True  # another performance of W_1 is here
     assert (len(made), made.dimension) == (3, 2)
+    assert repr(made) == "<3 points of dimension 2>"
+
+
+def test_what_a_collection_holds_can_be_published_again():
+    made = make_points(20)
+    again = Points(
+        Point(track_id, vector, payload)
+        for track_id, vector, payload in zip(
+            made.track_ids, made.vectors, made.payloads, strict=True
+        )
+    )
+    assert again.describe("b", "mine") == made.describe("b", "mine")
+
+
+def test_the_performances_of_the_largest_works_are_marked_for_a_picture():
+    sizes = [*range(2, 22), 1, 1]
+    works = [f"W_{i:02d}" for i, size in enumerate(sizes) for _ in range(size)]
+    made = points(
+        ids=[f"P_{i:03d}" for i in range(len(works))],
+        vectors=np.arange(2 * len(works)).reshape(-1, 2),
+        payloads=[{"work_id": work} for work in works],
+    )
+    description = made.describe("b", "mine")
+    marked = {
+        made.payloads[i]["work_id"]
+        for i in range(len(made))
+        if made.payload(i, description).get("in_map")
+    }
+    assert marked == {f"W_{i:02d}" for i in range(20 - WORKS_IN_MAP, 20)}
 
 
 @given(order=st.permutations(range(5)))
@@ -51,8 +89,9 @@ def test_a_collection_is_named_by_its_content_in_whatever_order_it_comes(order):
     ids = [f"P_{i}" for i in order]
     vectors = [[i, i / 3] for i in order]
     payloads = [{"work_id": f"W_{i // 2}", "year": 1900 + i} for i in order]
-    description = Points(ids, vectors, payloads).describe("means")
-    assert description.name == "covers-means-5e5e22ac"
+    description = points(ids, vectors, payloads).describe("means", "mine", {"from": "here"})
+    assert description.name == "mine-means-9e4c4628"
+    assert description.origin == {"from": "here"}
     assert (description.points, description.dimension) == (5, 2)
 
 
@@ -67,7 +106,7 @@ def test_a_collection_is_named_by_its_content_in_whatever_order_it_comes(order):
     ],
 )
 def test_another_content_has_another_name(other):
-    assert other.describe("b").name != points().describe("b").name
+    assert other.describe("b", "mine").name != points().describe("b", "mine").name
 
 
 def test_a_digest_is_of_a_performance_alone():
@@ -77,51 +116,59 @@ def test_a_digest_is_of_a_performance_alone():
         vectors=[[1, 2], [3, 4], [9, 9]],
         payloads=[{"work_id": "W_1", "clique_size": 2}] * 2 + [{"work_id": "W_2"}],
     )
-    assert one.payload(0, "b")["usual_distance"] != longer.payload(0, "b")["usual_distance"]
+    usual = [
+        each.payload(0, each.describe("b", "mine"))["usual_distance"] for each in (one, longer)
+    ]
+    assert usual[0] != usual[1]
     assert longer.digests[:2] == one.digests
-    assert len({point for point, _ in longer.digests}) == 3
+    assert len(set(longer.digests)) == 3
 
 
 @pytest.mark.parametrize("bundle", ["", "a/b", "..", "a b", "ä", "x" * 101, "a.building"])
 def test_a_bundle_that_cannot_be_part_of_a_name_is_refused(bundle):
-    with pytest.raises(InvalidPoints, match="can't name a bundle"):
-        points().describe(bundle)
+    with pytest.raises(InvalidPoints, match="cannot name a bundle"):
+        points().describe(bundle, "mine")
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"ids": []}, "there are 0 ids, 2 vectors"),
         ({"ids": [], "vectors": [], "payloads": []}, "no performance to publish"),
-        ({"payloads": [{"work_id": "W"}]}, "2 ids, 2 vectors and 1 payloads"),
-        ({"ids": ["P_1", ""]}, "'' is no track id"),
-        ({"ids": ["P_1", None]}, "None is no track id"),
-        ({"ids": ["P_1", "\ud800"]}, "is no track id"),
+        ({"ids": ["P_1", ""]}, "'' is not a track id"),
+        ({"ids": ["P_1", None]}, "None is not a track id"),
+        ({"ids": ["P_1", "\ud800"]}, "is not a track id"),
         ({"ids": ["P_1", "P_1"]}, "Performance P_1 is there twice"),
         ({"vectors": [[1, 2], [3, np.nan]]}, r"performance P_2 is not finite \(nan at component 1"),
         ({"vectors": [[1, -np.inf], [3, 4]]}, r"performance P_1 is not finite \(-inf at"),
         ({"vectors": [[1, 2], [1e300, 4]]}, r"performance P_2 is not finite \(inf at component 0"),
-        ({"vectors": [[1, 2], [3]]}, "P_2 has 1 components where the others have 2"),
-        ({"vectors": np.zeros(2)}, r"not \(2,\)"),
-        ({"vectors": np.zeros((2, 0))}, r"not \(2, 0\)"),
+        ({"vectors": [[1, 2], [3]]}, "P_2 has 1 components where P_1 has 2"),
+        ({"vectors": np.zeros(2)}, r"P_1 has the shape \(\), where it must be a list of numbers"),
+        ({"vectors": np.zeros((2, 0))}, r"P_1 has the shape \(0,\)"),
         ({"payloads": [{"work_id": "W"}, {"work_id": ""}]}, "Performance P_2 has no work_id"),
         ({"payloads": [{"work_id": "W"}, {}]}, "Performance P_2 has no work_id"),
-        ({"payloads": [{"work_id": "W", "track_id": "Q"}, {"work_id": "W"}]}, "says it were Q"),
+        (
+            {"payloads": [{"work_id": "W", "track_id": "Q"}, {"work_id": "W"}]},
+            "The payload of performance P_1 has track_id Q",
+        ),
         (
             {"payloads": [{"work_id": "W", "key": "C"}, {"work_id": "W"}]},
-            f"P_1 has a field 'key' that a point hasn't: the fields are {', '.join(FIELDS)}",
+            f"P_1 has a field 'key' that points do not have: the fields are {', '.join(FIELDS)}",
         ),
         (
             {"payloads": [{"work_id": "W"}, {"work_id": "W", "outlier": True}]},
             "P_2 has 'outlier', which only an evaluation finds out",
         ),
         (
+            {"payloads": [{"work_id": "W"}, {"work_id": "W", "in_map": True}]},
+            "P_2 has 'in_map', which publishing fills in: leave it out",
+        ),
+        (
             {"payloads": [{"work_id": "W"}, {"work_id": "W", "year": 1990.0}]},
-            "year of performance P_2 can't be 1990.0: it is an integer",
+            "year of performance P_2 cannot be 1990.0: it is an integer",
         ),
         (
             {"payloads": [{"work_id": "W"}, {"work_id": "W", "instrumental": 1}]},
-            "instrumental of performance P_2 can't be 1: it is true or false",
+            "instrumental of performance P_2 cannot be 1: it is true or false",
         ),
     ],
 )

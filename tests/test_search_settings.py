@@ -47,7 +47,7 @@ def test_no_server_is_used_unless_named(monkeypatch):
     assert settings.read().qdrant_url is None
     monkeypatch.setenv("QDRANT_URL", "  ")
     monkeypatch.setenv("QDRANT_API_KEY", "")
-    assert settings.read() == settings.Settings(settings.home(), None, None)
+    assert settings.read() == settings.Settings(settings.home())
 
 
 def test_the_key_is_read_and_never_shown(monkeypatch):
@@ -61,14 +61,14 @@ def test_the_key_is_read_and_never_shown(monkeypatch):
 @pytest.mark.parametrize("url", ["localhost:6333", "ftp://localhost", "qdrant"])
 def test_an_address_of_another_kind_is_refused(monkeypatch, url):
     monkeypatch.setenv("QDRANT_URL", url)
-    with pytest.raises(ValueError, match=f"QDRANT_URL is '{url}', which is no http address"):
+    with pytest.raises(ValueError, match=f"QDRANT_URL is '{url}', which is not an http address"):
         settings.read()
 
 
 @pytest.mark.parametrize("key", ["two\nlines", "schlüssel"])
 def test_a_key_that_no_header_carries_is_refused_unseen(monkeypatch, key):
     monkeypatch.setenv("QDRANT_API_KEY", key)
-    with pytest.raises(ValueError, match="a character that a header can't carry") as raised:
+    with pytest.raises(ValueError, match="a character that a header cannot carry") as raised:
         settings.read()
     assert key not in str(raised.value)
 
@@ -114,12 +114,25 @@ def test_a_number_out_of_range_is_named(monkeypatch, name, value, lowest, highes
 def test_a_certificate_that_cannot_be_used_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("QDRANT_CA_CERT", str(tmp_path / "ca.pem"))
     with pytest.raises(
-        ValueError, match=r"QDRANT_CA_CERT is .*ca\.pem, which can't be read as PEM"
+        ValueError, match=r"QDRANT_CA_CERT is .*ca\.pem, which cannot be read as PEM"
     ):
         settings.read()
     (tmp_path / "ca.pem").write_text("no certificate")
-    with pytest.raises(ValueError, match="can't be read as PEM"):
+    with pytest.raises(ValueError, match="cannot be read as PEM"):
         settings.read()
     monkeypatch.setenv("QDRANT_URL", "http://qdrant.example:6333")
-    with pytest.raises(ValueError, match="QDRANT_URL is no https address, so nothing would be"):
+    with pytest.raises(ValueError, match="QDRANT_URL is not an https address, so nothing is"):
+        settings.read()
+
+
+def test_a_deployment_is_named_by_the_environment(monkeypatch):
+    assert settings.read().collection == "covers"
+    monkeypatch.setenv("COVERS_COLLECTION", "jazz-2")
+    assert settings.read().collection == "jazz-2"
+
+
+@pytest.mark.parametrize("name", ["a b", "-a", "ä", "a/b", "..", "x" * 64])
+def test_a_deployment_that_cannot_name_a_collection_is_refused(monkeypatch, name):
+    monkeypatch.setenv("COVERS_COLLECTION", name)
+    with pytest.raises(ValueError, match=r"COVERS_COLLECTION is .*, which cannot name a col"):
         settings.read()

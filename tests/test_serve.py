@@ -1,24 +1,31 @@
 """Deployments: what is registered with a Prefect server."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
+from prefect import flow, get_client
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from flows.alert import tell
 from flows.serve import FLOWS, deploy, deployments, serve
+from flows.slot import publishing_slot
 
 
 def test_every_flow_is_deployed_and_the_pipeline_every_night(tmp_path):
     made = {each.flow_name: each for each in deployments(tmp_path, home=tmp_path)}
     assert set(made) == set(FLOWS) == {
-        "add", "aggregate", "train", "embed", "evaluate", "duplicates", "cluster", "compare",
-        "pipeline",
+        "add", "aggregate", "train", "embed", "publish", "evaluate", "duplicates", "cluster",
+        "compare", "pipeline",
     }  # fmt: skip
     usual = {"encoder": "autoencoder", "home": str(tmp_path)}
     assert made["pipeline"].parameters == usual | {"data": str(tmp_path)}
     assert made["train"].parameters == usual
-    assert made["add"].parameters == {"home": str(tmp_path)}  # all that the collection holds
+    # All that the collection holds, and what was embedded last.
+    assert made["add"].parameters == made["publish"].parameters == {"home": str(tmp_path)}
     crons = {name: [each.schedule.cron for each in one.schedules] for name, one in made.items()}
     assert crons.pop("pipeline") == ["0 2 * * *"]
     assert not any(crons.values())
@@ -26,7 +33,7 @@ def test_every_flow_is_deployed_and_the_pipeline_every_night(tmp_path):
 
 def test_a_schedule_for_no_flow_is_refused(tmp_path):
     with pytest.raises(
-        ValueError, match="no flow named 'retrain' to schedule: choose from add, agg"
+        ValueError, match="no flow named 'retrain' to schedule: choose from pipeline, add"
     ):
         deployments(tmp_path, schedules={"retrain": "0 2 * * *"})
 
@@ -37,6 +44,36 @@ def test_an_operator_reads_what_each_does_and_a_night_is_not_overtaken(tmp_path)
         assert each.tags == ["covers"]
         assert each.concurrency_limit == 1
         assert each.concurrency_options.collision_strategy == "CANCEL_NEW"
+
+
+def test_whatever_can_be_scheduled_ends_at_some_time_and_its_failure_is_told():
+    for each in FLOWS.values():
+        assert each.timeout_seconds == 23 * 3600
+        assert each.on_failure_hooks == each.on_crashed_hooks == [tell]
+
+
+def test_only_one_run_of_a_deployment_publishes_at_a_time(prefect_server, monkeypatch):
+    """Even on several machines, whose workspaces have a lock each."""
+    monkeypatch.setenv("QDRANT_URL", "http://qdrant.example:6333")
+    monkeypatch.setenv("COVERS_COLLECTION", "mine")
+    happened = []
+
+    @flow
+    def hold(name: str) -> None:
+        with publishing_slot():
+            happened.append((name, "begins"))
+            time.sleep(0.5)
+            happened.append((name, "ends"))
+
+    with ThreadPoolExecutor() as threads:
+        for run in [threads.submit(copy_context().run, hold, name) for name in ("one", "other")]:
+            run.result()
+    first, second = happened[0][0], happened[2][0]
+    assert {first, second} == {"one", "other"}
+    assert happened == [(name, what) for name in (first, second) for what in ("begins", "ends")]
+    with get_client(sync_client=True) as client:
+        limit = client.read_global_concurrency_limit_by_name("mine-publishing")
+    assert (limit.limit, limit.active_slots) == (1, 0)
 
 
 def test_a_deployment_is_found_by_its_module_wherever_covers_is_installed(tmp_path):

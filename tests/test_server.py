@@ -13,20 +13,24 @@ from catalogue import make_points
 from certificates import make_certificate
 from contract_stub import BusyError, ContractStub
 from grpc_stub import GrpcStub
+from qdrant_client import models
 
 import search
 from search import (
+    DamagedCollection,
     NoCollection,
+    NoRoom,
     PublishError,
     Searcher,
     SearchError,
+    ServerBusy,
     ServerRefused,
     ServerUnreachable,
     publish,
 )
-from search.connection import PAUSES
+from search.connection import PATIENT_PAUSES, PAUSES
 from search.fields import FIELDS
-from search.server import ALIAS, Server
+from search.server import Server
 
 KEY, READ_ONLY = "full-s3cret", "read-0nly-s3cret"
 
@@ -42,7 +46,15 @@ def stub():
 def server(stub, tmp_path):
     server = Server(stub.url, KEY, tmp_path / "publish.lock")
     yield server
-    server.connection.client.close()
+    server.close()
+
+
+@pytest.fixture
+def slept(monkeypatch):
+    """The pauses that were made, without making them."""
+    slept = []
+    monkeypatch.setattr("search.connection.sleep", slept.append)
+    return slept
 
 
 def asked(stub: ContractStub, method: str, ending: str) -> list:
@@ -76,10 +88,10 @@ def test_the_alias_moves_in_one_request(stub, server):
     second = publish(make_points(12, seed=2), "b", server)
     search.rollback(server)
     create = [
-        {"create_alias": {"collection_name": name, "alias_name": ALIAS}}
+        {"create_alias": {"collection_name": name, "alias_name": "covers"}}
         for name in (first.name, second.name, first.name)
     ]
-    delete = {"delete_alias": {"alias_name": ALIAS}}
+    delete = {"delete_alias": {"alias_name": "covers"}}
     assert [body["actions"] for body in asked(stub, "POST", "/collections/aliases")] == [
         [create[0]],
         [delete, create[1]],
@@ -95,6 +107,54 @@ def test_other_collections_on_the_server_are_left_alone(stub, server):
     there = {found.name for found in stub.local.get_collections().collections}
     assert there == {"covers-of-books", "art", *server.history()}
     assert server.names() == server.history()
+    looked_at = {target for method, target, _ in stub.requests if method == "GET"}
+    assert "/collections/art" not in looked_at
+
+
+def test_two_deployments_on_one_server_know_nothing_of_each_other(stub, server, tmp_path):
+    other = Server(stub.url, KEY, tmp_path / "other.lock", collection="covers-b")
+    points = [make_points(12, seed=seed) for seed in range(3)]
+    for each in points:
+        publish(each, "b", server)
+        publish(each, "b", other)
+    assert all(name.startswith("covers-b-b-") for name in other.names())
+    assert len(server.names()) == len(other.names()) == 2
+    assert not set(server.names()) & set(other.names())
+    engine_names = server.names()
+    publish(points[0], "another", other, keep=1)
+    server.drop(other.names()[0])  # it isn't theirs to drop
+    assert len(other.names()) == 1
+    assert server.names() == engine_names
+    assert Searcher(server).similar("P_1") != []
+    other.close()
+
+
+@pytest.mark.parametrize("alias", [True, False])
+def test_an_alias_or_collection_of_somebody_else_under_our_name_is_refused(stub, server, alias):
+    theirs = "theirs" if alias else "covers"
+    stub.local.create_collection(theirs, vectors_config={})
+    if alias:
+        create = models.CreateAlias(collection_name=theirs, alias_name="covers")
+        stub.local.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
+    said = r"'covers' on the Qdrant server at .* of somebody else: set COVERS_COLLECTION"
+    for ask in (
+        lambda: publish(make_points(12), "b", server),
+        lambda: Searcher(server).similar("P_1"),
+        lambda: Searcher(server).status(),
+        lambda: server.serve([theirs]),
+    ):
+        with pytest.raises(SearchError, match=said):
+            ask()
+    assert [found.name for found in stub.local.get_collections().collections] == [theirs]
+
+
+def test_a_name_that_somebody_else_has_is_not_used(stub, server):
+    wanted = make_points(12).describe("b", "covers").name
+    stub.local.create_collection(wanted, vectors_config={})
+    stub.local.create_collection(f"{wanted}-2-sequences", vectors_config={})
+    assert publish(make_points(12), "b", server).name == f"{wanted}-3"
+    server.drop(wanted)
+    assert server.is_taken(wanted)
 
 
 def test_searching_needs_a_read_only_key_and_publishing_a_full_one(stub, server, tmp_path):
@@ -110,7 +170,7 @@ def test_searching_needs_a_read_only_key_and_publishing_a_full_one(stub, server,
     with pytest.raises(ServerRefused, match=r"refuses the key in QDRANT_API_KEY: .* a full one"):
         publish(make_points(13), "b", reader)
     assert searcher.status().current.points == 12
-    reader.connection.client.close()
+    reader.close()
 
 
 @pytest.mark.parametrize("key", [None, "wrong-s3cret"])
@@ -121,10 +181,10 @@ def test_a_missing_or_wrong_key_is_said_and_never_shown(stub, tmp_path, key):
         Searcher(server).similar("P_1")
     shown = f"{server!r} {raised.value} {raised.value.__cause__!r} {raised.value.__cause__}"
     assert "s3cret" not in shown
-    server.connection.client.close()
+    server.close()
 
 
-def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path):
+def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path, slept):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -140,62 +200,122 @@ def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path):
         assert "s3cret" not in str(raised.value)
 
 
-def test_a_server_that_goes_away_and_comes_back_is_found_again(stub, server):
+def test_a_searcher_waits_a_little_for_a_server_and_a_publication_long(stub, server, slept):
     publish(make_points(12), "b", server)
     searcher = Searcher(server)
     answer = searcher.similar("P_1")
-    stub.fail_next = 1
-    with pytest.raises(SearchError, match=rf"{stub.url} answers 503 \(not now\)"):
-        searcher.similar("P_1")
+    for pauses, ask in (
+        (PAUSES, lambda: searcher.similar("P_1")),
+        (PATIENT_PAUSES, lambda: publish(make_points(12), "b", server)),
+    ):
+        stub.fail_next = len(pauses)
+        ask()
+        assert slept == list(pauses)
+        stub.fail_next = 99
+        slept.clear()
+        with pytest.raises(ServerBusy, match=rf"{stub.url} answers 503 \(not now\): do this again"):
+            ask()
+        assert slept == list(pauses)
+        stub.fail_next = 0
+        slept.clear()
     assert searcher.similar("P_1") == answer
+    assert sum(PAUSES) == pytest.approx(2.5)
+    assert 30 < sum(PATIENT_PAUSES) < 35
 
 
-def test_an_upload_is_tried_again_later_and_one_that_fails_for_good_is_not_published(
-    stub, server, monkeypatch
+def test_a_user_who_waited_for_a_time_out_does_not_wait_for_another(
+    stub, server, slept, monkeypatch
+):
+    publish(make_points(12), "b", server)
+    clock = iter(range(0, 1000, 60))
+    monkeypatch.setattr("search.connection.monotonic", lambda: next(clock))
+    stub.fail_next = 99
+    with pytest.raises(ServerBusy):
+        server.history()
+    assert slept == []
+
+
+def test_an_upload_that_fails_for_good_is_not_published_nor_asked_for_again(
+    stub, server, slept, monkeypatch
 ):
     old = publish(make_points(12), "b", server)
-    slept = []
-    monkeypatch.setattr("search.connection.sleep", slept.append)
     route = stub.route
-    fail = {"times": 2, "why": BusyError("the disk is slow")}
+    why = BusyError("the disk is slow")
 
     def falter(method, path, body, query):
-        if path.endswith("/points") and method == "PUT" and fail["times"]:
-            fail["times"] -= 1
-            raise fail["why"]
+        if path.endswith("/points") and method == "PUT":
+            raise why
         return route(method, path, body, query)
 
     monkeypatch.setattr(stub, "route", falter)
-    assert publish(make_points(13, seed=1), "b", server).points == 13
-    assert slept == [0.5, 1.0]
-    fail["times"] = 99
-    with pytest.raises(SearchError, match=r"answers 503 \(the disk is slow\)"):
+    with pytest.raises(ServerBusy, match=r"answers 503 \(the disk is slow\)"):
         publish(make_points(14, seed=2), "b", server)
-    assert slept[2:] == list(PAUSES)
-    fail["why"] = ValueError("such points can't be")
+    assert slept == list(PATIENT_PAUSES)
+    why = ValueError("such points can't be")
     with pytest.raises(SearchError, match=r"answers 400 \(such points can't be\)"):
         publish(make_points(14, seed=2), "b", server)
-    assert len(slept) == 2 + len(PAUSES)  # asking again wouldn't help
-    assert server.history()[1:] == [old.name]
-    assert len(Searcher(server).similar("P_1", 100)) == 12
+    assert slept == list(PATIENT_PAUSES)  # asking again wouldn't help
+    assert server.history() == server.names() == [old.name]
+    assert len(Searcher(server).similar("P_1", 100)) == 11
+
+
+SHARDS = (
+    "Service internal error: 2 out of 3 shards failed to apply operation. First error captured: "
+    + "Failed to connect to http://10.0.0.3:6335/, " * 9
+)
+ANSWERS = {
+    "wrong key": (401, b"Invalid API key or JWT", ServerRefused, "refuses the key in QDRANT_API"),
+    "read-only key": (403, "Forbidden: Global manage access is required", ServerRefused, "a full"),
+    "a proxy's page": (403, b"<html>", ServerRefused, "refuses the key"),
+    "locked": (403, "Write operations are forbidden", ServerRefused, r"locked \(Write .*unlock"),
+    "time-out": (408, "Timeout: it took 60 s", ServerBusy, "answers 408 .*do this again later"),
+    "too many": (429, "Rate limiting exceeded", ServerBusy, "answers 429 "),
+    "a node is down": (500, SHARDS, ServerBusy,
+                       r"a node of its cluster \(http://10.0.0.3:6335/\) .* QDRANT_REPLICAS=3 one"),
+    "no room": (507, "Disk is full", NoRoom, r"no room on the Qdrant server .* make room there"),
+    "no room, as 500": (500, "Service internal error: No space left on device", NoRoom, "no room"),
+    "a gateway": (502, b"<html>", ServerBusy, r"answers 502 \(Bad Gateway\)"),
+    "another server": (404, b"<html>", ServerUnreachable, r"No Qdrant server that .* 404.* proxy"),
+    "a page": (200, b"<html>", ServerUnreachable, r"not JSON\): correct QDRANT_URL, or"),
+    "no text": (200, b"\xff\xfe{}", ServerUnreachable, "not JSON"),
+    "another form": (200, b'{"result": 5}', ServerUnreachable, "has another form"),
+    "nothing": (200, b"{}", ServerUnreachable, "has another form"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_what_a_server_answers_is_told_as_what_it_is_in_one_sentence(
+    stub, server, slept, monkeypatch, kind
+):
+    status, said, error, words = ANSWERS[kind]
+    monkeypatch.setattr("search.server_collection.BATCH", 5)
+    publish(make_points(12), "b", server)
+    everything = server.open().everything()
+    next(everything)
+    searcher = Searcher(server)
+    body = said if isinstance(said, bytes) else {"status": {"error": said}}
+    monkeypatch.setattr(stub, "answer", lambda *args: (status, body))
+    for ask in (
+        lambda: list(everything),
+        lambda: searcher.similar("P_1"),
+        lambda: searcher.status(),
+        lambda: searcher.similar_to([0, 0, 0, 0]),
+        lambda: searcher.distance("P_1", "P_2"),
+        lambda: list(server.open().everything()),
+        lambda: publish(make_points(13), "b", server),
+        lambda: search.rollback(server),
+        lambda: Searcher(Server(stub.url, KEY, server.lock)).similar("P_1"),
+    ):
+        with pytest.raises(error, match=words) as raised:
+            ask()
+        assert str(raised.value).count("\n") == 0
+        assert len(str(raised.value)) < 420
 
 
 def test_another_version_of_the_server_is_refused(tmp_path):
     stub = ContractStub(version="1.12.3")
     server = Server(stub.url, None, tmp_path / "publish.lock")
     with pytest.raises(SearchError, match=r"is version 1\.12\.3, which qdrant-client 1\.\d+"):
-        Searcher(server).similar("P_1")
-    stub.close()
-
-
-def test_what_is_no_qdrant_is_said(tmp_path):
-    class Other(ContractStub):
-        def answer(self, *args):
-            return 200, ["something else"]
-
-    stub = Other()
-    server = Server(stub.url, None, tmp_path / "publish.lock")
-    with pytest.raises(ServerUnreachable, match="No Qdrant server answers at"):
         Searcher(server).similar("P_1")
     stub.close()
 
@@ -220,7 +340,7 @@ def test_a_collection_pruned_between_two_requests_is_asked_again_as_the_new_one(
     assert len(searcher.similar("P_1", 100)) == 11
     monkeypatch.setattr(stub, "route", overtake)
     assert len(searcher.similar("P_1", 100)) == 19
-    publisher.connection.client.close()
+    publisher.close()
 
 
 def test_collections_that_are_replaced_all_the_time_are_given_up_on(stub, server, monkeypatch):
@@ -247,7 +367,7 @@ def test_the_environment_selects_the_server(stub, monkeypatch, tmp_path):
     monkeypatch.setenv("QDRANT_API_KEY", KEY)
     publish(make_points(12), "b", search.connect())
     assert len(search.similar("P_1", 100)) == 11
-    with pytest.raises(PublishError, match="no earlier collection"):
+    with pytest.raises(PublishError, match="no other collection"):
         search.rollback(search.connect())
 
 
@@ -296,7 +416,6 @@ def test_no_secret_is_shown_whatever_is_printed(stub, tmp_path, caplog, monkeypa
     with caplog.at_level("DEBUG"):
         for ask in (
             lambda: publish(make_points(12), "b", server),
-            lambda: server._upload("covers-x", [range(1)], lambda i: {}),
             lambda: Searcher(server).similar("P_1"),
         ):
             with pytest.raises((SearchError, ValueError)) as raised:
@@ -305,3 +424,13 @@ def test_no_secret_is_shown_whatever_is_printed(stub, tmp_path, caplog, monkeypa
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("search")]
     assert "s3cret" not in f"{server!r} {server.location} {ours}"
     server.close()
+
+
+def test_a_collection_that_says_what_nobody_understands_is_replaced_by_the_next(server):
+    name = publish(make_points(12), "b", server).name
+    server.connection.ask(lambda client: client.update_collection(name, metadata={"exactly": "{"}))
+    with pytest.raises(DamagedCollection, match="says of itself what this version doesn't"):
+        Searcher(server).similar("P_1")
+    assert publish(make_points(12), "b", server).name == f"{name}-2"
+    assert server.names() == [f"{name}-2"]
+    assert len(Searcher(server).similar("P_1", 100)) == 11

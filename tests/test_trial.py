@@ -1,11 +1,9 @@
 """Measuring what a user would be answered: ranks, probabilities, and which work was named."""
 
-import dataclasses
-
 import numpy as np
 import polars as pl
 import pytest
-from catalogue import make_points
+from catalogue import altered, make_points
 from test_judging import CALIBRATED
 from test_reranking import SHORT
 
@@ -77,7 +75,7 @@ def test_certainty_counts_each_query_s_versions_as_what_could_be_found(searcher)
 def test_a_work_is_named_rightly_or_not():
     sizes = {"W_1": 2, "W_2": 1}
     points = make_points(3)
-    points = dataclasses.replace(points, payloads=[
+    points = altered(points, payloads=[
         {"work_id": "W_1"}, {"work_id": "W_1"}, {"work_id": "W_2"}
     ])  # fmt: skip
     assert len(points) == sum(sizes.values())
@@ -113,6 +111,6 @@ def test_an_evaluation_tells_what_re_ranking_brings_and_how_sure_it_is(tmp_path)
 
 
 def test_without_sequences_or_calibration_there_is_less_to_tell(tmp_path):
-    plain = dataclasses.replace(CALIBRATED, sequences=None, rate=None)
+    plain = altered(CALIBRATED, sequences=None, rate=None)
     assert set(try_out(plain, "b", tmp_path)["certainty"]) == {"distance"}
-    assert try_out(dataclasses.replace(plain, calibration=None), "b", tmp_path) == {}
+    assert try_out(altered(plain, calibration=None), "b", tmp_path) == {}

@@ -11,6 +11,21 @@ from prefect_server import COVERS, ask, prefect_server, started, wait_for
 
 import search
 
+#: Holds the slot for publishing in a flow of its own, says so, and stays.
+HOLD = """
+import sys, time
+from prefect import flow
+from flows.slot import publishing_slot
+
+@flow
+def hold(seconds: float):
+    with publishing_slot():
+        print("has it", flush=True)
+        time.sleep(seconds)
+
+hold(float(sys.argv[1]))
+"""
+
 #: With a sixth field, for seconds.
 EVERY_FIVE_SECONDS = "* * * * * */5"
 
@@ -28,6 +43,27 @@ def server(tmp_path_factory, told):
         yield environment | {"COVERS_ALERT_URL": told[0]}
 
 
+@pytest.fixture(scope="module")
+def killed_while_publishing(server, tmp_path_factory):
+    """The environment of a deployment of which a run has been killed while it had the slot.
+
+    Made first of all, so that the other tests run while the last one would wait.
+    """
+    there = {"QDRANT_URL": "http://127.0.0.1:9", "COVERS_COLLECTION": "killed"}
+    environment = server | there
+    log = tmp_path_factory.mktemp("killed") / "log"
+    with started([sys.executable, "-c", HOLD, "600"], environment, log) as holder:
+        wait_for(lambda: "has it" in log.read_text(), 60, holder)
+        holder.process.kill()
+        holder.process.wait()
+    return environment
+
+
+def occupied(server, name):
+    limits = ask(server, "v2/concurrency_limits")
+    return [limit["active_slots"] for limit in limits if limit["name"] == name]
+
+
 def runs(server, flow, *states):
     return ask(
         server,
@@ -35,6 +71,11 @@ def runs(server, flow, *states):
         flows={"name": {"any_": [flow]}},
         flow_runs={"state": {"type": {"any_": list(states)}}},
     )
+
+
+def test_a_killed_publication_leaves_its_slot_occupied(killed_while_publishing):
+    """For a minute: see the last test."""
+    assert occupied(killed_while_publishing, "killed-publishing") == [1]
 
 
 def test_a_worker_runs_what_is_scheduled_and_a_crash_is_told(server, told, tree, tmp_path):
@@ -85,3 +126,13 @@ def test_what_is_served_is_run_on_its_schedule(server, tree, tmp_path):
         for each in ask(server, "deployments", flows={"name": {"any_": ["pipeline"]}})
     ] == [[]]
     assert list(home.glob("features/*/*/features.parquet"))
+
+
+def test_a_killed_publication_does_not_hold_up_the_next_one_for_ever(
+    killed_while_publishing, tmp_path
+):
+    log = tmp_path / "log"
+    with started([sys.executable, "-c", HOLD, "0"], killed_while_publishing, log) as next_one:
+        next_one.process.wait(150)
+    assert "has it" in log.read_text()
+    assert occupied(killed_while_publishing, "killed-publishing") == [0]

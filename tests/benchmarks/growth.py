@@ -144,7 +144,9 @@ def publishing(count: int) -> Generator[None, None, dict[str, float]]:
         yield
         start = time.process_time()
         engine = Embedded(root)
-        search.publish(search.Points(track_ids, vectors, payloads), "growth", engine)
+        search.publish(
+            search.Points(map(search.Point, track_ids, vectors, payloads)), "growth", engine
+        )
         published = time.process_time() - start
         searcher, asked = search.Searcher(engine), []
         for track_id in track_ids[:ASKED]:

@@ -17,14 +17,20 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from qdrant_client import models
 from vectors import many
 
 import search
 from benchmarks.harness import Row, Runs, in_turns, seconds
-from search.collection import Engine
+from search.collection import Engine, point_id
 from search.embedded import Embedded
+from search.server import Server
+from search.settings import COLLECTION
 
 DIMENSION, LIMIT, QUERIES, TOGETHER = 128, 10, 1_000, 1_000
+
+#: What a server's own client is called in the table.
+OWN = "qdrant-client, the same server"
 
 #: Queries to local mode, each of which takes as long as a hundred to the others.
 LOCAL = 100
@@ -48,8 +54,8 @@ def measure() -> list[Row]:
         homes = {}
         for name, size in (("small", SMALL), ("large", LARGE)):
             homes[name] = Path(directory) / name
-            search.publish(_points(size), "bench", Embedded(homes[name] / "qdrant"))
-        connects = {name: partial(Embedded, home / "qdrant") for name, home in homes.items()}
+            search.publish(_points(size), "bench", Embedded(_collections(homes[name])))
+        connects = {name: partial(Embedded, _collections(home)) for name, home in homes.items()}
         fresh = in_turns({"ours": partial(from_nothing, {"COVERS_HOME": str(homes["small"])})}, 5)
         small = in_turns(
             {
@@ -72,6 +78,11 @@ def measure() -> list[Row]:
     return rows
 
 
+def _collections(home: Path) -> Path:
+    """Where a process that has this workspace looks for them."""
+    return home / "qdrant" / COLLECTION
+
+
 def _of_server() -> list[Row]:
     """The same of a server, which must hold nothing that could be lost."""
     server = search.connect()
@@ -83,14 +94,18 @@ def _of_server() -> list[Row]:
     try:
         search.publish(_points(SMALL), "bench", server)
         fresh = in_turns({"ours": partial(from_nothing, {})}, 5)
-        small = in_turns({"ours": partial(ours, search.connect, SMALL)})
+        small = in_turns({"ours": partial(ours, search.connect, SMALL), OWN: partial(own, SMALL)})
         together = in_turns({"ours": partial(many_at_once, search.connect, SMALL)})
         search.publish(_points(LARGE), "bench", server)
         large = in_turns({"ours": partial(ours, search.connect, LARGE)})
     finally:
         for name in server.names():
             server.drop(name)
-    return _rows(fresh["ours"], small, together["ours"], large)
+    rows = _rows(fresh["ours"], small, together["ours"], large)
+    pairs = zip(small["ours"].figures["p50"], small[OWN].figures["p50"], strict=True)
+    times = statistics.median(mine / theirs for mine, theirs in pairs)
+    limit = "<= 1.5 times the client's own"
+    return [*rows, Row("25,000 x 128, a query", f"{times:.2f}", limit=limit, met=times <= 1.5)]
 
 
 def _rows(fresh: Runs, small: dict[str, Runs], together: Runs, large: dict[str, Runs]) -> list[Row]:
@@ -161,7 +176,7 @@ def _points(size: tuple[int, int]) -> search.Points:
         {"work_id": work, "title": f"Title of {track}", "artist": f"Artist {track[-2:]}"}
         for work, track in zip(works, tracks, strict=True)
     ]
-    return search.Points(tracks, rows, payloads)
+    return search.Points(map(search.Point, tracks, rows, payloads))
 
 
 def _asked(rows: np.ndarray, count: int) -> np.ndarray:
@@ -240,6 +255,30 @@ def from_nothing(settings: dict[str, str]) -> Generator[None, None, dict[str, fl
     answer = time.perf_counter() - start
     imported = float(run([sys.executable, "-c", only]).stdout)
     return {"answer": answer, "imported": imported}
+
+
+def own(size: tuple[int, int]) -> Generator[None, None, dict[str, float]]:
+    """The client's own query by id, on the way that ours takes: by gRPC if the server answers."""
+    server = search.connect()
+    assert isinstance(server, Server)
+    rows, _, tracks = _catalogue(size)
+    name = server.history()[0]
+
+    def ask(query: int) -> list[str]:
+        answer = server.connection.ask_fast(
+            lambda client: client.query_points(
+                server.collection,
+                query=str(point_id(tracks[query])),
+                limit=LIMIT,
+                search_params=models.SearchParams(exact=True),
+                with_payload=True,
+            ),
+            name,
+        )
+        return [point.payload["track_id"] for point in answer.points]
+
+    yield
+    return _timed(rows, ask, lambda answer: answer, tracks)
 
 
 def _library(

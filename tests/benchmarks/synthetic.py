@@ -93,7 +93,10 @@ def points(count: int, dimension: int) -> search.Points:
     made = list(chunks(count, dimension))
     works = np.concatenate([chunk.works for chunk in made])
     return search.Points(
-        [track_id(number) for number in range(count)],
-        np.concatenate([chunk.vectors for chunk in made]),
-        [payload(number, work) for number, work in enumerate(works.tolist())],
+        map(
+            search.Point,
+            [track_id(number) for number in range(count)],
+            np.concatenate([chunk.vectors for chunk in made]),
+            [payload(number, work) for number, work in enumerate(works.tolist())],
+        )
     )

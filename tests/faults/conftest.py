@@ -3,17 +3,19 @@
 from collections import Counter, defaultdict
 
 import pytest
-from fresh import warm_up
-from small import make_workspace
 
 
 @pytest.fixture(scope="session")
 def small_workspace(tmp_path_factory, prefect_server):
     """See `small`; and `fresh` processes are ready to spoil copies of it."""
-    root = tmp_path_factory.mktemp("small")
-    make_workspace(root)
+    # They import flows, which may not be before the environment is cleared: see ../conftest.py.
+    from fresh import warm_up
+    from small import make_workspace
+
+    home = tmp_path_factory.mktemp("small")
+    make_workspace(home)
     warm_up(prefect_server)
-    return root
+    return home
 
 
 @pytest.fixture

@@ -29,8 +29,10 @@ from embedding.store import FeatureStore
 from flows import vectors
 from flows.calibrate import fit
 from flows.embed import embedded_before
-from flows.publish import points_of_recipe, recipe_of
-from search.embedded import Embedded
+from flows.publish import points_of_recipe
+from flows.retention import prune
+from flows.sources import Recipe, current
+from flows.workspace import Workspace
 
 #: Bytes that damaged files may make a process take beyond what it has when it begins.
 MEMORY = 2**30
@@ -74,23 +76,22 @@ def read_table(path: Path) -> np.ndarray:
     return read_csv(path).select(FEATURE_NAMES).to_numpy()
 
 
-def name_of(home: Path) -> str:
-    return next((home / "published").iterdir()).stem
+def recipe_of(home: Path) -> Recipe:
+    found = current(search.connect(home), Workspace(home))
+    assert found is not None
+    return found
 
 
 def read_features(path: Path) -> list[np.ndarray]:
     """As `embed` and `publish` do."""
-    home = path.parents[3]
     store = FeatureStore.open(path.parent)
-    recipe = recipe_of(name_of(home), home)
-    embedded = bundles.load(recipe.bundle).embed(store)
-    return [embedded, points_of_recipe(recipe).vectors]
+    recipe = recipe_of(path.parents[3])
+    return [bundles.load(recipe.bundle).embed(store), points_of_recipe(recipe).vectors]
 
 
 def read_bundle(path: Path) -> list[np.ndarray]:
     """As `embed` and `calibrate` do."""
-    home = path.parents[2]
-    recipe = recipe_of(name_of(home), home)
+    recipe = recipe_of(path.parents[2])
     bundle = bundles.load(path.parent)
     store = FeatureStore.open(recipe.sources[0].features)
     fit(bundle, store)
@@ -98,26 +99,30 @@ def read_bundle(path: Path) -> list[np.ndarray]:
     return [bundle.embed(store), bundle.training.validation["vector"].to_numpy(), curve]
 
 
+def read_calibration(path: Path) -> np.ndarray:
+    """As `publish` does."""
+    return points_of_recipe(recipe_of(path.parents[2])).vectors
+
+
 def read_vectors(path: Path) -> np.ndarray:
     """As `embed`, `publish` and `evaluate` do."""
-    home = path.parents[2]
     vectors.origin(path)
     known = vectors.read(path)
     embedded_before(known.select(vectors.IDS), known["vector"].dtype, path.parent)
-    return points_of_recipe(recipe_of(name_of(home), home)).vectors
+    return points_of_recipe(recipe_of(path.parents[2])).vectors
 
 
-def read_recipe(path: Path) -> np.ndarray:
-    """As `publish` and `add` do."""
-    home = next(above for above in path.parents if above.name == "home")
-    return points_of_recipe(recipe_of(name_of(home), home)).vectors
+def look_for_unneeded(path: Path) -> list[float]:
+    """As `gc` does: what cannot be told is not pruned."""
+    home = next(above for above in path.parents if (above / "bundles").exists())
+    return [len(prune(Workspace(home), dry_run=True))]
 
 
 def ask(path: Path) -> list[float]:
     """As the commands do that ask."""
     while path.name != "qdrant":
         path = path.parent
-    searcher = search.Searcher(Embedded(path))
+    searcher = search.Searcher(search.connect(path.parent))
     searcher.status()
     found = searcher.similar("P_00", 5, rerank=True)
     named = searcher.identify("P_00")
@@ -131,8 +136,8 @@ def ask(path: Path) -> list[float]:
 #: By its name in the table of counts: where the file is, the share of inputs, and what reads it.
 READERS: dict[str, tuple[str, int, Callable[[Path], object]]] = {
     "a performance's HDF5": ("one/P_00.h5", 30, read_performance),
-    "metadata.json": ("data/da-tacos_benchmark_subset_metadata.json", 4, list_data),
-    "dataset.json": ("data/dataset.json", 4, list_data),
+    "metadata.json": ("home/data/da-tacos_benchmark_subset_metadata.json", 4, list_data),
+    "dataset.json": ("home/data/dataset.json", 4, list_data),
     "provenance.json": ("acoss/provenance.json", 4, list_data),
     "annotations.csv": ("acoss/annotations.csv", 4, list_data),
     "the prototype's CSV": ("one/table.csv", 6, read_table),
@@ -145,22 +150,24 @@ READERS: dict[str, tuple[str, int, Callable[[Path], object]]] = {
     "works.parquet": ("home/bundles/*/works.parquet", 3, read_bundle),
     "validation.parquet": ("home/bundles/*/validation.parquet", 3, read_bundle),
     "loss_curve.csv": ("home/bundles/*/loss_curve.csv", 2, read_bundle),
-    "calibration.json": ("home/bundles/*/calibration.json", 3, read_recipe),
+    "calibration.json": ("home/bundles/*/calibration.json", 3, read_calibration),
     "vectors.parquet": ("home/vectors/*/vectors.parquet", 6, read_vectors),
-    "published/*.json": ("home/published/*.json", 3, read_recipe),
-    "CURRENT": ("home/qdrant/CURRENT", 2, ask),
-    "collection.json": ("home/qdrant/covers-*/collection.json", 3, ask),
-    "frames.npy": ("home/qdrant/covers-*/sequences/frames.npy", 2, ask),
-    "starts.npy": ("home/qdrant/covers-*/sequences/starts.npy", 2, ask),
-    "ids.npy": ("home/qdrant/covers-*/sequences/ids.npy", 1, ask),
-    "background.npy": ("home/qdrant/covers-*/sequences/background.npy", 1, ask),
+    "latest.json": ("home/latest.json", 1, look_for_unneeded),
+    "served.json": ("home/served.json", 2, look_for_unneeded),
+    "CURRENT": ("home/qdrant/covers/CURRENT", 2, ask),
+    "collection.json": ("home/qdrant/covers/covers-*/collection.json", 3, ask),
+    "frames.npy": ("home/qdrant/covers/covers-*/sequences/frames.npy", 2, ask),
+    "starts.npy": ("home/qdrant/covers/covers-*/sequences/starts.npy", 2, ask),
+    "ids.npy": ("home/qdrant/covers/covers-*/sequences/ids.npy", 1, ask),
+    "background.npy": ("home/qdrant/covers/covers-*/sequences/background.npy", 1, ask),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, small_workspace):
     root = tmp_path_factory.mktemp("whole")
-    copy(small_workspace, root)
+    (root / "home").mkdir()
+    copy(small_workspace, root / "home")
     write_h5(root / "one" / "P_00.h5", make_features("P_00"), label="W_0", track_id="P_00")
     acoss = Tree(root / "acoss", "acoss")
     for track_id in ("P_1", "P_2"):
@@ -193,7 +200,7 @@ def read_damaged(kind: str, root: Path, inputs: int) -> tuple[Counter[str], int]
         path.write_bytes(damaged)
         try:
             read = reader(path)
-        except (ValueError, OSError, search.SearchError) as error:
+        except (ValueError, OSError, RuntimeError, search.SearchError) as error:
             words = str(error)
             outcomes["refused"] += 1
         else:
@@ -247,7 +254,7 @@ def read_bombs(root: Path) -> int:
         for bomb in (pickled, array.getvalue(), weights.getvalue(), hdf5.read_bytes()):
             path.unlink()
             path.write_bytes(bomb)
-            with contextlib.suppress(ValueError, OSError, search.SearchError):
+            with contextlib.suppress(ValueError, OSError, RuntimeError, search.SearchError):
                 reader(path)
             assert not went_off.exists(), path
             tries += 1

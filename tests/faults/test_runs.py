@@ -11,37 +11,41 @@ from contract_stub import ContractStub
 from fresh import begin, command, ended, in_fresh_process, sentence
 from listening import listening
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME
+from prototype import write_table
 from small import CONFIG, copy
 
 import search
 from embedding import bundle as bundles
 from embedding.store import FeatureStore
 from flows import vectors
+from flows.workspace import Workspace
 from search.server import Server
 
 
 @pytest.fixture
 def copied(small_workspace, tmp_path):
-    """A directory with data, a workspace in which they are published, and the settings used."""
-    copy(small_workspace, tmp_path)
+    """A directory with a workspace in which data are published, and the settings used."""
+    (tmp_path / "home").mkdir()
+    copy(small_workspace, tmp_path / "home")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     return tmp_path
 
 
 def pipeline(root: Path, home: Path, *more: object) -> list[object]:
-    return ["pipeline", "--data", root / "data", "--config", root / "config.json", "--home", home,
-            *more]  # fmt: skip
+    data, config = root / "home" / "data", root / "config.json"
+    return ["pipeline", "--data", data, "--config", config, "--home", home, *more]
 
 
-def run_two(root: Path, home: Path) -> list[tuple[int, str]]:
+def run_two(root: Path, *commands: list[object]) -> list[tuple[int, str]]:
     logs = [root / "0.log", root / "1.log"]
-    begun = [begin(*pipeline(root, home, "--seed", seed), log=log) for seed, log in enumerate(logs)]
+    begun = [begin(*each, log=log) for each, log in zip(commands, logs, strict=True)]
     return [ended(*each) for each in zip(begun, logs, strict=True)]
 
 
 def test_of_two_pipelines_at_once_both_end_well_and_all_they_made_is_whole(copied, count):
     home = copied / "new"
-    for code, said in in_fresh_process(run_two, copied, home):
+    both = [pipeline(copied, home, "--seed", seed) for seed in range(2)]
+    for code, said in in_fresh_process(run_two, copied, *both):
         assert code == 0, said
     (features,) = [FeatureStore.open(path.parent) for path in home.glob("features/*/*/store.json")]
     assert len(features) == 25
@@ -57,9 +61,23 @@ def test_of_two_pipelines_at_once_both_end_well_and_all_they_made_is_whole(copie
     count("pipelines at once", "ended well", 2)
 
 
+def test_of_a_pipeline_and_an_add_at_once_both_are_in_the_collection(copied, count):
+    home, other = copied / "home", write_table(copied / "other.csv", 6)
+    both = pipeline(copied, home, "--seed", 1), ["add", other, "--home", home]
+    for code, said in in_fresh_process(run_two, copied, *both):
+        assert code == 0, said
+    published = search.connect(home).open()
+    names = {each.payload["track_id"] for each in published.everything()}
+    assert len(names) == 25 + 12
+    assert [Path(one["data"]).stem for one in published.description.origin["sources"]] == [
+        "data", "other"
+    ]  # fmt: skip
+    assert published.description.bundle == bundles.load(Workspace(home).latest("bundle")).id
+    count("a pipeline and an add at once", "both in the collection")
+
+
 def test_what_is_half_written_is_named_and_made_anew_once_it_is_deleted(copied, count):
     home = copied / "home"
-    # The data lie elsewhere now, so the pipeline aggregates them into a place of their own.
     half = {
         next(home.glob("features/*/*/features.parquet")): ["train", "--home", home],
         next(home.glob("bundles/*/weights.safetensors")): pipeline(copied, home),

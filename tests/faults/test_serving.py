@@ -123,13 +123,16 @@ def line(request, tmp_path):
     """A line to a server, not connected yet, and an engine at its end."""
     with engine_of_kind(request.param, tmp_path) as direct:
         line = Line(direct.location)
-        engine = Server(line.url, QDRANT_API_KEY, tmp_path / "publish.lock")
+        engine = Server(
+            line.url, QDRANT_API_KEY, tmp_path / "publish.lock", collection=direct.collection
+        )
         yield line, engine
         line.cut()
         engine.close()
 
 
-def test_a_server_may_be_down_at_first_and_go_away_in_the_middle(line, count, caplog):
+def test_a_server_may_be_down_at_first_and_go_away_in_the_middle(line, count, caplog, monkeypatch):
+    monkeypatch.setattr("search.connection.PATIENT_PAUSES", (0.5, 1.0, 2.0))
     line, engine = line
     searcher = Searcher(engine)
     for ask in (lambda: publish(make_points(12), "b", engine), lambda: searcher.similar("P_1")):

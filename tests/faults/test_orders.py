@@ -1,0 +1,21 @@
+"""Whatever is done after whatever, searchers see one publication and no source is lost silently."""
+
+from collections import Counter
+from itertools import product
+
+from catalogue import in_memory
+from orders import OPERATIONS, Model, every_order_of
+
+
+def test_the_walks_hold_every_order():
+    for length in (2, 3):
+        walk = every_order_of(length)
+        found = Counter(zip(*(walk[i:] for i in range(length)), strict=False))
+        assert found == dict.fromkeys(product(OPERATIONS, repeat=length), 1)
+
+
+def test_after_every_two_operations_searchers_see_one_publication(prefect_server):
+    with in_memory() as root:
+        model = Model(root)
+        for operation in every_order_of(2):
+            model.run(operation)

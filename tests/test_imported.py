@@ -1,0 +1,354 @@
+"""Vectors that any model made elsewhere are published, searched and measured like our own."""
+
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+from feature_stores import make_sequence, make_store
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import search
+from embedding import bundle as bundles
+from embedding.distances import Euclidean
+from embedding.retrieval import retrieval
+from embedding.splits import split_works
+from embedding.store import FeatureStore
+from flows import imported
+from flows.add import add
+from flows.aggregate import aggregate
+from flows.calibrate import read_calibration
+from flows.cli import SAMPLE
+from flows.embed import embed
+from flows.evaluate import evaluate
+from flows.publish import publish
+from flows.vectors import origin, read
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def make_table(works: int = 30, each: int = 4, dimension: int = 16, seed: int = 0) -> pl.DataFrame:
+    """What a model that knows its works well writes; ids as those of `feature_stores`."""
+    rng = np.random.default_rng(seed)
+    work = np.repeat(np.arange(works), each)
+    centres = rng.normal(size=(works, dimension))
+    rows = centres[work] + 0.4 * rng.normal(size=(works * each, dimension))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)  # as for cosine
+    return pl.DataFrame(
+        {
+            "track_id": [f"P_{i:03d}" for i in range(len(work))],
+            "work_id": [f"W_{each}" for each in work],
+            "vector": pl.Series(rows.astype(np.float32), dtype=pl.Array(pl.Float32, dimension)),
+        }
+    )
+
+
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def file(tmp_path):
+    """The file of a model."""
+    make_table().write_parquet(tmp_path / "clews.parquet")
+    return tmp_path / "clews.parquet"
+
+
+def asked(home) -> search.Searcher:
+    return search.Searcher(search.connect(home))
+
+
+def latest(home, file):
+    """The vectors.parquet that was made of a file last."""
+    made = [path for path in home.glob("vectors/*/vectors.parquet") if "source" in origin(path)]
+    return max(made, key=lambda path: path.stat().st_mtime_ns)
+
+
+def test_vectors_of_another_model_are_published_searched_and_measured(file, home):
+    said = {"title": [f"Song {i}" for i in range(120)], "year": [1960 + i % 50 for i in range(120)]}
+    table = make_table().with_columns(**{name: pl.Series(said[name]) for name in said})
+    table.write_parquet(file)
+    published = publish([file], home=home)
+    assert published["performances"] == 120
+    assert published["sources"] == [str(file)]
+    assert published["collection"].startswith("covers-clews-")
+
+    searcher = asked(home)
+    found = searcher.similar("P_000", 3)
+    vectors = table["vector"].to_numpy().astype(np.float64)
+    distances = np.linalg.norm(vectors - vectors[0], axis=1)
+    nearest = np.argsort(distances)[1:4]
+    assert [match.track_id for match in found] == [f"P_{i:03d}" for i in nearest]
+    np.testing.assert_allclose([match.distance for match in found], distances[nearest], rtol=1e-5)
+    assert [match.title for match in found] == [f"Song {i}" for i in nearest]
+    assert all(0 < match.probability < 1 for match in found)
+    assert searcher.works("P_000", 1)[0].work_id == "W_0"
+    assert searcher.identify("P_000", 1).work.work_id == "W_0"
+    assert {match.year for match in searcher.similar("P_000", 5, where={"year": (None, 1969)})} <= {
+        *range(1960, 1970)
+    }
+
+    measured = evaluate(home=home)  # what was published last
+    assert measured["metrics"]["map"] > 0.9
+    assert measured["measured_on"]["performances"] + measured["measured_on"]["left_out"] == 120
+    assert measured["measured_on"]["summary"].endswith(
+        "it is not known here which works the model learnt from, and those flatter it."
+    )
+    assert "certainty" in measured
+    assert "reranked" not in measured
+
+
+def test_features_of_the_same_performances_re_rank_and_calibrate(file, home, tmp_path):
+    features = make_store(tmp_path / "features", works=30, each=4).path
+    publish([file], features=features, home=home)
+    matches = asked(home).similar("P_000", 3, rerank=True)
+    assert all(match.alignment is not None for match in matches)
+    assert {match.work_id for match in matches} == {"W_0"}
+    assert asked(home).engine.open().description.calibration.alignment is not None
+    assert "reranked" in evaluate(home=home)
+
+
+def test_the_sample_s_own_vectors_taken_elsewhere_measure_the_same(home, tmp_path):
+    """As long as the same performances are compared: some calibrate, and are not measured."""
+    features = aggregate(SAMPLE, home=home)
+    ours = read(embed(features, bundles.PRETRAINED, home))
+    file = tmp_path / "taken.parquet"
+    ours.select("track_id", "work_id", pl.col("vector").cast(pl.List(pl.Float64))).write_parquet(
+        file
+    )
+    assert publish([file], home=home)["performances"] == 193
+    measured = evaluate(home=home)
+    calibrating = bundles.load(home / origin(latest(home, file))["bundle"]).seen_works
+    assert len(calibrating) == 13
+    rest = ours.filter(~pl.col("work_id").is_in(calibrating.implode()))
+    assert measured["measured_on"]["performances"] == len(rest)
+    ids = rest["work_id"].to_list(), rest["track_id"].to_list()
+    expected = retrieval(Euclidean(rest["vector"].to_numpy()), *ids)
+    assert measured["metrics"]["map"] == expected.summary()["map"]
+
+    publish([file], features=features, home=home)
+    best = asked(home).similar("P_249990", 5, rerank=True)[0]
+    assert best.probability is not None
+    assert best.alignment is not None
+    # Titles are those that the features know.
+    known = FeatureStore.open(features).table.filter(track_id=best.track_id)
+    assert best.title == known["title"][0]
+
+
+def test_the_same_file_changes_nothing_and_a_changed_one_is_brought_in_again(file, home):
+    first = publish([file], home=home)
+    standing = {path: path.stat().st_mtime_ns for path in home.glob("*/clews-*/*")}
+    assert standing
+    # The same content in other bytes, as a later run of the model writes it.
+    make_table().write_parquet(file, compression="uncompressed")
+    assert publish([file], home=home)["collection"] == first["collection"]
+    assert {path: path.stat().st_mtime_ns for path in home.glob("*/clews-*/*")} == standing
+
+    make_table(works=31, seed=1).write_parquet(file)
+    second = publish([file], home=home)
+    assert (second["performances"], second["sources"]) == (124, [str(file)])
+    assert second["collection"] != first["collection"]
+    make_table(works=32, seed=1).write_parquet(file)
+    changes = add(home=home)  # as a schedule would look for it
+    assert (changes["performances"], changes["added"], changes["withdrawn"]) == (128, 4, 0)
+
+
+def test_files_of_one_model_are_one_collection_and_of_others_are_not_mixed(file, home, tmp_path):
+    other = tmp_path / "other.parquet"
+    more = make_table(seed=2).with_columns(track_id="X" + pl.col("track_id"))
+    more.write_parquet(other, metadata={"model": "CLEWS (2025)"})
+    publish([file], model="CLEWS (2025)", home=home)
+    both = publish([other], home=home)  # the file names the model itself
+    assert both["performances"] == 240
+    assert both["collection"].startswith("covers-CLEWS-2025-")
+    # Two files that do not say whose they are can be of two models, even if they look alike.
+    more.write_parquet(other)
+    with pytest.raises(ValueError, match=r"clews\.parquet cannot be kept"):
+        publish([other], home=home)
+    assert publish([other], only=True, home=home)["performances"] == 120
+
+
+def test_performances_without_features_are_told_and_have_no_sequence(file, home, tmp_path, caplog):
+    store = make_store(tmp_path / "whole", works=30, each=4)
+    some = store.table.head(100)
+    rows = some.select("work_id", "fingerprint").iter_rows()
+    features = make_store(
+        tmp_path / "features", some, sequences=[make_sequence(*row) for row in rows]
+    ).path
+    publish([file], features=features, home=home)
+    assert "20 of the 120 performances" in caplog.text
+    assert "such as P_100, and will not be aligned" in caplog.text
+    heard = asked(home).similar("P_000", 3, rerank=True)
+    assert all(match.alignment is not None for match in heard)
+    with pytest.raises(search.InvalidQuery, match=r"P_110 has 0\.0 s of chroma"):
+        asked(home).similar("P_110", rerank=True)
+    assert asked(home).similar("P_110", 1)[0].work_id == "W_27"
+    assert asked(home).engine.open().description.calibration.alignment is not None
+    assert evaluate(home=home)["metrics"]["map"] > 0.9
+
+
+def test_features_of_quite_other_performances_are_refused(file, home, tmp_path):
+    features = make_store(tmp_path / "features", works=2).path
+    table = make_table().with_columns(track_id="X" + pl.col("track_id"))
+    table.write_parquet(file)
+    with pytest.raises(ValueError, match=r"has features of none of the performances in .*clews"):
+        publish([file], features=features, home=home)
+
+
+def test_about_a_fifth_of_the_works_calibrates_and_no_more_than_that_takes(file):
+    table = imported.read(file)
+    chosen = imported.calibrating(table, None)
+    side = split_works(table["work_id"], (0.8, 0.2), 0, "calibration")
+    assert set(chosen["work_id"]) == set(table.filter(side == 1)["work_id"])
+    many = make_table(works=1000, each=3)
+    assert 290 < len(imported.calibrating(many, None)) <= 300
+
+
+@pytest.mark.parametrize(("works", "each"), [(1, 20), (6, 2), (30, 1)])
+def test_too_few_versions_calibrate_nothing_and_all_are_measured(file, home, works, each):
+    make_table(works, each).write_parquet(file)
+    publish([file], home=home)
+    vectors = latest(home, file)
+    bundle = home / origin(vectors)["bundle"]
+    assert read_calibration(bundle) is None
+    assert bundles.load(bundle).seen_works.is_empty()
+    assert asked(home).similar("P_000", 1)[0].probability is None
+    if each > 1 and works > 1:
+        assert evaluate(home=home)["measured_on"]["left_out"] == 0
+
+
+def test_a_bundle_in_the_place_of_a_model_can_not_embed_or_be_trained(file, home, tmp_path):
+    publish([file], home=home)
+    bundle = home / origin(latest(home, file))["bundle"]
+    features = make_store(tmp_path / "features").path
+    with pytest.raises(ValueError, match="songs cannot be embedded with this bundle, whose vect"):
+        embed(features, bundle, home)
+    store = FeatureStore.open(features)
+    with pytest.raises(ValueError, match="songs cannot be embedded with this bundle"):
+        bundles.load(bundle).embed(store)
+    with pytest.raises(ValueError, match="there is no encoder 'imported': choose from autoencoder"):
+        bundles.configure("imported", {})
+
+
+def test_what_is_not_ours_is_told_by_the_metadata(file, home, tmp_path):
+    assert not imported.is_ours(file)
+    assert not imported.is_ours(tmp_path / "missing")
+    publish([file], home=home)
+    ours = latest(home, file)
+    assert imported.is_ours(ours)
+    assert publish([ours], home=home)["sources"] == [str(file)]
+
+
+IDS = {"track_id": ["P_1", "P_2", "P_3"], "work_id": ["W_1", "W_1", "W_2"]}
+VECTORS = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+
+
+def changed(**columns):
+    return {**IDS, "vector": VECTORS, **columns}
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"vector": VECTORS}, "has no column track_id (it has vector): it needs track_id, work_id"),
+        ({**IDS, "vectors": VECTORS}, "has no column vector (it has track_id, work_id, vectors)"),
+        (changed(track_id=[1, 2, 3]), "Column track_id of {} is Int64, expected text (String)"),
+        (changed(track_id=["P_1", None, "P_3"]), "Row 2 of {} has no track_id"),
+        (changed(work_id=["W_1", "W_1", ""]), "Row 3 of {} (P_3) has no work_id"),
+        (changed(track_id=["P_1", "P_2", "P_1"]), "Performance P_1 is in {} more than once"),
+        (changed(vector=[[1.0, 2], [3.0], [5.0, 6]]), "of P_2 in {} has 1 numbers, most have 2"),
+        (changed(vector=[[1.0, 2], [], [5.0, 6]]), "of P_2 in {} has 0 numbers, most have 2"),
+        (changed(vector=[[1.0, 2], None, [5.0, 6]]), "The vector of P_2 in {} is missing"),
+        (changed(vector=[[1.0, 2], [3.0, None], [5.0, 6]]), "of P_2 in {} has a number that is mi"),
+        (changed(vector=[[1.0, 2], [3.0, 4], [5.0, np.nan]]), "of P_3 in {} has a number that is"),
+        (changed(vector=[[1.0, 2], [3.0, 4], [5.0, 1e39]]), "of P_3 in {} has a number that is mi"),
+        (changed(vector=[[1, 2], [3, 4], [5, 6]]), "Column vector of {} is List(Int64), expected"),
+        (changed(vector=["1 2", "3 4", "5 6"]), "Column vector of {} is String, expected"),
+        (changed(vector=pl.Series([[]] * 3, dtype=pl.List(pl.Float32))), "vectors in {} are empty"),
+        (changed(year=["1960", None, None]), "Column year of {} is String, expected whole numbers"),
+        (changed(year=[1960, 2**40, None]), "Column year of {} has a number that is out of range"),
+        (changed(title=[1, 2, 3]), "Column title of {} is Int64, expected text (String)"),
+        (changed(instrumental=[0, 1, 1]), "Column instrumental of {} is Int64, expected true and"),
+        ({name: [] for name in (*IDS, "vector")}, "{} has no rows"),
+    ],
+)  # fmt: skip
+def test_a_table_that_is_wrong_is_refused_in_one_sentence(columns, said, tmp_path):
+    path = tmp_path / "wrong.parquet"
+    pl.DataFrame(columns).write_parquet(path)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
+        imported.read(path)
+    assert said.format(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"track_id,work_id\n", b"PAR1" + bytes(40) + b"PAR1"])
+def test_a_file_that_is_not_parquet_is_refused_in_one_sentence(content, tmp_path, home):
+    path = tmp_path / "vectors.csv"
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"vectors\.csv cannot be read as a parquet file"
+    ) as caught:
+        publish([path], home=home)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path, home):
+    with pytest.raises(
+        FileNotFoundError, match=r"There is no file .*nowhere\.parquet: name a parq"
+    ):
+        publish([tmp_path / "nowhere.parquet"], home=home)
+
+
+def test_columns_that_nobody_knows_are_named_and_ignored(file, caplog):
+    make_table().with_columns(tempo=120.0, key=pl.lit("C")).write_parquet(file)
+    with caplog.at_level("INFO"):
+        table = imported.read(file)
+    assert f"columns of {file} that are ignored: tempo, key" in caplog.text
+    assert table.columns == ["track_id", "work_id", "fingerprint", "vector"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    matrix=st.tuples(st.integers(1, 9), st.integers(1, 5)).flatmap(
+        lambda shape: arrays(
+            np.float32, shape, elements=st.floats(width=32, allow_nan=False, allow_infinity=False)
+        )
+    ),
+    kind=st.sampled_from([pl.List(pl.Float32), pl.List(pl.Float64), pl.Array]),
+)
+def test_vectors_are_read_as_they_were_written_bit_by_bit(matrix, kind, tmp_path):
+    path = tmp_path / "any.parquet"
+    wanted = pl.Array(pl.Float32, matrix.shape[1])
+    ids = [f"P_{i}" for i in range(len(matrix))]
+    pl.DataFrame(
+        {
+            "track_id": ids[::-1],
+            "work_id": ids,
+            "vector": pl.Series(matrix, dtype=wanted).cast(wanted if kind is pl.Array else kind),
+        }
+    ).write_parquet(path)
+    table = imported.read(path)
+    assert table["track_id"].to_list() == sorted(ids)
+    assert table["vector"].to_numpy().tobytes() == matrix[::-1].tobytes()
+    # Whatever is changed of a vector changes its fingerprint, and nothing else does.
+    assert len(set(table["fingerprint"])) == len({row.tobytes() for row in matrix})
+
+
+def test_what_a_killed_import_left_is_completed(file, home):
+    """A bundle that has not been calibrated yet, and no vectors."""
+    publish([file], home=home)
+    vectors = latest(home, file)
+    before = read(vectors)
+    bundle = home / origin(vectors)["bundle"]
+    calibration = json.loads((bundle / "calibration.json").read_text())
+    (bundle / "calibration.json").unlink()
+    shutil.rmtree(vectors.parent)
+    (vectors.parent.parent / f".{vectors.parent.name}.building").mkdir()
+    publish([file], home=home)
+    assert read(vectors).equals(before)
+    assert json.loads((bundle / "calibration.json").read_text()) == calibration
+    assert not list(home.glob("vectors/.*.building"))

@@ -1,0 +1,140 @@
+"""Sharing work among processes, as a user's own script and a crashing machine would have it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+
+from embedding.aggregate import aggregate_batch
+from embedding.descriptors import CHROMA_RATE, describe
+from embedding.processes import processes
+from flows.aggregate import aggregate_part
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+
+#: It has no `if __name__ == "__main__"`, and says how often it is run.
+SCRIPT = """
+import resource, sys
+from pathlib import Path
+import joblib
+from feature_stores import make_store
+from embedding import bundle
+print("run", flush=True)
+joblib.cpu_count = lambda: 2  # also on a machine with one
+store = make_store(Path(sys.argv[1]), works=50, each=4)
+vectors = bundle.load(bundle.PRETRAINED).embed(store)
+print(len(vectors), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime > 0)
+"""
+
+
+def test_a_plain_script_embeds_many_performances_with_the_help_of_processes(tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "store"],
+        env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["run", "200 True"]
+
+
+def test_they_load_nothing_heavy(tmp_path):
+    with processes(1) as pool:
+        pool.submit(aggregate_batch, [], CHROMA_RATE, tmp_path).result()
+        pool.submit(describe, np.ones((80, 2, 12)), CHROMA_RATE).result()
+        loaded = pool.submit(eval, "[*__import__('sys').modules]").result()
+    assert "embedding.descriptors" in loaded
+    assert not {"torch", "lightning", "prefect", "sklearn", "search", "flows"} & {*loaded}
+
+
+def test_a_reading_process_that_is_killed_is_told_in_a_sentence(tmp_path):
+    with processes(1) as pool:
+        os.kill(pool.submit(os.getpid).result(), signal.SIGKILL)
+        with pytest.raises(RuntimeError, match=r"was killed at batch 2 of 3, perhaps for want of"):
+            aggregate_part.fn(2, 3, (), CHROMA_RATE, tmp_path, pool)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="NOT TESTED: no /proc here")
+def test_processes_end_when_the_one_that_started_them_is_killed():
+    code = """
+import os, time
+from embedding.processes import processes
+with processes(2) as pool:
+    told = [pool.submit(os.getpid) for _ in range(4)]
+    print(*{each.result() for each in told}, flush=True)
+    waiting = [pool.submit(time.sleep, 60) for _ in range(2)]
+    time.sleep(60)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        assert workers
+        assert all(map(alive, workers))
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while any(map(alive, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="NOT TESTED: no affinity on this system"
+)
+def test_no_more_cores_are_counted_than_this_process_may_use():
+    code = "import os, joblib; os.sched_setaffinity(0, {0}); print(joblib.cpu_count())"
+    counted = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    assert counted.stdout == "1\n"
+    assert joblib.cpu_count() <= len(os.sched_getaffinity(0))
+
+
+#: Where a container's quota is read from: of version 2 of control groups, and of version 1.
+QUOTAS = [
+    "echo '100000 100000' > cpu.max",
+    "mkdir cpu; echo 100000 > cpu/cpu.cfs_quota_us; echo 100000 > cpu/cpu.cfs_period_us",
+]
+
+
+@pytest.mark.parametrize("quota", QUOTAS, ids=["version 2", "version 1"])
+def test_no_more_cores_are_counted_than_a_container_s_quota_pays_for(quota):
+    """The files lie where a container has them, in a place that only this process sees."""
+    isolated = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
+    place = "mount -t tmpfs none /sys/fs/cgroup; cd /sys/fs/cgroup"
+    count = f"{sys.executable} -c 'import joblib; print(joblib.cpu_count())'"
+    if not can_run([*isolated, place]):
+        pytest.skip("NOT TESTED with a quota: this system mounts nothing over /sys/fs/cgroup")
+    counted = subprocess.run(
+        [*isolated, f"{place}; {quota}; {count}"], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert counted.stdout == "1\n", counted.stderr
+
+
+def can_run(command: list[str]) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def test_nothing_counts_the_machines_cores():
+    """They are more than a container with a quota may use."""
+    for package in ("embedding", "search", "flows"):
+        for path in (ROOT / package).rglob("*.py"):
+            assert "os.cpu_count" not in path.read_text(encoding="utf-8"), path

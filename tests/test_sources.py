@@ -1,0 +1,282 @@
+"""A collection knows its sources: what is published renews its own, and keeps the others."""
+
+import json
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import polars as pl
+import pytest
+from catalogue import make_points
+from prototype import write_table
+from trees import Tree
+
+import search
+from embedding import bundle as bundles
+from embedding.store import FeatureStore
+from flows import sources, vectors
+from flows.add import add
+from flows.aggregate import aggregate
+from flows.embed import embed, embedded_before
+from flows.pipeline import pipeline
+from flows.publish import publish
+from flows.sources import Source, merge
+from flows.train import train
+from flows.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, prefect_server) -> Path:
+    """A workspace in which a.csv was published, and b.csv was added to it."""
+    home = tmp_path_factory.mktemp("original") / "home"
+    pipeline(write_table(home / "a.csv"), encoder="means", home=home)
+    add([write_table(home / "b.csv", 4, 2, seed=1)], home=home)
+    return home
+
+
+@pytest.fixture
+def home(original, tmp_path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "home"))
+
+
+def served(home: Path) -> dict[str, str]:
+    """The bundle of each performance that searchers see."""
+    collection = search.connect(home).open()
+    return {each.payload["track_id"]: each.payload["bundle"] for each in collection.everything()}
+
+
+def names(home: Path) -> list[str]:
+    found = sources.current(search.connect(home), Workspace(home))
+    return [one.name for one in found.sources]
+
+
+def of(data: str, seen: dict[str, str]) -> list[str]:
+    return [track_id for track_id in seen if track_id.startswith(f"P_{data}")]
+
+
+def test_a_pipeline_renews_its_own_data_and_embeds_the_others_that_it_keeps(home):
+    before = served(home)
+    write_table(home / "a.csv", 21, 2, seed=2)
+    result = pipeline(home / "a.csv", encoder="means", home=home)
+    assert result["kept"] == [str(home / "b.csv")]
+    after = served(home)
+    assert (len(of("a", after)), len(of("b", after))) == (42, 8)
+    [bundle] = set(after.values())
+    assert {bundle} != set(before.values())
+    assert names(home) == [str(home / "a.csv"), str(home / "b.csv")]
+
+
+def test_only_leaves_out_the_others_and_says_so(home):
+    result = pipeline(home / "a.csv", encoder="means", home=home, only=True)
+    assert (result["kept"], result["left_out"]) == ([], [str(home / "b.csv")])
+    assert not of("b", served(home))
+    assert names(home) == [str(home / "a.csv")]
+
+
+def test_what_is_left_out_by_name_is_left_out_and_nothing_else_changes(home):
+    before = served(home)
+    result = publish(leave_out=[home / "b.csv"], home=home)
+    assert result["left_out"] == [str(home / "b.csv")]
+    assert served(home) == {track_id: before[track_id] for track_id in of("a", before)}
+    with pytest.raises(
+        ValueError, match=r"b\.csv cannot be left out, .* \(.*a\.csv\): `covers sta"
+    ):
+        publish(leave_out=[home / "b.csv"], home=home)
+    with pytest.raises(ValueError, match=r"Without .*a\.csv nothing would be left to search"):
+        publish(leave_out=[home / "a.csv"], home=home)
+
+
+def test_a_workspace_that_moved_still_knows_its_sources(home, tmp_path):
+    moved = home.rename(tmp_path / "moved")
+    write_table(moved / "b.csv", 5, 2, seed=1)
+    assert add(home=moved)["added"] == 2
+    assert names(moved) == [str(moved / "a.csv"), str(moved / "b.csv")]
+
+
+def test_a_link_is_the_data_set_that_it_leads_to(home):
+    (home / "link.csv").symlink_to(home / "b.csv")
+    assert add([home / "link.csv"], home=home)["added"] == 0
+    assert len(names(home)) == 2
+
+
+def test_embedding_publishes_nothing_and_publishing_takes_what_was_embedded_last(home):
+    before = served(home)
+    write_table(home / "a.csv", 22, 2)
+    features = aggregate(home / "a.csv", home=home)
+    made = embed(home=home)
+    assert vectors.origin(made)["features"] == str(features.relative_to(home))
+    assert served(home) == before
+    assert publish(home=home)["kept"] == [str(home / "b.csv")]
+    assert len(of("a", served(home))) == 44
+
+
+def test_a_bare_command_takes_the_data_and_not_what_was_trained_on(home):
+    """The training data are aggregated last."""
+    learned = write_table(home / "t.csv", seed=5, work="W_t")
+    pipeline(home / "a.csv", learned, encoder="means", home=home)
+    made = embed(home=home)
+    assert vectors.read(made)["track_id"].str.starts_with("P_a").all()
+    assert bundles.load(train(encoder="means", home=home)).training.data == "t"
+
+
+def test_adding_is_not_what_was_made_last(home):
+    noted = Workspace(home).noted()
+    write_table(home / "b.csv", 6, 2)
+    add(home=home)
+    assert Workspace(home).noted() == noted
+
+
+def test_an_aggregate_that_was_broken_off_is_not_the_latest(home, monkeypatch):
+    tree = Tree(home / "c")
+    for i in range(20):
+        tree.add(f"W_{i}", f"P_c{i}")
+
+    def break_off(dataset, read, *_, **__):
+        assert len(read) == 2  # parts
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.aggregate.assemble", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            aggregate(tree.root, home=home)
+    assert len(list(home.glob("features/*/parts/*/store.json"))) == 2
+    assert vectors.read(embed(home=home))["track_id"].str.starts_with("P_a").all()
+    assert len(FeatureStore.open(aggregate(tree.root, home=home))) == 20
+
+
+def test_a_source_whose_features_are_missing_ends_a_pipeline_before_anything_is_made(home):
+    before = served(home)
+    [slot] = home.glob("features/b-*")
+    shutil.rmtree(slot)
+    write_table(home / "a.csv", 23, 2)
+    made = set(home.rglob("*"))
+    with pytest.raises(
+        ValueError,
+        match=r"source .*b\.csv cannot be kept, because .*features/b-.* is missing: renew it with "
+        r"`covers add .*b\.csv`, or publish without it, with `--only`",
+    ):
+        pipeline(home / "a.csv", encoder="means", home=home)
+    assert set(home.rglob("*")) == made
+    assert served(home) == before
+    add([home / "b.csv"], home=home)  # as the message says
+    assert pipeline(home / "a.csv", encoder="means", home=home)["kept"] == [str(home / "b.csv")]
+
+
+def test_a_collection_of_unknown_origin_is_not_replaced_unasked(home):
+    engine = search.connect(home)
+    foreign = search.publish(make_points(8), "other", engine)
+    with pytest.raises(
+        ValueError, match=f"{foreign.name} does not say what it was made of.*--only"
+    ):
+        pipeline(home / "a.csv", encoder="means", home=home)
+    with pytest.raises(ValueError, match="does not say what it was made of"):
+        add([home / "a.csv"], home=home)
+    assert engine.history()[0] == foreign.name
+    assert pipeline(home / "a.csv", encoder="means", home=home, only=True)["published"]
+    assert len(served(home)) == 40
+
+
+def test_a_performance_in_two_sources_is_named_with_both_and_what_to_do(home):
+    table = pl.read_csv(home / "a.csv")
+    table.head(3).write_csv(home / "c.csv")
+    with pytest.raises(
+        ValueError,
+        match=r"P_a000 is in .*a\.csv and in .*c\.csv: take it out of one of them, .*--leave-out",
+    ):
+        add([home / "c.csv"], home=home)
+    assert len(names(home)) == 2
+
+
+def test_vectors_of_two_bundles_are_not_published_together(home):
+    features = aggregate(home / "b.csv", home=home, role=None)
+    standing = Workspace(home).latest("vectors")
+    other = embed(features, train(features, "means", home=home), home=home)
+    with pytest.raises(
+        ValueError, match=r"is of means-.*, and .* is of means-.*: embed all of them"
+    ):
+        publish([standing, other], home=home)
+
+
+def test_an_upgrade_trains_again(home, monkeypatch):
+    features = aggregate(home / "a.csv", home=home)
+    first = train(features, "means", home=home)
+    assert train(features, "means", home=home) == first
+    monkeypatch.setattr(bundles, "TRAINING_VERSION", bundles.TRAINING_VERSION + 1)
+    second = train(features, "means", home=home)
+    assert second != first
+    monkeypatch.setattr("flows.train.version", lambda _: "99.0")
+    assert train(features, "means", home=home) not in (first, second)
+
+
+def test_no_more_old_vectors_are_read_than_it_takes(home, monkeypatch):
+    """The newest first, and none where nothing is missing."""
+    place = Workspace(home).latest("vectors").parent
+    table = vectors.read(place / vectors.VECTORS)
+    kind = table["vector"].dtype
+    for i in range(3):
+        shutil.copytree(place, place.with_name(f"{place.name[:-1]}{i}x"))
+    os.utime(place / vectors.VECTORS)
+    read = []
+    monkeypatch.setattr("flows.embed.read", lambda path: read.append(path) or vectors.read(path))
+    found = embedded_before(table.select(vectors.IDS), kind, place)
+    assert found["vector"].equals(table["vector"])
+    assert len(read) == 1
+    assert embedded_before(table.select(vectors.IDS).clear(), kind, place).is_empty()
+    assert len(read) == 1
+
+
+def test_titles_that_were_corrected_since_are_those_of_the_features_embedded_last(home, tmp_path):
+    """The vectors are the same ones, but the features are not."""
+    tree = Tree(tmp_path / "c")
+    for i in range(8):
+        tree.add(f"W_{i // 2}", f"P_c{i}")
+    add([tree.root], home=home)
+    tree.title("W_0", "P_c0", perf_title="Hello")
+    features = aggregate(tree.root, home=home)
+    publish([embed(features, home=home)], home=home)
+    [found] = search.connect(home).open().performances(["P_c0"])
+    assert found.payload["title"] == "Hello"
+
+
+def test_while_one_publishes_another_waits_and_nothing_is_lost(home):
+    """Both read what is current before they publish."""
+    for name, seed in (("c", 3), ("d", 4)):
+        write_table(home / f"{name}.csv", 4, 2, seed=seed)
+    run = [threading.Thread(target=add, args=([home / f"{name}.csv"],), kwargs={"home": home})
+           for name in "cd"]  # fmt: skip
+    for one in run:
+        one.start()
+    for one in run:
+        one.join()
+    assert {Path(name).stem for name in names(home)} == {"a", "b", "c", "d"}
+    assert len(served(home)) == 40 + 8 + 8 + 8
+
+
+A, B, C = (Source(Path(f"/{name}"), None, Path(f"/v/{name}")) for name in "abc")
+
+
+@pytest.mark.parametrize(
+    ("standing", "renewed", "asked", "expected"),
+    [
+        ([], [A], {}, "A"),
+        ([A, B], [B], {}, "AB"),
+        ([A, B], [C], {}, "ABC"),
+        ([A, B], [C], {"only": True}, "C"),
+        ([A, B], [C], {"leave_out": [Path("/a")]}, "BC"),
+        ([A, B, C], [], {"leave_out": [Path("/a"), Path("/c")]}, "B"),
+        ([A, B], [B, C], {"only": True}, "BC"),
+    ],
+)
+def test_sources_are_merged_in_their_order(standing, renewed, asked, expected):
+    merged = merge(standing, renewed, **asked)
+    assert merged.sources == tuple({"A": A, "B": B, "C": C}[name] for name in expected)
+    others = [one for one in standing if one not in renewed]
+    assert {*merged.kept, *merged.left_out} == set(others)
+    assert not set(merged.kept) & set(merged.left_out)
+
+
+def test_what_a_collection_says_of_its_sources_is_shown(home):
+    described = search.connect(home).open().description
+    assert json.dumps(described.origin)
+    assert [one["data"] for one in described.origin["sources"]] == ["a.csv", "b.csv"]

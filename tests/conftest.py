@@ -13,7 +13,14 @@ settings.register_profile("covers", deadline=None, derandomize=True, max_example
 settings.load_profile("covers")
 
 #: These take longest, so they start first: else one process would end with them alone.
-SLOWEST = ("test_worker", "test_pipeline", "test_compare", "test_add", "test_temporary")
+SLOWEST = (
+    "test_orders",
+    "test_worker",
+    "test_pipeline",
+    "test_compare",
+    "test_add",
+    "test_temporary",
+)
 
 
 def pytest_configure(config):

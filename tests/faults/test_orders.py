@@ -14,8 +14,8 @@ def test_the_walks_hold_every_order():
         assert found == dict.fromkeys(product(OPERATIONS, repeat=length), 1)
 
 
-def test_after_every_two_operations_searchers_see_one_publication(prefect_server):
+def test_after_every_three_operations_searchers_see_one_publication(prefect_server):
     with in_memory() as root:
         model = Model(root)
-        for operation in every_order_of(2):
+        for operation in every_order_of(3):
             model.run(operation)

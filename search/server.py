@@ -159,13 +159,18 @@ class Server:
 
     def _ours(self) -> dict[str, dict[str, Any]]:
         listed = self.connection.ask(lambda client: client.get_collections()).collections
-        found = {}
-        for name in (each.name for each in listed):
-            if name.startswith(f"{self.collection}-") and not name.endswith(companion.END):
-                metadata = self.connection.metadata(name)
-                if metadata is not None and self._is_ours(metadata):
-                    found[name] = metadata
-        return found
+        named = [
+            each.name
+            for each in listed
+            if each.name.startswith(f"{self.collection}-") and not each.name.endswith(companion.END)
+        ]
+        read = {name: self._metadata_of(name) for name in named}
+        return {name: metadata for name, metadata in read.items() if metadata is not None}
+
+    def _metadata_of(self, name: str) -> dict[str, Any] | None:
+        """Read the metadata of a collection; None if it isn't there, or not ours."""
+        metadata = self.connection.metadata(name)
+        return metadata if metadata is not None and self._is_ours(metadata) else None
 
     def _is_ours(self, metadata: Mapping[str, Any]) -> bool:
         return metadata.get("deployment") == self.collection
@@ -182,11 +187,8 @@ class Server:
         """Follow the alias, then read there which were current before, and see which still are."""
         if (metadata := self._metadata_of_current()) is None:
             return []
-        earlier = [
-            name
-            for name in metadata.get("previous", ())
-            if self._is_ours(self.connection.metadata(name) or {})
-        ]
+        before = metadata.get("previous", ())
+        earlier = [name for name in before if self._metadata_of(name) is not None]
         return [metadata["covers"]["name"], *earlier]
 
     def _metadata_of_current(self) -> dict[str, Any] | None:
@@ -198,13 +200,6 @@ class Server:
                 "alias of somebody else: set COVERS_COLLECTION to a name that is free there."
             )
         return metadata
-
-    def _read(self, name: str) -> _Facts | None:
-        """Read what a collection says of itself; None if it isn't there, or not ours."""
-        metadata = self.connection.metadata(name)
-        if metadata is None or not self._is_ours(metadata):
-            return None
-        return self._facts(name, metadata)
 
     def _facts(self, name: str, metadata: dict[str, Any]) -> _Facts:
         try:
@@ -245,12 +240,12 @@ class Server:
         return self._described(name).description
 
     def _described(self, name: str) -> _Facts:
-        found = self._read(name)
-        if found is None:
+        metadata = self._metadata_of(name)
+        if metadata is None:
             raise CollectionGone(
                 f"The Qdrant server at {self.location} has no collection {name} any more."
             )
-        return found
+        return self._facts(name, metadata)
 
     def build(self, description: Description, points: Points) -> None:
         """Create a collection under its own name, which no alias points to yet, and fill it."""
@@ -548,7 +543,7 @@ class Server:
     def drop(self, name: str) -> None:
         """Delete a collection, and before it that of its sequences, if they are ours."""
         for each in (companion.companion(name), name):
-            if self._is_ours(self.connection.metadata(each) or {}):
+            if self._metadata_of(each) is not None:
                 with contextlib.suppress(CollectionGone):
                     self.connection.ask(
                         lambda client, each=each: client.delete_collection(each)  # type: ignore[misc]

@@ -6,7 +6,7 @@ weights.safetensors   every array of the encoder, scaling included
 works.parquet         the works it was trained on and chosen by: work_id, side
 validation.parquet    track_id, work_id, vector: of the latter, made before it learnt from any
 loss_curve.csv        epoch, train, validation; no rows where nothing was iterated
-calibration.json      how far to trust its distances; added by `flows.calibrate`
+calibration.json      how far to trust its distances; added by `flows.measuring.calibrate`
 ```
 
 A new kind of encoder joins by a line in `ENCODERS`, and one in `training.FITS`. Where vectors were
@@ -33,13 +33,13 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file, save_file
 
-from embedding.autoencoder import Autoencoder
-from embedding.conv_autoencoder import ConvAutoencoder
-from embedding.descriptors import Descriptors
-from embedding.imported import Imported
-from embedding.means import Means
-from embedding.store import FeatureStore
-from embedding.version import VersionEncoder
+from embedding.data.store import FeatureStore
+from embedding.encoders.autoencoder import Autoencoder
+from embedding.encoders.conv_autoencoder import ConvAutoencoder
+from embedding.encoders.descriptors import Descriptors
+from embedding.encoders.imported import Imported
+from embedding.encoders.means import Means
+from embedding.encoders.version.encoder import VersionEncoder
 
 logger = logging.getLogger(__name__)
 

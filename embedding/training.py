@@ -29,10 +29,10 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader
 
-from embedding.augmentation import vary
-from embedding.autoencoder import Autoencoder, AutoencoderConfig
 from embedding.bundle import ENCODERS, LOSS_CURVE, Encoder, Training, configure
-from embedding.conv_autoencoder import (
+from embedding.data.store import FeatureStore
+from embedding.encoders.autoencoder import Autoencoder, AutoencoderConfig
+from embedding.encoders.conv_autoencoder import (
     SQUEEZE,
     ChromaDrawer,
     ConvAutoencoder,
@@ -40,7 +40,7 @@ from embedding.conv_autoencoder import (
     as_image,
     presences,
 )
-from embedding.descriptors import (
+from embedding.encoders.descriptors import (
     Descriptors,
     DescriptorsConfig,
     describe,
@@ -48,13 +48,13 @@ from embedding.descriptors import (
     sequences,
     with_altered_copies,
 )
-from embedding.means import Means, MeansConfig
-from embedding.motifs import Motifs, cut_motifs, statistics
-from embedding.projection import Projection, fit_discriminant, fit_principal
-from embedding.scaling import Standardizer
+from embedding.encoders.means import Means, MeansConfig
+from embedding.encoders.projection import Projection, fit_discriminant, fit_principal
+from embedding.encoders.scaling import Standardizer
+from embedding.encoders.version.augmentation import vary
+from embedding.encoders.version.encoder import TwelveKeyNet, VersionConfig, VersionEncoder, padded
+from embedding.encoders.version.motifs import Motifs, cut_motifs, statistics
 from embedding.splits import split_works
-from embedding.store import FeatureStore
-from embedding.version import TwelveKeyNet, VersionConfig, VersionEncoder, padded
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,18 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from embedding import store
-from embedding.aggregate import aggregate_batch, aggregate_csv, assemble, intact, parts, pending
-from embedding.da_tacos import Dataset, Performance, open_dataset
+from embedding.data import store
+from embedding.data.aggregate import (
+    aggregate_batch,
+    aggregate_csv,
+    assemble,
+    intact,
+    parts,
+    pending,
+)
+from embedding.data.dataset import Dataset, Performance, open_dataset
+from embedding.data.store import FeatureStore
 from embedding.processes import TerminatedWorkerError, processes
-from embedding.store import FeatureStore
 from flows import alert
 from flows.runners import in_cluster, task_runner
 from flows.sources import note_data
@@ -50,7 +57,7 @@ def aggregate(
     Parameters
     ----------
     data : Path
-        A directory as `embedding.da_tacos.open_dataset` reads it, or the prototype's CSV.
+        A directory as `embedding.data.dataset.open_dataset` reads it, or the prototype's CSV.
     frame_rate : float, optional
         Frames a second, where the data set doesn't say it.
     max_reject_share : float in [0, 1]

@@ -8,9 +8,9 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from embedding import clusters
-from embedding.scaling import Standardizer
-from embedding.store import FeatureStore
+from embedding.data.store import FeatureStore
+from embedding.encoders.scaling import Standardizer
+from embedding.metrics import clusters
 from flows import alert, plots
 from flows.show import show_figures
 from flows.workspace import MADE_FROM, Workspace, key, make_once, write_json

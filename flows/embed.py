@@ -8,7 +8,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from embedding import bundle as bundles
-from embedding.store import FeatureStore
+from embedding.data.store import FeatureStore
 from flows import alert
 from flows.vectors import VECTORS, origin, read
 from flows.workspace import PRETRAINED_NAME, Workspace, claimed, key, make_once

@@ -15,16 +15,16 @@ from prefect.cache_policies import NO_CACHE
 import search
 from embedding import bundle as bundles
 from embedding.bundle import Bundle
-from embedding.distances import Euclidean
-from embedding.quality import quality
-from embedding.retrieval import Retrieval, bootstrap_interval, retrieval, retrieval_of
-from embedding.separation import separation
-from embedding.store import FeatureStore
+from embedding.data.store import FeatureStore
+from embedding.metrics.distances import Euclidean
+from embedding.metrics.quality import quality
+from embedding.metrics.retrieval import Retrieval, bootstrap_interval, retrieval, retrieval_of
+from embedding.metrics.separation import separation
 from flows import alert, plots
-from flows.calibrate import read_calibration
+from flows.measuring.calibrate import read_calibration
+from flows.measuring.trial import ask, certainty, choose_queries, identified, published, rankings
 from flows.publish import may_pass, points_of
 from flows.show import show_figures
-from flows.trial import ask, certainty, choose_queries, identified, published, rankings
 from flows.vectors import origin, read
 from flows.workspace import MADE_FROM, Workspace, key, make_once, write_json
 from search.fields import RESULTS

@@ -14,10 +14,10 @@ import polars as pl
 
 from embedding import bundle as bundles
 from embedding.bundle import Training
-from embedding.imported import Imported, ImportedConfig
+from embedding.data.store import FeatureStore
+from embedding.encoders.imported import Imported, ImportedConfig
 from embedding.splits import split_works
-from embedding.store import FeatureStore
-from flows.calibrate import are_enough, calibrate, heard, sample
+from flows.measuring.calibrate import are_enough, calibrate, heard, sample
 from flows.vectors import BROUGHT, VECTORS
 from flows.workspace import Workspace, claimed, key, make_once
 

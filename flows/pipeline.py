@@ -51,7 +51,8 @@ def pipeline(
     Parameters
     ----------
     data : Path
-        A directory of features as `embedding.da_tacos.open_dataset` reads it, or the prototype's
+        A directory of features as `embedding.data.dataset.open_dataset` reads it, or the
+        prototype's
         CSV. All of it is published.
     training_data : Path, optional
         What to train on. Without it a share of `data`'s works, and only the others are measured.

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from embedding.clusters import Clusters
-from embedding.separation import Separation
+from embedding.metrics.clusters import Clusters
+from embedding.metrics.separation import Separation
 
 # Okabe and Ito's palette, which the colour-blind can tell apart: without its yellow, too pale
 # for small dots.
@@ -110,7 +110,7 @@ def reliability(sure: Mapping[str, Mapping[str, Any]], ax: Axes | None = None) -
     Parameters
     ----------
     sure : mapping
-        By the name of the evidence, what `flows.trial.certainty` gives.
+        By the name of the evidence, what `flows.measuring.trial.certainty` gives.
     ax : Axes, optional
         Where to draw.
     """
@@ -206,7 +206,7 @@ def comparison(table: pl.DataFrame, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     table : pl.DataFrame
-        As `flows.compare.COLUMNS`. A row without MAP shows why instead.
+        As `flows.measuring.compare.COLUMNS`. A row without MAP shows why instead.
     ax : Axes, optional
         New ones by default.
     """

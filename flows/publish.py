@@ -13,14 +13,14 @@ from prefect.cache_policies import NO_CACHE
 
 import search
 from embedding import bundle as bundles
-from embedding.descriptors import resample
-from embedding.store import FeatureStore
+from embedding.data.store import FeatureStore
+from embedding.encoders.descriptors import resample
 from flows import alert
 from flows.aggregate import absolute
-from flows.calibrate import read_calibration
 from flows.embed import embed_features
 from flows.imported import bring_in, is_ours
-from flows.promote import Verdict, compare_with_published
+from flows.measuring.calibrate import read_calibration
+from flows.measuring.promote import Verdict, compare_with_published
 from flows.retention import tidy
 from flows.slot import publishing_slot
 from flows.sources import (

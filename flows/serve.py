@@ -19,10 +19,10 @@ from embedding.bundle import configure
 from flows.add import add
 from flows.aggregate import aggregate
 from flows.cluster import cluster
-from flows.compare import compare
 from flows.duplicates import duplicates
 from flows.embed import embed
 from flows.evaluate import evaluate
+from flows.measuring.compare import compare
 from flows.pipeline import check_encoder, pipeline
 from flows.publish import publish
 from flows.slot import make_limit

@@ -9,10 +9,10 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from embedding import bundle as bundles
+from embedding.data.store import FeatureStore
 from embedding.splits import split_works
-from embedding.store import FeatureStore
 from flows import alert
-from flows.calibrate import calibrate
+from flows.measuring.calibrate import calibrate
 from flows.workspace import Workspace, claimed, key
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from embedding.store import METADATA
+from embedding.data.store import METADATA
 
 VECTORS = "vectors.parquet"
 

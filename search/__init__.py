@@ -4,12 +4,10 @@
 >>> search.similar("P_135582", limit=3)  # doctest: +SKIP
 """
 
-from search.alignment import Alignment, Stretch
 from search.annotating import annotate
-from search.calibration import Calibration
-from search.collection import Description, Point, Points
 from search.connecting import connect, connect_to
 from search.copying import copy
+from search.engines.collection import Description, Point, Points
 from search.errors import (
     DamagedCollection,
     InvalidPoints,
@@ -37,6 +35,8 @@ from search.query import (
     status,
     works,
 )
+from search.versions.alignment import Alignment, Stretch
+from search.versions.calibration import Calibration
 
 __all__ = [
     "Alignment",

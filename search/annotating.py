@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from search.collection import Engine
+from search.engines.collection import Engine
 from search.errors import InvalidPoints
 from search.fields import FIELDS, KIND, RESULTS, Result, fits
 from search.publishing import LOOKED_UP, publishing

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from search import settings
-from search.collection import Engine
+from search.engines.collection import Engine
 from search.settings import Settings
 
 #: What marks a directory as a workspace: its collections, or what the flows note of their results.
@@ -66,13 +66,13 @@ def connect_to(place: str, api_key: str | None = None) -> Engine:
 
 
 def _embedded(environment: Settings, home: Path) -> Engine:
-    from search.embedded import Embedded  # the engine takes a while to import
+    from search.engines.embedded import Embedded  # the engine takes a while to import
 
     return Embedded(home / "qdrant" / environment.collection, environment.collection)
 
 
 def _server(environment: Settings, url: str, api_key: str | None, home: Path) -> Engine:
-    from search.server import Server
+    from search.engines.server.server import Server
 
     return Server(
         url,

@@ -1,6 +1,6 @@
 """Copying: take a whole collection out of one engine, and publish it on another as it is."""
 
-from search.collection import (
+from search.engines.collection import (
     USUAL_DISTANCE,
     USUAL_SPREAD,
     Collection,
@@ -9,9 +9,9 @@ from search.collection import (
     Point,
     Points,
 )
+from search.engines.server.patience import patience
 from search.errors import SearchError
 from search.fields import FIELDS, FILLED_IN, IN_MAP, RESULTS
-from search.patience import patience
 from search.publishing import check_whole, publish_as
 
 #: Fields of a payload that a copy brings as they are, and those that it takes for given.

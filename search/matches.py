@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from search.alignment import Alignment
+from search.versions.alignment import Alignment
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from search.collection import (
+from search.engines.collection import (
     Collection,
     Description,
     Engine,
@@ -22,6 +22,7 @@ from search.collection import (
     name_of,
     sequence_digest,
 )
+from search.engines.server.patience import patience
 from search.errors import (
     CollectionGone,
     DamagedCollection,
@@ -30,7 +31,6 @@ from search.errors import (
     SearchError,
     ServerUnreachable,
 )
-from search.patience import patience
 
 logger = logging.getLogger(__name__)
 

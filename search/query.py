@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from search import judging, settings
-from search.calibration import relative
-from search.collection import (
+from search import settings
+from search.connecting import connect
+from search.engines.collection import (
     USUAL_DISTANCE,
     USUAL_SPREAD,
     Candidate,
@@ -21,15 +21,16 @@ from search.collection import (
     Payload,
     Vectors,
 )
-from search.connecting import connect
-from search.duplicates import NEIGHBOURS
-from search.duplicates import duplicates as find_duplicates
 from search.errors import CollectionGone, InvalidQuery, SearchError, TrackNotFound
 from search.fields import Condition, NoneOf, conditions
 from search.matches import Duplicate, Identification, Match
 from search.publishing import Status
 from search.publishing import status as published
-from search.reranking import CANDIDATES
+from search.versions import judging
+from search.versions.calibration import relative
+from search.versions.duplicates import NEIGHBOURS
+from search.versions.duplicates import duplicates as find_duplicates
+from search.versions.reranking import CANDIDATES
 
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
@@ -129,7 +130,8 @@ class Searcher:
             The most matches to return.
         rerank : bool
             Whether to align the nearest `CANDIDATES` (100) with the query and put the likeliest
-            versions first, see `search.reranking`; the others follow by distance. Slower, better at
+            versions first, see `search.versions.reranking`; the others follow by distance. Slower,
+            better at
             covers, and every aligned match says how. Needs a collection with sequences.
         leave_out_same_work : bool
             Whether to leave out the query's own work, to see what else is near.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from search import Point, Points
-from search.collection import Engine
-from search.embedded import Embedded
+from search.engines.collection import Engine
+from search.engines.embedded import Embedded
 
 #: Kept from before any test changes the environment.
 QDRANT_URL = os.environ.get("QDRANT_URL")
@@ -98,7 +98,7 @@ def engine_of_kind(kind: str, directory: Path):
     if kind == "embedded":
         yield Embedded(directory / "qdrant")
         return
-    from search.server import Server
+    from search.engines.server.server import Server
 
     # A deployment of its own, so that several tests can use one server at the same time.
     lock, collection = directory / "publish.lock", f"test-{uuid4().hex[:8]}"

@@ -88,7 +88,7 @@ def stub():
 @pytest.fixture
 def own(stub, tmp_path):
     """The engine of that stand-in."""
-    from search.server import Server
+    from search.engines.server.server import Server
 
     engine = Server(stub.url, "full", tmp_path / "publish.lock")
     yield engine

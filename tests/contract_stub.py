@@ -1,4 +1,4 @@
-"""A loopback stand-in for the few requests `search.server` makes of a Qdrant server.
+"""A loopback stand-in for the few requests `search.engines.server.server` makes of a Qdrant server.
 
 It is no Qdrant: each request body is validated by the client's own models, then answered by the
 client's local mode. So the real client, its sockets, keys, retries and errors run, and what the

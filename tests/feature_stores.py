@@ -8,10 +8,10 @@ import zlib
 import numpy as np
 import polars as pl
 
-from embedding import store
-from embedding.descriptors import CHROMA_RATE
-from embedding.features import FEATURE_NAMES
-from embedding.store import FeatureStore
+from embedding.data import store
+from embedding.data.features import FEATURE_NAMES
+from embedding.data.store import FeatureStore
+from embedding.encoders.descriptors import CHROMA_RATE
 
 #: A version encoder that trains in a second.
 TINY = {

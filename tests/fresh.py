@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flows.cli import main
+from flows.cli.commands import main
 
 PROCESSES = multiprocessing.get_context("forkserver")
 
@@ -20,10 +20,10 @@ def warm_up(prefect_api: str) -> None:
     """Import, once for all, what takes seconds, as the command line does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_API_URL", prefect_api)
-        patch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS", "flows.console.ConsoleHandler")
+        patch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS", "flows.cli.console.ConsoleHandler")
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         PROCESSES.set_forkserver_preload(
-            ["flows.add", "flows.pipeline", "flows.cli", "embedding.training"]
+            ["flows.add", "flows.pipeline", "flows.cli.commands", "embedding.training"]
         )
         multiprocessing.forkserver.ensure_running()
 

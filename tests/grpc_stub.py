@@ -1,4 +1,4 @@
-"""The gRPC half of `ContractStub`: the three calls that `search.server` makes, over a socket.
+"""The gRPC half of `ContractStub`: the three calls that the server engine makes, over a socket.
 
 The messages are Qdrant's own, from the client's package; they are read by the client's conversions
 and answered by the stub's local mode.

@@ -13,9 +13,9 @@ from prototype import write_table
 
 import search
 from embedding import bundle as bundles
-from embedding.aggregate import aggregate_csv
 from embedding.bundle import Bundle
-from embedding.store import FeatureStore
+from embedding.data.aggregate import aggregate_csv
+from embedding.data.store import FeatureStore
 from flows import sources
 from flows.add import add
 from flows.aggregate import aggregate

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HTTP = httpx.Client(timeout=20)
 
 #: The command line, as the console script runs it.
-COVERS = [sys.executable, "-c", "from flows.cli import main; main()"]
+COVERS = [sys.executable, "-c", "from flows.cli.commands import main; main()"]
 
 
 @contextmanager

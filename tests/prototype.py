@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 from feature_stores import make_table
 
-from embedding.features import FEATURE_NAMES
+from embedding.data.features import FEATURE_NAMES
 
 
 def write_table(

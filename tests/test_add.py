@@ -11,7 +11,7 @@ from trees import Tree
 
 import search
 from embedding import bundle as bundles
-from embedding.means import Means
+from embedding.encoders.means import Means
 from flows.add import add
 from flows.pipeline import pipeline
 
@@ -183,7 +183,7 @@ def test_what_one_went_back_to_is_what_is_added_to(catalogue, home):
 
 
 def test_a_retrained_bundle_that_is_worse_is_not_published(catalogue, home, monkeypatch):
-    monkeypatch.setattr("flows.promote.CLIQUES", 2)
+    monkeypatch.setattr("flows.measuring.promote.CLIQUES", 2)
     for work in range(WORKS):
         catalogue.add(f"W_{work}", f"P_{work}2")  # so that it is trained again
     before = served(home)

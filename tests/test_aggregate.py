@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trees import make_features
 
-from embedding import aggregate, chroma, features
-from embedding.aggregate import (
+from embedding.data import aggregate, chroma, features
+from embedding.data.aggregate import (
     TooManyRejects,
     aggregate_batch,
     aggregate_csv,
@@ -20,10 +20,10 @@ from embedding.aggregate import (
     parts,
     pending,
 )
-from embedding.da_tacos import open_dataset, read
-from embedding.features import FEATURE_NAMES
+from embedding.data.dataset import open_dataset, read
+from embedding.data.features import FEATURE_NAMES
+from embedding.data.store import FeatureStore, write
 from embedding.processes import processes
-from embedding.store import FeatureStore, write
 
 RATE = 44100 / 4096
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.alignment import STACK_SECONDS, Alignment, explain, similarities
+from search.versions.alignment import STACK_SECONDS, Alignment, explain, similarities
 
 RATE = 44100 / 8192  # frames a second
 

@@ -7,7 +7,7 @@ from catalogue import ENGINES, engine_of_kind, in_memory, make_points
 
 import search
 from search import InvalidPoints, Searcher, annotate, publish
-from search.embedded import Embedded
+from search.engines.embedded import Embedded
 from search.fields import RESULTS
 
 POINTS = make_points(60)
@@ -169,7 +169,7 @@ def test_what_is_killed_before_the_end_has_changed_nothing_and_leaves_nothing(
         raise KilledError
 
     with monkeypatch.context() as patched:
-        patched.setattr("search.embedded._write_manifest", killed)
+        patched.setattr("search.engines.embedded._write_manifest", killed)
         with pytest.raises(KilledError):
             annotate(JUDGED, "b", embedded)
     assert results(Embedded(embedded.directory)) == {}

@@ -11,9 +11,9 @@ from feature_stores import make_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedding.autoencoder import Autoencoder, AutoencoderConfig
-from embedding.means import Means, MeansConfig
-from embedding.scaling import Standardizer
+from embedding.encoders.autoencoder import Autoencoder, AutoencoderConfig
+from embedding.encoders.means import Means, MeansConfig
+from embedding.encoders.scaling import Standardizer
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -72,7 +72,7 @@ def test_a_performance_has_the_same_vector_alone_and_in_any_batch(autoencoder, s
 
 def test_many_rows_are_embedded_in_slices_of_which_nothing_shows(autoencoder, store, monkeypatch):
     whole = autoencoder.embed(store)
-    monkeypatch.setattr("embedding.autoencoder.ROWS", 7)
+    monkeypatch.setattr("embedding.encoders.autoencoder.ROWS", 7)
     np.testing.assert_allclose(autoencoder.embed(store), whole, atol=1e-6)
 
 

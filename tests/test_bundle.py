@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from embedding import bundle
 from embedding.bundle import ENCODERS, IMPORTED, LOSS_CURVE, BadBundle, Training, load, save
-from embedding.imported import Imported, ImportedConfig
+from embedding.encoders.imported import Imported, ImportedConfig
 from embedding.training import train
 
 CONFIGS = {

@@ -10,8 +10,8 @@ from prefect.logging import disable_run_logger
 
 from embedding import bundle as bundles
 from embedding import training
-from embedding.store import FeatureStore
-from flows.calibrate import AT_MOST, FILE, calibrate, fit, read_calibration, sample
+from embedding.data.store import FeatureStore
+from flows.measuring.calibrate import AT_MOST, FILE, calibrate, fit, read_calibration, sample
 
 
 def make_bundle(store: FeatureStore, place) -> bundles.Bundle:
@@ -45,7 +45,7 @@ def test_the_log_ratio_separates_versions_of_the_validation_works_from_others(pl
     made = fit(bundle, store)
     assert made == read_calibration(place / "bundle")  # the other works played no part
 
-    from search.calibration import relative, usual_distances
+    from search.versions.calibration import relative, usual_distances
 
     vectors, works = bundle.embed(store).astype(np.float64), store.table["work_id"].to_numpy()
     usual = usual_distances(vectors)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.calibration import (
+from search.versions.calibration import (
     Calibration,
     Logistic,
     alignment_columns,

@@ -14,11 +14,11 @@ from test_judging import CALIBRATION
 from test_server import asked
 
 from search import Points, Searcher, SearchError, copy, publish, rollback
-from search.collection import USUAL_DISTANCE, USUAL_SPREAD, point_id, sequence_digest
-from search.embedded import Embedded
+from search.engines.collection import USUAL_DISTANCE, USUAL_SPREAD, point_id, sequence_digest
+from search.engines.embedded import Embedded
+from search.engines.server.server import Server
 from search.fields import FIELDS, FILLED_IN, IN_MAP
 from search.publishing import status
-from search.server import Server
 
 SERVERS = ENGINES[1:]
 
@@ -224,7 +224,7 @@ def assert_each_is_old_or_new(collection) -> None:
 def test_a_change_that_is_killed_leaves_each_performance_old_or_new_and_is_completed(
     engine, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("search.server.CHANGED_SHARE", 100)
+    monkeypatch.setattr("search.engines.server.server.CHANGED_SHARE", 100)
     name = engine.open().description.name
     killed, half = 0, 0
     # It is completed by publishing the same, and undone by publishing what was there before.
@@ -282,9 +282,9 @@ def test_what_holds_for_all_performances_is_changed_for_none(own, other):
 
 
 def test_a_collection_with_a_graph_is_changed_too(monkeypatch):
-    monkeypatch.setattr("search.collection.EXACT_BYTES", 0)
-    monkeypatch.setattr("search.server.QUANTIZED_BYTES", 0)
-    monkeypatch.setattr("search.server.POLL", 0.001)
+    monkeypatch.setattr("search.engines.collection.EXACT_BYTES", 0)
+    monkeypatch.setattr("search.engines.server.server.QUANTIZED_BYTES", 0)
+    monkeypatch.setattr("search.engines.server.server.POLL", 0.001)
     stub = ContractStub()
     grpc = GrpcStub(stub)
     with in_memory() as directory:
@@ -303,7 +303,7 @@ def test_a_collection_with_a_graph_is_changed_too(monkeypatch):
 def test_a_name_that_is_taken_is_not_built_over(engine, monkeypatch):
     name = publish(AFTER, "b", engine).name
     assert name == BEFORE.describe("b", engine.collection).name
-    monkeypatch.setattr("search.server.CHANGED_SHARE", 0)
+    monkeypatch.setattr("search.engines.server.server.CHANGED_SHARE", 0)
     assert publish(BEFORE, "b", engine).name == f"{name}-2"
     assert holds(engine, BEFORE)
     assert rollback(engine).name == name

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from embedding.chroma import CHANNELS, hop, rate, reduce
+from embedding.data.chroma import CHANNELS, hop, rate, reduce
 
 BENCHMARK_RATE = 44100 / 512
 

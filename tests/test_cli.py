@@ -12,7 +12,8 @@ import pytest
 from catalogue import points_of
 
 import search
-from flows import cli, tables
+from flows.cli import commands as cli
+from flows.cli import tables
 from flows.workspace import Workspace
 
 

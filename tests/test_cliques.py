@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embedding.cliques import group
+from embedding.metrics.cliques import group
 
 
 def test_cliques_come_first_by_work_and_track_and_noise_works_last():

@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import silhouette_score
 from vectors import many
 
-from embedding import clusters as module
-from embedding.clusters import cluster
+from embedding.metrics import clusters as module
+from embedding.metrics.clusters import cluster
 
 # Three pairs and one alone, far apart: a, a | b, b | c, n. Whoever takes three clusters finds them.
 APART = np.array([[0, 0], [0, 2], [100, 0], [100, 2], [0, 100], [0, 104]], dtype=np.float32)

@@ -11,9 +11,10 @@ from test_judging import CALIBRATED
 from test_reranking import EMPTY, POINTS, RATE, SEQUENCE, SHORT
 
 import search
-from search import DamagedCollection, PublishError, Searcher, companion, publish, rollback
-from search.embedded import Embedded
-from search.server import Server
+from search import DamagedCollection, PublishError, Searcher, publish, rollback
+from search.engines.embedded import Embedded
+from search.engines.server import companion
+from search.engines.server.server import Server
 
 SERVERS = ENGINES[1:]
 
@@ -129,7 +130,9 @@ def test_both_are_pruned_and_rolled_back_together(stub, own):
 
 
 def test_a_companion_that_lacks_a_sequence_is_not_published(stub, own, monkeypatch):
-    monkeypatch.setattr("search.companion.batches", lambda sequences: [range(3, len(sequences))])
+    monkeypatch.setattr(
+        "search.engines.server.companion.batches", lambda sequences: [range(3, len(sequences))]
+    )
     with pytest.raises(PublishError, match="it holds 37 sequences and not 40"):
         publish(POINTS, "b", own)
     assert own.history() == collections(stub) == []

@@ -11,10 +11,11 @@ from feature_stores import TINY, make_sequence, make_store, make_table
 from prefect.logging import disable_run_logger
 
 from embedding import bundle as bundles
-from embedding.features import FEATURE_NAMES
-from embedding.store import FeatureStore
-from flows import plots, tables
-from flows.compare import COLUMNS, ROWS, Trained, choose_performances, compare, set_apart
+from embedding.data.features import FEATURE_NAMES
+from embedding.data.store import FeatureStore
+from flows import plots
+from flows.cli import tables
+from flows.measuring.compare import COLUMNS, ROWS, Trained, choose_performances, compare, set_apart
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample"
 SINGLES = "da-tacos_benchmark_subset_single_files"

@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedding import bundle as bundles
-from embedding.conv_autoencoder import (
+from embedding.encoders.conv_autoencoder import (
     SQUEEZE,
     ChromaDrawer,
     ConvAutoencoder,
     ConvAutoencoderConfig,
     as_image,
 )
-from embedding.distances import Euclidean
-from embedding.projection import fit_principal
-from embedding.retrieval import retrieval
+from embedding.encoders.projection import fit_principal
+from embedding.metrics.distances import Euclidean
+from embedding.metrics.retrieval import retrieval
 from embedding.training import train
 
 SMALL = {"channels": 12, "code": 6, "dimension": 10, "steps": 10, "epochs": 4}

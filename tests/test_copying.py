@@ -11,7 +11,7 @@ from test_judging import CALIBRATED
 import search
 from search import NoCollection, PublishError, Searcher, copy, publish
 from search.copying import take_out
-from search.embedded import Embedded
+from search.engines.embedded import Embedded
 
 #: Components that no decimal fraction is exactly.
 FRACTIONS = points_of(
@@ -58,8 +58,8 @@ def test_there_and_back_every_point_is_what_it_was(server, make_embedded, points
     here, back = make_embedded("here"), make_embedded("back")
     publish(points, "b", here, origin={"sources": ["here"]})
     # What was measured once is copied.
-    monkeypatch.setattr("search.collection.backgrounds", None)
-    monkeypatch.setattr("search.collection.usual_distances", None)
+    monkeypatch.setattr("search.engines.collection.backgrounds", None)
+    monkeypatch.setattr("search.engines.collection.usual_distances", None)
     assert copy(here, server) == copy(server, back) == here.open().description
     assert content(here) == content(server) == content(back)
     queries = points.track_ids[:3]

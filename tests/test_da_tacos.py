@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trees import make_features, write_h5
 
-from embedding import da_tacos
-from embedding.da_tacos import Performance, UnreadablePerformance, open_dataset, read
+from embedding.data import dataset as da_tacos
+from embedding.data.dataset import Performance, UnreadablePerformance, open_dataset, read
 
 RATE = 44100 / 4096
 

@@ -22,9 +22,9 @@ from catalogue import (
 from qdrant_client import models
 
 import search
-from search.collection import point_id
+from search.engines.collection import point_id
+from search.engines.server.server import _strictness
 from search.fields import FIELDS, MEANINGS
-from search.server import _strictness
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = (ROOT / "deploy/DASHBOARD.md").read_text(encoding="utf-8")

@@ -33,7 +33,7 @@ from prefect.settings import Settings
 from prefect.settings.legacy import _get_valid_setting_names
 from typer.main import get_command
 
-from flows.cli import app
+from flows.cli.commands import app
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"

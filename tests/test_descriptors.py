@@ -11,8 +11,8 @@ from feature_stores import make_sequence, make_store, make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedding import descriptors
-from embedding.descriptors import (
+from embedding.encoders import descriptors
+from embedding.encoders.descriptors import (
     CHROMA_RATE,
     SHORTEST,
     Descriptors,
@@ -25,8 +25,8 @@ from embedding.descriptors import (
     triple_products,
     unusable,
 )
-from embedding.distances import Euclidean
-from embedding.retrieval import retrieval
+from embedding.metrics.distances import Euclidean
+from embedding.metrics.retrieval import retrieval
 from embedding.training import train
 
 SMALL = {"dimension": 16, "tempos": (0.9,)}

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from embedding import distances as module
-from embedding.distances import DistanceMatrix, Euclidean, count_below, over_blocks
+from embedding.metrics import distances as module
+from embedding.metrics.distances import DistanceMatrix, Euclidean, count_below, over_blocks
 
 finite = st.floats(-100, 100, width=32)
 vectors = npst.arrays(

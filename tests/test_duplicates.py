@@ -9,7 +9,7 @@ from test_judging import CALIBRATED
 
 from flows.duplicates import duplicates as run_duplicates
 from search import InvalidQuery, Searcher, publish
-from search.embedded import Embedded, EmbeddedCollection
+from search.engines.embedded import Embedded, EmbeddedCollection
 
 #: P_9 is of W_2, and W_4 and W_5 are told to be one more work each than they are.
 WRONG = {"P_9": "W_7", "P_18": "W_99", "P_19": "W_99"}

@@ -18,16 +18,9 @@ import pytest
 from catalogue import in_memory, make_points, points_of
 
 import search
-from search import (
-    DamagedCollection,
-    PublishError,
-    Searcher,
-    SearchError,
-    collection,
-    embedded,
-    publish,
-)
-from search.embedded import Embedded
+from search import DamagedCollection, PublishError, Searcher, SearchError, publish
+from search.engines import collection, embedded
+from search.engines.embedded import Embedded
 
 ROOT = Path(search.__file__).parent.parent
 
@@ -141,8 +134,9 @@ import sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
 from catalogue import make_points
-from search import embedded, publish
-from search.embedded import Embedded
+from search import publish
+from search.engines import embedded
+from search.engines.embedded import Embedded
 engine = Embedded(Path({home!r}))
 def halt(*args):
     print("here", flush=True)

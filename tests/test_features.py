@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from embedding.da_tacos import open_dataset, read
-from embedding.features import ARRAYS, FEATURE_NAMES, Frames, average, read_csv
+from embedding.data.dataset import open_dataset, read
+from embedding.data.features import ARRAYS, FEATURE_NAMES, Frames, average, read_csv
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from embedding.frame_rate import COMMON, from_provenance, measure, parse_frame_rate
+from embedding.data.frame_rate import COMMON, from_provenance, measure, parse_frame_rate
 
 RATE = 44100 / 4096
 

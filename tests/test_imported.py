@@ -13,17 +13,17 @@ from hypothesis.extra.numpy import arrays
 
 import search
 from embedding import bundle as bundles
-from embedding.distances import Euclidean
-from embedding.retrieval import retrieval
+from embedding.data.store import FeatureStore
+from embedding.metrics.distances import Euclidean
+from embedding.metrics.retrieval import retrieval
 from embedding.splits import split_works
-from embedding.store import FeatureStore
 from flows import imported
 from flows.add import add
 from flows.aggregate import aggregate
-from flows.calibrate import read_calibration
-from flows.cli import SAMPLE
+from flows.cli.commands import SAMPLE
 from flows.embed import embed
 from flows.evaluate import evaluate
+from flows.measuring.calibrate import read_calibration
 from flows.publish import publish
 from flows.vectors import origin, read
 

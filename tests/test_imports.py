@@ -44,19 +44,23 @@ def test_a_package_imports_nothing_that_is_not_its_business(package, forbidden):
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("h5py", ["embedding/da_tacos.py"]),
+        ("h5py", ["embedding/data/dataset.py"]),
         ("lightning", ["embedding/training.py"]),
         ("matplotlib", ["flows/plots.py"]),
         ("pytorch_metric_learning", ["embedding/training.py"]),
-        ("qdrant_edge", ["search/embedded.py"]),
+        ("qdrant_edge", ["search/engines/embedded.py"]),
         (
             "qdrant_client",
-            ["search/connection.py", "search/server.py", "search/server_collection.py"],
+            [
+                "search/engines/server/collection.py",
+                "search/engines/server/connection.py",
+                "search/engines/server/server.py",
+            ],
         ),
-        ("grpc", ["search/connection.py"]),
-        ("typer", ["flows/cli.py"]),
-        ("numba", ["embedding/shuffle.py", "search/recurrence.py"]),
-        ("essentia", ["embedding/peers.py"]),
+        ("grpc", ["search/engines/server/connection.py"]),
+        ("typer", ["flows/cli/commands.py"]),
+        ("numba", ["embedding/data/shuffle.py", "search/versions/recurrence.py"]),
+        ("essentia", ["embedding/metrics/peers.py"]),
     ],
 )
 def test_a_heavy_library_is_imported_in_modules_of_its_own_only(library, homes):
@@ -73,12 +77,15 @@ def test_a_heavy_library_is_imported_in_modules_of_its_own_only(library, homes):
     ("statement", "absent"),
     [
         (
-            "import search, search.embedded",
+            "import search, search.engines.embedded",
             {"torch", "lightning", "prefect", "qdrant_client", "polars", "h5py", "numba"},
         ),
         ("import embedding.bundle", {"lightning", "pytorch_metric_learning", "prefect", "search"}),
-        ("import embedding.aggregate, embedding.motifs", {"prefect", "torch", "sklearn", "search"}),
-        ("import flows.cli", {"torch", "lightning", "prefect", "polars", "matplotlib"}),
+        (
+            "import embedding.data.aggregate, embedding.encoders.version.motifs",
+            {"prefect", "torch", "sklearn", "search"},
+        ),
+        ("import flows.cli.commands", {"torch", "lightning", "prefect", "polars", "matplotlib"}),
     ],
 )
 def test_importing_loads_nothing_slow_that_is_not_needed(statement, absent):

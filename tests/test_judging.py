@@ -6,8 +6,8 @@ from catalogue import altered, in_memory, make_points, points_of
 from test_reranking import EMPTY, POINTS, SHORT
 
 from search import Calibration, InvalidQuery, Searcher, publish
-from search.calibration import Logistic
-from search.embedded import Embedded
+from search.engines.embedded import Embedded
+from search.versions.calibration import Logistic
 
 #: Of these tunes, versions have a relative similarity above 1.6, others below 1.3. The vectors,
 #: drawn at random, say little.

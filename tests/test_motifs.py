@@ -6,9 +6,9 @@ from feature_stores import make_sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedding import motifs
-from embedding.descriptors import CHROMA_RATE
-from embedding.motifs import FPS, FRAMES, cut_motifs
+from embedding.encoders.descriptors import CHROMA_RATE
+from embedding.encoders.version import motifs
+from embedding.encoders.version.motifs import FPS, FRAMES, cut_motifs
 
 
 @pytest.fixture(scope="module")

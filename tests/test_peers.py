@@ -9,9 +9,9 @@ from feature_stores import make_sequence, make_store, make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedding import peers
-from embedding.distances import DistanceMatrix, Euclidean
-from embedding.retrieval import retrieval
+from embedding.metrics import peers
+from embedding.metrics.distances import DistanceMatrix, Euclidean
+from embedding.metrics.retrieval import retrieval
 
 needs_essentia = pytest.mark.skipif(
     importlib.util.find_spec("essentia") is None, reason="essentia is not installed"

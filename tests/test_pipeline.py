@@ -219,7 +219,7 @@ def test_clusters_come_with_their_curve_counts_and_plots(result, data, prefect_s
 
 
 def test_the_prototype_s_table_goes_the_same_way(result, data, prefect_server, tmp_path):
-    from embedding.features import FEATURE_NAMES
+    from embedding.data.features import FEATURE_NAMES
 
     store = pl.read_parquet(aggregate(data, home=result["home"]) / "features.parquet")
     table = tmp_path / "table.csv"

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from vectors import many
 
-from embedding.clusters import cluster
-from embedding.distances import Euclidean
-from embedding.separation import separation
+from embedding.metrics.clusters import cluster
+from embedding.metrics.distances import Euclidean
+from embedding.metrics.separation import separation
 from flows import plots
 
 ROOT = Path(__file__).resolve().parent.parent

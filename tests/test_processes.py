@@ -11,8 +11,8 @@ import joblib
 import numpy as np
 import pytest
 
-from embedding.aggregate import aggregate_batch
-from embedding.descriptors import CHROMA_RATE, describe
+from embedding.data.aggregate import aggregate_batch
+from embedding.encoders.descriptors import CHROMA_RATE, describe
 from embedding.processes import processes
 from flows.aggregate import aggregate_part
 
@@ -50,7 +50,7 @@ def test_they_load_nothing_heavy(tmp_path):
         pool.submit(aggregate_batch, [], CHROMA_RATE, tmp_path).result()
         pool.submit(describe, np.ones((80, 2, 12)), CHROMA_RATE).result()
         loaded = pool.submit(eval, "[*__import__('sys').modules]").result()
-    assert "embedding.descriptors" in loaded
+    assert "embedding.encoders.descriptors" in loaded
     assert not {"torch", "lightning", "prefect", "sklearn", "search", "flows"} & {*loaded}
 
 

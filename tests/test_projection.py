@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedding.distances import Euclidean
-from embedding.projection import Projection, fit_discriminant, fit_principal
-from embedding.retrieval import retrieval
+from embedding.encoders.projection import Projection, fit_discriminant, fit_principal
+from embedding.metrics.distances import Euclidean
+from embedding.metrics.retrieval import retrieval
 
 
 def rows_of_works(seed, works=40, each=4):

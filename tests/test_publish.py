@@ -15,10 +15,10 @@ from search import (
     publish,
     rollback,
 )
-from search.embedded import Embedded
+from search.engines.embedded import Embedded
+from search.engines.server.server import Server
 from search.errors import CollectionGone
 from search.publishing import status
-from search.server import Server
 
 
 @pytest.fixture(params=ENGINES)

@@ -9,10 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from vectors import collections
 
-from embedding.distances import Euclidean
-from embedding.quality import quality
-from embedding.retrieval import retrieval
-from embedding.separation import separation
+from embedding.metrics.distances import Euclidean
+from embedding.metrics.quality import quality
+from embedding.metrics.retrieval import retrieval
+from embedding.metrics.separation import separation
 
 
 def judged(rows, works, tracks) -> pl.DataFrame:

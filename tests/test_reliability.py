@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedding.reliability import at_thresholds, recall_at_precision, reliability
+from embedding.metrics.reliability import at_thresholds, recall_at_precision, reliability
 
 
 def test_four_pairs_give_what_a_hand_computes():

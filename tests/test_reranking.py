@@ -15,11 +15,11 @@ from search import (
     PublishError,
     Searcher,
     publish,
-    reranking,
 )
-from search.alignment import explain, similarities
-from search.collection import point_id
-from search.embedded import Embedded
+from search.engines.collection import point_id
+from search.engines.embedded import Embedded
+from search.versions import reranking
+from search.versions.alignment import explain, similarities
 
 # Of W_0: an octave of keys, three tempi. The vectors, small whole numbers at random, know nothing.
 WORKS, EACH = 10, 4

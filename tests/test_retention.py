@@ -8,8 +8,8 @@ import pytest
 from prototype import write_table
 
 import search
-from flows import tables
 from flows.add import add
+from flows.cli import tables
 from flows.cluster import cluster
 from flows.embed import embed
 from flows.pipeline import pipeline

@@ -14,9 +14,9 @@ from torchmetrics.functional.retrieval import (
 )
 from vectors import collections, many
 
-from embedding import distances as blocks
-from embedding.distances import DistanceMatrix, Euclidean
-from embedding.retrieval import bootstrap_interval, retrieval, retrieval_of
+from embedding.metrics import distances as blocks
+from embedding.metrics.distances import DistanceMatrix, Euclidean
+from embedding.metrics.retrieval import bootstrap_interval, retrieval, retrieval_of
 
 
 def plain_rankings(rows, works, tracks):

@@ -7,8 +7,8 @@ from feature_stores import make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedding.features import FEATURE_NAMES
-from embedding.scaling import Standardizer
+from embedding.data.features import FEATURE_NAMES
+from embedding.encoders.scaling import Standardizer
 
 
 def test_training_features_get_mean_0_and_deviation_1():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search import InvalidPoints, Point, Points
-from search.collection import NAMESPACE, WORKS_IN_MAP, point_id
+from search.engines.collection import NAMESPACE, WORKS_IN_MAP, point_id
 from search.fields import FIELDS
 
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, silhouette_score
 from vectors import collections, many
 
-from embedding import distances as blocks
-from embedding.cliques import group
-from embedding.distances import DistanceMatrix, Euclidean
-from embedding.separation import BINS, separation, silhouettes
+from embedding.metrics import distances as blocks
+from embedding.metrics.cliques import group
+from embedding.metrics.distances import DistanceMatrix, Euclidean
+from embedding.metrics.separation import BINS, separation, silhouettes
 
 
 def pairs(rows, works):

@@ -28,9 +28,9 @@ from search import (
     ServerUnreachable,
     publish,
 )
-from search.connection import PATIENT_PAUSES, PAUSES
+from search.engines.server.connection import PATIENT_PAUSES, PAUSES
+from search.engines.server.server import Server
 from search.fields import FIELDS
-from search.server import Server
 
 KEY, READ_ONLY = "full-s3cret", "read-0nly-s3cret"
 
@@ -53,7 +53,7 @@ def server(stub, tmp_path):
 def slept(monkeypatch):
     """The pauses that were made, without making them."""
     slept = []
-    monkeypatch.setattr("search.connection.sleep", slept.append)
+    monkeypatch.setattr("search.engines.server.connection.sleep", slept.append)
     return slept
 
 
@@ -228,7 +228,7 @@ def test_a_user_who_waited_for_a_time_out_does_not_wait_for_another(
 ):
     publish(make_points(12), "b", server)
     clock = iter(range(0, 1000, 60))
-    monkeypatch.setattr("search.connection.monotonic", lambda: next(clock))
+    monkeypatch.setattr("search.engines.server.connection.monotonic", lambda: next(clock))
     stub.fail_next = 99
     with pytest.raises(ServerBusy):
         server.history()
@@ -288,7 +288,7 @@ def test_what_a_server_answers_is_told_as_what_it_is_in_one_sentence(
     stub, server, slept, monkeypatch, kind
 ):
     status, said, error, words = ANSWERS[kind]
-    monkeypatch.setattr("search.server_collection.BATCH", 5)
+    monkeypatch.setattr("search.engines.server.collection.BATCH", 5)
     publish(make_points(12), "b", server)
     everything = server.open().everything()
     next(everything)
@@ -410,7 +410,7 @@ def test_an_own_authority_vouches_for_the_server_on_both_its_ports(
 
 
 def test_no_secret_is_shown_whatever_is_printed(stub, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("search.connection.sleep", lambda seconds: None)
+    monkeypatch.setattr("search.engines.server.connection.sleep", lambda seconds: None)
     url = stub.url.replace("http://", "http://user:pass-s3cret@")
     server = Server(url, READ_ONLY, tmp_path / "publish.lock", grpc_port=9)
     with caplog.at_level("DEBUG"):

@@ -34,10 +34,10 @@ from search import (
     TrackNotFound,
     publish,
 )
+from search.engines.server.collection import HNSW_EF
+from search.engines.server.server import Server
 from search.errors import CollectionGone
 from search.fields import FIELDS
-from search.server import Server
-from search.server_collection import HNSW_EF
 
 #: Distances are all different, so that no cut is in doubt.
 VARIED = points_of(
@@ -132,7 +132,7 @@ def test_what_nobody_reads_of_a_candidate_is_not_sent(stub, make_server):
 
 def test_the_facts_of_a_collection_are_read_again_from_time_to_time(stub, make_server, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("search.server.monotonic", lambda: clock[0])
+    monkeypatch.setattr("search.engines.server.server.monotonic", lambda: clock[0])
     publish(VARIED, "b", make_server())
     searcher = Searcher(make_server())
     read = []
@@ -211,7 +211,7 @@ def test_without_grpc_vectors_travel_as_json_and_the_log_says_so(stub, make_serv
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = make_server(grpc_port=port)
-    with caplog.at_level(logging.INFO, "search.connection"):
+    with caplog.at_level(logging.INFO, "search.engines.server.connection"):
         publish(make_points(40), "b", server)
         Searcher(server).similar_many([f"P_{i}" for i in range(40)])
     said = f"port {port} of 127.0.0.1 doesn't answer as its gRPC port (unavailable)"
@@ -223,7 +223,7 @@ def test_a_grpc_port_of_another_server_is_not_used(grpc, stub, make_server, capl
     other = ContractStub()
     server = Server(other.url, None, tmp_path / "publish.lock", grpc_port=grpc.port)
     grpc.key = None
-    with caplog.at_level(logging.INFO, "search.connection"):
+    with caplog.at_level(logging.INFO, "search.engines.server.connection"):
         publish(make_points(12), "b", server)
     assert "(it has no covers-b-" in caplog.text
     assert grpc.calls == ["CollectionExists"]
@@ -236,7 +236,7 @@ def test_an_upload_by_grpc_is_tried_again_and_its_failures_are_sentences(
     stub, grpc, make_server, monkeypatch
 ):
     slept = []
-    monkeypatch.setattr("search.connection.sleep", slept.append)
+    monkeypatch.setattr("search.engines.server.connection.sleep", slept.append)
     server = make_server(grpc_port=grpc.port)
     grpc.fail_next = 2
     publish(make_points(12), "b", server)
@@ -264,7 +264,7 @@ def test_an_upload_by_grpc_is_tried_again_and_its_failures_are_sentences(
 def test_what_fails_by_grpc_is_told_as_it_is_by_http(
     grpc, make_server, monkeypatch, code, said, error, words
 ):
-    monkeypatch.setattr("search.connection.sleep", lambda seconds: None)
+    monkeypatch.setattr("search.engines.server.connection.sleep", lambda seconds: None)
     server = make_server(grpc_port=grpc.port)
     publish(make_points(12), "b", server)
     grpc.failure = getattr(StatusCode, code), said
@@ -298,8 +298,8 @@ def test_a_small_collection_is_exact_and_has_no_graph(stub, make_server):
 @pytest.fixture
 def large(monkeypatch):
     """Everything is too large to be exact, and indexed soon."""
-    monkeypatch.setattr("search.collection.EXACT_BYTES", 0)
-    monkeypatch.setattr("search.server.POLL", 0.001)
+    monkeypatch.setattr("search.engines.collection.EXACT_BYTES", 0)
+    monkeypatch.setattr("search.engines.server.server.POLL", 0.001)
 
 
 def test_a_larger_one_gets_its_graph_when_all_points_are_there(stub, make_server, large):
@@ -324,7 +324,7 @@ def test_a_larger_one_gets_its_graph_when_all_points_are_there(stub, make_server
 
 
 def test_a_very_large_one_keeps_a_byte_a_component_in_memory(stub, make_server, large, monkeypatch):
-    monkeypatch.setattr("search.server.QUANTIZED_BYTES", 0)
+    monkeypatch.setattr("search.engines.server.server.QUANTIZED_BYTES", 0)
     name = publish(make_points(12), "b", make_server()).name
     assert made(stub, name).vectors.on_disk is True
     (body,) = [body for body in asked(stub, "PATCH", name) if "hnsw_config" in body]
@@ -335,7 +335,7 @@ def test_a_very_large_one_keeps_a_byte_a_component_in_memory(stub, make_server, 
 @pytest.mark.parametrize("kind", ENGINES[1:])
 def test_what_is_not_searched_exactly_is_found_all_the_same(large, monkeypatch, kind):
     # Without the patches this takes a collection of a gigabyte.
-    monkeypatch.setattr("search.server.QUANTIZED_BYTES", 0)
+    monkeypatch.setattr("search.engines.server.server.QUANTIZED_BYTES", 0)
     vectors = np.random.default_rng(0).normal(size=(2000, 16)).astype(np.float32)
     track_ids = [f"P_{i:04d}" for i in range(2000)]
     points = points_of(track_ids, vectors, [{"work_id": f"W_{i % 500}"} for i in range(2000)])
@@ -390,7 +390,7 @@ def test_a_graph_that_never_stands_or_fails_is_told_and_not_published(
     statuses(stub, monkeypatch, "yellow")
     clock = iter(range(0, 10**6, 200))
     with monkeypatch.context() as patch:
-        patch.setattr("search.server.monotonic", lambda: next(clock))
+        patch.setattr("search.engines.server.server.monotonic", lambda: next(clock))
         with pytest.raises(SearchError, match=r"hasn't indexed covers-b-\w+ after 600 s: see in"):
             publish(make_points(12), "b", server)
     statuses(stub, monkeypatch, "red")

@@ -14,7 +14,7 @@ from trees import Tree
 
 import search
 from embedding import bundle as bundles
-from embedding.store import FeatureStore
+from embedding.data.store import FeatureStore
 from flows import sources, vectors
 from flows.add import add
 from flows.aggregate import aggregate

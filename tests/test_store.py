@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedding import store
-from embedding.features import FEATURE_NAMES
-from embedding.store import REJECTS, SCHEMA, BadStore, FeatureStore
+from embedding.data import store
+from embedding.data.features import FEATURE_NAMES
+from embedding.data.store import REJECTS, SCHEMA, BadStore, FeatureStore
 
 
 def rows_of(lengths, **columns):

@@ -7,8 +7,8 @@ from catalogue import altered, make_points
 from test_judging import CALIBRATED
 from test_reranking import SHORT
 
-from flows import trial
 from flows.evaluate import try_out
+from flows.measuring import trial
 
 WORKS = {
     track_id: payload["work_id"]

@@ -10,10 +10,16 @@ from feature_stores import TINY, make_sequence, make_store, make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedding.augmentation import vary
-from embedding.descriptors import CHROMA_RATE
+from embedding.encoders.descriptors import CHROMA_RATE
+from embedding.encoders.version.augmentation import vary
+from embedding.encoders.version.encoder import (
+    LARGE,
+    TwelveKeyNet,
+    VersionConfig,
+    VersionEncoder,
+    padded,
+)
 from embedding.training import train
-from embedding.version import LARGE, TwelveKeyNet, VersionConfig, VersionEncoder, padded
 
 #: Leaves 5 of the 15 works to validate on.
 SEED = 2

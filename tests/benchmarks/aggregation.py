@@ -21,9 +21,9 @@ import h5py
 import numpy as np
 
 from benchmarks.harness import Row, Runs, in_turns, ratio, seconds
-from embedding.aggregate import aggregate_batch, assemble, pending
-from embedding.da_tacos import DATASETS, TEMPOS, Performance, open_dataset, read
-from embedding.store import FeatureStore
+from embedding.data.aggregate import aggregate_batch, assemble, pending
+from embedding.data.dataset import DATASETS, TEMPOS, Performance, open_dataset, read
+from embedding.data.store import FeatureStore
 
 #: Frames, as of the one real performance that was looked at, and its frames a second.
 FRAMES, FRAME_RATE = 15_227, 44_100 / 512

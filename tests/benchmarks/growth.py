@@ -29,16 +29,16 @@ from rich.console import Console
 import search
 from benchmarks import synthetic
 from benchmarks.harness import Row, Side, alone, exponent, seconds
-from embedding import store
-from embedding.aggregate import aggregate_batch, aggregate_csv, assemble, pending
-from embedding.autoencoder import Autoencoder
-from embedding.da_tacos import open_dataset
-from embedding.distances import Euclidean
-from embedding.features import FEATURE_NAMES
-from embedding.retrieval import retrieval
-from embedding.separation import separation
+from embedding.data import store
+from embedding.data.aggregate import aggregate_batch, aggregate_csv, assemble, pending
+from embedding.data.dataset import open_dataset
+from embedding.data.features import FEATURE_NAMES
+from embedding.encoders.autoencoder import Autoencoder
+from embedding.metrics.distances import Euclidean
+from embedding.metrics.retrieval import retrieval
+from embedding.metrics.separation import separation
 from flows.evaluate import try_out
-from search.embedded import Embedded
+from search.engines.embedded import Embedded
 
 #: Of the default encoder.
 DIMENSION = 20

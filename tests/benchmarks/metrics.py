@@ -9,9 +9,9 @@ import polars as pl
 from vectors import many
 
 from benchmarks.harness import Row, in_turns, seconds
-from embedding.distances import Euclidean
-from embedding.retrieval import retrieval
-from embedding.separation import separation
+from embedding.metrics.distances import Euclidean
+from embedding.metrics.retrieval import retrieval
+from embedding.metrics.separation import separation
 
 DIMENSION = 256
 

@@ -15,11 +15,11 @@ import polars as pl
 from vectors import many
 
 from benchmarks.harness import Row, in_turns, seconds
-from embedding.features import FEATURE_NAMES
+from embedding.data.features import FEATURE_NAMES
 
 EPOCHS = 50
 
-MAIN = "from flows.cli import main; main()"
+MAIN = "from flows.cli.commands import main; main()"
 
 #: (cliques, performances of each, noise works): the two subsets of Da-TACOS.
 BENCHMARK, COVERANALYSIS = (1_000, 13, 2_000), (5_000, 2, 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import search
 from benchmarks.harness import Row, in_turns, seconds
 from benchmarks.searching import DIMENSION, LARGE, SMALL, _points
-from search.embedded import Embedded
+from search.engines.embedded import Embedded
 
 
 def measure() -> list[Row]:

@@ -2,7 +2,8 @@
 
     PYTHONPATH=tests python -m benchmarks.scaling --points 25000 100000 --dimensions 20 256
 
-builds synthetic catalogues the way `search.server` sets collections up, and asks them about
+builds synthetic catalogues the way `search.engines.server.server` sets collections up, and asks
+them about
 themselves. Each figure goes into SCALING.json as soon as it is there, and isn't measured again;
 deploy/SCALING.md says what they mean for larger catalogues.
 """
@@ -24,11 +25,11 @@ from rich.console import Console
 
 from benchmarks import synthetic
 from benchmarks.harness import alone
-from search.collection import point_id
-from search.embedded import INDEX
+from search.engines.collection import point_id
+from search.engines.embedded import INDEX
+from search.engines.server.collection import HNSW_EF, OVERSAMPLING
+from search.engines.server.server import HNSW_EF_CONSTRUCT, HNSW_M
 from search.fields import FIELDS
-from search.server import HNSW_EF_CONSTRUCT, HNSW_M
-from search.server_collection import HNSW_EF, OVERSAMPLING
 
 #: Of how many performances the nearest ten others are asked for.
 QUERIES, NEAREST = 300, 10

@@ -22,9 +22,9 @@ from vectors import many
 
 import search
 from benchmarks.harness import Row, Runs, in_turns, seconds
-from search.collection import Engine, point_id
-from search.embedded import Embedded
-from search.server import Server
+from search.engines.collection import Engine, point_id
+from search.engines.embedded import Embedded
+from search.engines.server.server import Server
 from search.settings import COLLECTION
 
 DIMENSION, LIMIT, QUERIES, TOGETHER = 128, 10, 1_000, 1_000

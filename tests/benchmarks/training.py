@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.harness import Row, in_turns, ratio, seconds
 from embedding import bundle as bundles
-from embedding import store
-from embedding.descriptors import CHROMA_RATE
-from embedding.features import FEATURE_NAMES
-from embedding.scaling import Standardizer
-from embedding.store import FeatureStore
+from embedding.data import store
+from embedding.data.features import FEATURE_NAMES
+from embedding.data.store import FeatureStore
+from embedding.encoders.descriptors import CHROMA_RATE
+from embedding.encoders.scaling import Standardizer
 
 TRAINED, VALIDATED, BATCH, EPOCHS = 10_000, 15_000, 512, 20
 
@@ -101,8 +101,8 @@ def _write_songs(path: Path) -> None:
 
 def version(path: Path) -> Generator[None, None, dict[str, float]]:
     """Train the version encoder for a few epochs."""
+    from embedding.encoders.version.encoder import VersionConfig
     from embedding.training import fit_version
-    from embedding.version import VersionConfig
 
     opened = FeatureStore.open(path)
     unseen = opened.table["work_id"].str.slice(2).cast(pl.Int64) % 5 == 0
@@ -129,7 +129,7 @@ def _sides(path: Path) -> tuple[FeatureStore, FeatureStore]:
 
 def ours(path: Path) -> Generator[None, None, dict[str, float]]:
     """Train as `covers train` does."""
-    from embedding.autoencoder import AutoencoderConfig
+    from embedding.encoders.autoencoder import AutoencoderConfig
     from embedding.training import fit_autoencoder
 
     sides = _sides(path)
@@ -147,7 +147,7 @@ def prototype(path: Path) -> Generator[None, None, dict[str, float]]:
     from lightning import LightningModule, Trainer
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from embedding.autoencoder import Autoencoder
+    from embedding.encoders.autoencoder import Autoencoder
 
     warnings.simplefilter("ignore")
     known, unseen = _sides(path)

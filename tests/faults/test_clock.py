@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from catalogue import make_points
 
-from embedding.aggregate import aggregate_batch, assemble, parts, pending
-from embedding.da_tacos import open_dataset
+from embedding.data.aggregate import aggregate_batch, assemble, parts, pending
+from embedding.data.dataset import open_dataset
 from flows.workspace import Workspace
-from search import Searcher, collection, publish, rollback
-from search.embedded import Embedded
+from search import Searcher, publish, rollback
+from search.engines import collection
+from search.engines.embedded import Embedded
 
 
 def test_what_is_published_last_is_current_whatever_the_clock_says(tmp_path, monkeypatch, count):

@@ -18,9 +18,9 @@ from catalogue import (
 from failing_proxy import KINDS, FailingProxy
 
 from search import NoRoom, Point, Points, Searcher, annotate, copy, publish, rollback
-from search.connection import Connection
-from search.embedded import Embedded
-from search.server import Server
+from search.engines.embedded import Embedded
+from search.engines.server.connection import Connection
+from search.engines.server.server import Server
 
 COUNT, ASKED = 12, "P_07"
 
@@ -107,9 +107,11 @@ def proxy(direct, is_real):
 @pytest.fixture(autouse=True)
 def _hurried(proxy, is_real, monkeypatch):
     """Pauses and time-outs are short, and a few fields indexed: fifteen requests are alike."""
-    monkeypatch.setattr("search.server.FIELDS", dict.fromkeys(("work_id", "title", "subset"), str))
-    monkeypatch.setattr("search.connection.PAUSES", (0.01, 1.0, 1.0))
-    monkeypatch.setattr("search.connection.PATIENT_PAUSES", (0.01,) * 6)
+    monkeypatch.setattr(
+        "search.engines.server.server.FIELDS", dict.fromkeys(("work_id", "title", "subset"), str)
+    )
+    monkeypatch.setattr("search.engines.server.connection.PAUSES", (0.01, 1.0, 1.0))
+    monkeypatch.setattr("search.engines.server.connection.PATIENT_PAUSES", (0.01,) * 6)
     make_client = Connection._make_client
 
     def make_hurried(self, **more):
@@ -186,7 +188,7 @@ FEW = ("reset", "507")
 def test_whichever_request_fails_a_publication_completes_or_changes_nothing(
     direct, is_real, proxy, elsewhere, tmp_path, count, act, kinds, monkeypatch
 ):
-    monkeypatch.setattr("search.server.CHANGED_SHARE", 100 if act is change else 0)
+    monkeypatch.setattr("search.engines.server.server.CHANGED_SHARE", 100 if act is change else 0)
     turns = itertools.count(2)
     for points in CHANGED[:1] if act is change else VERSIONS[:2]:
         publish(points, "b", direct)

@@ -11,8 +11,8 @@ import pytest
 from fresh import in_fresh_process
 from trees import FRAME_RATE, make_features
 
-from embedding.da_tacos import Performance, UnreadablePerformance, open_dataset, read
-from embedding.store import FeatureStore
+from embedding.data.dataset import Performance, UnreadablePerformance, open_dataset, read
+from embedding.data.store import FeatureStore
 from flows.aggregate import aggregate
 
 

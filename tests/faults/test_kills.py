@@ -18,7 +18,7 @@ SMALL = {"max_epochs": 5}  # enough to go through everything
 KILLED_BETWEEN_RESULTS = """
     import itertools, os, pathlib, signal
     import flows.pipeline  # once for all: each run is a fork
-    from flows.cli import main
+    from flows.cli.commands import main
 
     def kill_at(n):
         def killing(original):

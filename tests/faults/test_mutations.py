@@ -22,13 +22,13 @@ from trees import Tree, make_features, write_h5
 
 import search
 from embedding import bundle as bundles
-from embedding import chroma
-from embedding.da_tacos import Performance, open_dataset, read
-from embedding.features import FEATURE_NAMES, average, read_csv
-from embedding.store import FeatureStore
+from embedding.data import chroma
+from embedding.data.dataset import Performance, open_dataset, read
+from embedding.data.features import FEATURE_NAMES, average, read_csv
+from embedding.data.store import FeatureStore
 from flows import vectors
-from flows.calibrate import fit
 from flows.embed import embedded_before
+from flows.measuring.calibrate import fit
 from flows.publish import points_of_recipe
 from flows.retention import prune
 from flows.sources import Recipe, current

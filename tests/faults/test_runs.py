@@ -16,10 +16,10 @@ from small import CONFIG, copy
 
 import search
 from embedding import bundle as bundles
-from embedding.store import FeatureStore
+from embedding.data.store import FeatureStore
 from flows import vectors
 from flows.workspace import Workspace
-from search.server import Server
+from search.engines.server.server import Server
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from test_embedded import version
 
 import search
 from search import Searcher, ServerUnreachable, publish
-from search.embedded import Embedded
-from search.server import Server
+from search.engines.embedded import Embedded
+from search.engines.server.server import Server
 
 VERSIONS, READERS = 3, 4
 
@@ -132,7 +132,7 @@ def line(request, tmp_path):
 
 
 def test_a_server_may_be_down_at_first_and_go_away_in_the_middle(line, count, caplog, monkeypatch):
-    monkeypatch.setattr("search.connection.PATIENT_PAUSES", (0.5, 1.0, 2.0))
+    monkeypatch.setattr("search.engines.server.connection.PATIENT_PAUSES", (0.5, 1.0, 2.0))
     line, engine = line
     searcher = Searcher(engine)
     for ask in (lambda: publish(make_points(12), "b", engine), lambda: searcher.similar("P_1")):
@@ -155,7 +155,7 @@ def test_a_server_may_be_down_at_first_and_go_away_in_the_middle(line, count, ca
     interruption = threading.Thread(target=interrupt)
     interruption.start()
     points = make_points(6000, seed=1)
-    with caplog.at_level("INFO", "search.connection"):
+    with caplog.at_level("INFO", "search.engines.server.connection"):
         published = publish(points, "b", engine)
     interruption.join()
     assert "waiting 0.5 s: No Qdrant server answers" in caplog.text

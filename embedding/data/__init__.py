@@ -1,0 +1,1 @@
+"""Raw features -> a feature store: one row and one chroma sequence per performance."""

@@ -1,0 +1,1 @@
+"""Encoders: what turns the features of a performance into its vector."""

@@ -1,0 +1,1 @@
+"""Measures of an embedding, computed from vectors, distances and works."""

@@ -1,0 +1,1 @@
+"""Engines: where collections are kept, and how they are built and asked."""

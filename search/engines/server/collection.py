@@ -1,0 +1,307 @@
+"""Asking a collection on a Qdrant server: points, the nearest of them, their sequences."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from search.engines.collection import (
+    COLLECTION,
+    DIGEST,
+    Candidate,
+    Description,
+    Payload,
+    Stored,
+    Vectors,
+    is_exact,
+    point_id,
+)
+from search.engines.server import companion
+from search.engines.server.connection import BATCH, Connection
+from search.errors import CollectionGone, DamagedCollection, SearchError
+from search.fields import FIELDS, AnyOf, Between, Condition, NoneOf
+from search.matches import Match
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
+Answer = TypeVar("Answer")
+
+#: Breadth of the search in the graph (HNSW) of larger collections. At 100,000 x 128, with noise in
+#: every dimension, the embedded engine's same graph (see `search.engines.server.server`) found
+#: 98.5 % of the
+#: nearest ten.
+HNSW_EF = 384
+
+#: Where one byte a component is in memory, this many times the wanted number of candidates is
+#: compared by the vectors again.
+OVERSAMPLING = 4.0
+
+#: Fields of a candidate that nobody reads.
+UNREAD = [COLLECTION, DIGEST, *(name for name in FIELDS if name not in Match.__annotations__)]
+
+
+class ServerCollection:
+    """A collection on a server; see `search.engines.collection.Collection`.
+
+    What is known of the current collection may be a little old, and another one be current by now.
+    So that collection is asked for by the alias, and each point of an answer says where it is. Once
+    that has confirmed what was known, the collection is asked for by its own name, so that all
+    answers come from it.
+
+    Parameters
+    ----------
+    connection : Connection
+        To its server.
+    description : Description
+        What it says of itself.
+    mean_background : float
+        Over all its sequences.
+    name : str
+        What to ask for: the alias, or the collection's own name.
+    renew : callable
+        Finds out anew which collection is current, and returns its name.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        description: Description,
+        mean_background: float,
+        name: str,
+        renew: Callable[[], str],
+    ) -> None:
+        from qdrant_client import models
+
+        self.description = description
+        self._connection = connection
+        self._name = name
+        self._renew = renew
+        exact = is_exact(description.points, description.dimension)
+        # It says nothing to a collection that isn't quantized.
+        again = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+        self._params = (
+            models.SearchParams(exact=True)
+            if exact
+            else models.SearchParams(hnsw_ef=HNSW_EF, quantization=again)
+        )
+        self.sequences: companion.ServerSequences | None = None
+        if description.rate is not None:
+            self.sequences = companion.ServerSequences(
+                description.rate,
+                mean_background,
+                self._retrieve_sequences,
+                lambda: self._count(companion.companion(description.name)),
+                self._without_sequence,
+            )
+
+    def _retrieve_sequences(self, ids: list[str], fields: list[str]) -> dict[str, Payload]:
+        name = companion.companion(self.description.name)
+        try:
+            records = self._connection.ask(
+                lambda client: client.retrieve(name, ids=ids, with_payload=fields)
+            )
+        except CollectionGone:
+            if self._connection.metadata(self.description.name) is None:
+                self._renew()
+                raise  # both were pruned
+            raise self._damaged("isn't there") from None
+        return {str(record.id): record.payload or {} for record in records}
+
+    def _without_sequence(self, track_id: str) -> SearchError:
+        if self.performances([track_id]) == [None]:
+            return CollectionGone(
+                f"{track_id} was withdrawn from {self.description.name} while it was searched."
+            )
+        return self._damaged(f"has no sequence of {track_id}")
+
+    def _damaged(self, how: str) -> DamagedCollection:
+        return DamagedCollection(
+            f"The collection {companion.companion(self.description.name)} on the Qdrant server at "
+            f"{self._connection.location} {how}: publish again, or go back with `covers rollback`."
+        )
+
+    def _ask(self, request: Callable[["QdrantClient", str], Answer]) -> Answer:
+        """Ask by HTTP for the collection, whose name the request is given."""
+        try:
+            return self._connection.ask(lambda client: request(client, self._name))
+        except CollectionGone:
+            self._renew()
+            raise
+
+    def _query(self, requests: Sequence[Any]) -> list[Any]:
+        """Ask one batch of queries, which the server answers from one collection."""
+        name = self._name
+        try:
+            answers = self._connection.ask_fast(
+                lambda client: client.query_batch_points(name, requests), self.description.name
+            )
+        except CollectionGone:
+            self._renew()
+            raise
+        return [answer.points for answer in answers]
+
+    def _confirm(self, points: Iterable[Any]) -> None:
+        """Check that points are of this collection; if there are none, ask what is current."""
+        name = self.description.name
+        if self._name == name:
+            return
+        places = {(point.payload or {}).get(COLLECTION) for point in points}
+        if not places <= {name} or not places:
+            places = {self._renew()}
+        if places != {name}:
+            raise CollectionGone(f"{name} isn't current any more.")
+        self._name = name
+
+    def count(self) -> int:
+        """Count the points."""
+        self._confirm(())
+        return self._count(self.description.name)
+
+    def _count(self, name: str) -> int:
+        return self._connection.ask(lambda client: client.count(name, exact=True)).count
+
+    def performances(self, track_ids: Sequence[str]) -> list[Stored | None]:
+        """Retrieve points by their ids, a batch a request."""
+        ids = [str(point_id(track_id)) for track_id in track_ids]
+        wanted = list(dict.fromkeys(ids))
+        found: dict[str, Stored] = {}
+        for start in range(0, len(wanted), BATCH):
+            some = wanted[start : start + BATCH]
+            records = self._ask(
+                lambda client, name, some=some: client.retrieve(  # type: ignore[misc]
+                    name, ids=some, with_payload=True, with_vectors=True
+                )
+            )
+            self._confirm(records)
+            found.update((str(record.id), _stored(record)) for record in records)
+        return [found.get(id_) for id_ in ids]
+
+    def digests(self, track_ids: Sequence[str]) -> list[str | None]:
+        """Retrieve the digests alone, a batch a request."""
+        ids = [str(point_id(track_id)) for track_id in track_ids]
+        found: dict[str, str | None] = {}
+        for start in range(0, len(ids), BATCH):
+            some = ids[start : start + BATCH]
+            records = self._ask(
+                lambda client, name, some=some: client.retrieve(  # type: ignore[misc]
+                    name, ids=some, with_payload=[DIGEST, COLLECTION]
+                )
+            )
+            self._confirm(records)
+            found.update((str(record.id), (record.payload or {}).get(DIGEST)) for record in records)
+        return [found.get(id_) for id_ in ids]
+
+    def around(
+        self, track_ids: Sequence[str], limit: int, conditions: Sequence[Condition]
+    ) -> list[tuple[Stored, list[Candidate]] | None]:
+        """Ask a batch of queries a request, and for what they are themselves in the same one."""
+        found: list[tuple[Stored, list[Candidate]] | None] = []
+        for start in range(0, len(track_ids), BATCH):
+            found += self._around(track_ids[start : start + BATCH], limit, conditions)
+        return found
+
+    def _around(
+        self, track_ids: Sequence[str], limit: int, conditions: Sequence[Condition]
+    ) -> list[tuple[Stored, list[Candidate]] | None]:
+        from qdrant_client import models
+
+        ids = [str(point_id(track_id)) for track_id in track_ids]
+        themselves = models.QueryRequest(
+            filter=models.Filter(must=[models.HasIdCondition(has_id=list(dict.fromkeys(ids)))]),
+            limit=len(ids),
+            with_payload=True,
+            with_vector=True,
+        )
+        try:
+            looked_up, *answers = self._query(
+                [themselves, *(self._request(id_, limit, conditions) for id_ in ids)]
+            )
+        except CollectionGone:
+            # One of the performances isn't there, if it isn't the collection.
+            there = self.performances(track_ids)
+            if None not in there:
+                raise
+            known = [name for name, one in zip(track_ids, there, strict=True) if one is not None]
+            rest = iter(self._around(known, limit, conditions) if known else ())
+            return [None if one is None else next(rest) for one in there]
+        self._confirm(looked_up)
+        stored = {str(point.id): _stored(point) for point in looked_up}
+        return [
+            (stored[id_], _candidates(points)) if id_ in stored else None
+            for id_, points in zip(ids, answers, strict=True)
+        ]
+
+    def nearest(
+        self, vectors: Vectors, limit: int, conditions: Sequence[Condition]
+    ) -> list[list[Candidate]]:
+        """Ask a batch of queries a request."""
+        from qdrant_client import models
+
+        where = models.QueryRequest(limit=1, with_payload=[COLLECTION])  # of any point
+        requests = [self._request(vector, limit, conditions) for vector in vectors.tolist()]
+        found: list[list[Candidate]] = []
+        for start in range(0, len(requests), BATCH):
+            points, *answers = self._query([where, *requests[start : start + BATCH]])
+            self._confirm(points)
+            found += map(_candidates, answers)
+        return found
+
+    def _request(self, query: Any, limit: int, conditions: Sequence[Condition]) -> Any:
+        from qdrant_client import models
+
+        met = models.Filter(must=[_condition(condition) for condition in conditions])
+        return models.QueryRequest(
+            query=query,
+            limit=limit,
+            filter=met if conditions else None,
+            params=self._params,
+            with_payload=models.PayloadSelectorExclude(exclude=UNREAD),
+        )
+
+    def some_track_ids(self, limit: int) -> list[str]:
+        """Return the first track ids by point id, which is effectively random."""
+        records, _ = self._ask(
+            lambda client, name: client.scroll(
+                name, limit=limit, with_payload=["track_id", COLLECTION]
+            )
+        )
+        self._confirm(records)
+        return [record.payload["track_id"] for record in records if record.payload]
+
+    def everything(self) -> Iterator[Stored]:
+        """Scroll, a batch a request."""
+        self._confirm(())
+        for record in self._connection.scroll(
+            self.description.name, BATCH, with_payload=True, with_vectors=True
+        ):
+            yield _stored(record)
+
+
+def _stored(record: Any) -> Stored:
+    return Stored(np.array(record.vector, dtype=np.float32), record.payload or {})
+
+
+def _candidates(points: Iterable[Any]) -> list[Candidate]:
+    # A distance is a float32, of which JSON has only the digits that tell it from others.
+    return [Candidate(float(np.float32(point.score)), point.payload or {}) for point in points]
+
+
+def _condition(condition: Condition) -> Any:
+    from qdrant_client import models
+
+    key = condition.field
+    if isinstance(condition, Between):
+        span = models.Range(gte=condition.low, lte=condition.high)
+        return models.FieldCondition(key=key, range=span)
+    if isinstance(condition, NoneOf):
+        return models.Filter(must_not=[_condition(AnyOf(key, condition.values))])
+    if FIELDS[key] is not bool:
+        match = models.MatchAny(any=list(condition.values))  # type: ignore[arg-type]
+        return models.FieldCondition(key=key, match=match)
+    # A list of bools is nothing that Qdrant can match.
+    either: list[Any] = [
+        models.FieldCondition(key=key, match=models.MatchValue(value=value))
+        for value in condition.values
+    ]
+    return models.Filter(should=either)

@@ -1,0 +1,1 @@
+"""Versions of one work: alignment, re-ranking and calibrated probabilities."""

@@ -223,7 +223,7 @@ def test_a_wrong_argument_is_told_at_once_without_loading_prefect(tmp_path):
     config = tmp_path / "config.json"
     config.write_text("[]")
     code = (
-        "import sys; from flows import cli\n"
+        "import sys; from flows.cli import commands as cli\n"
         f"sys.argv = ['covers', 'train', '--config', {str(config)!r}]\n"
         "try:\n    cli.main()\n"
         "finally:\n    assert not {'prefect', 'torch'} & set(sys.modules)"
@@ -241,7 +241,7 @@ def test_without_a_collection_the_command_that_makes_one_is_named(covers, tmp_pa
 
 def test_asking_loads_neither_prefect_nor_torch(home):
     code = (
-        "import sys; from flows import cli\n"
+        "import sys; from flows.cli import commands as cli\n"
         f"sys.argv = ['covers', 'similar', 'P_0', '--home', {str(home)!r}]\n"
         "cli.app(standalone_mode=False)\n"
         "print(sorted({name.split('.')[0] for name in sys.modules}))"

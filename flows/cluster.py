@@ -71,7 +71,7 @@ def find_clusters(features: Path, smallest: int, largest: int, seed: int, home: 
 
     def make(directory: Path) -> None:
         write_json(directory / MADE_FROM, {"features": made_from})
-        rows = Standardizer.fit(store.table).transform(store.table)
+        rows = Standardizer.fit(store.means).transform(store.means)
         found = clusters.cluster(rows, store.table["work_id"], range(smallest, largest + 1), seed)
         curve = [
             {"k": k, "inertia": inertia, "silhouette": silhouette}

@@ -15,7 +15,8 @@ import polars as pl
 from embedding import bundle as bundles
 from embedding.bundle import Training
 from embedding.data.store import FeatureStore
-from embedding.encoders.imported import Imported, ImportedConfig
+from embedding.encoders.encoder import LOSS_CURVE
+from embedding.encoders.imported import ImportedConfig
 from embedding.splits import split_works
 from flows.measuring.calibrate import are_enough, calibrate, heard, sample
 from flows.vectors import BROUGHT, VECTORS
@@ -93,7 +94,7 @@ def bring_in(path: Path, features: Path | None, model: str | None, home: Path) -
         features = features.expanduser().resolve()
         store = FeatureStore.open(features)
         _check_features(table, store, path)
-    bundle, bundle_id = _bundle(Imported(config), table, store, path.stem, workspace)
+    bundle, bundle_id = _bundle(config, table, store, path.stem, workspace)
     calibrate(bundle, features)
 
     made_with = {
@@ -287,7 +288,7 @@ def _check_features(table: pl.DataFrame, store: FeatureStore, path: Path) -> Non
 
 
 def _bundle(
-    encoder: Imported,
+    model: ImportedConfig,
     table: pl.DataFrame,
     store: FeatureStore | None,
     data: str,
@@ -297,8 +298,8 @@ def _bundle(
     validation = calibrating(table, store)
     content = _digest(validation)
     features = None if store is None else store.fingerprint
-    made_from = key(VERSION, vars(encoder.config), content, features)
-    place = workspace.path("bundles", f"{encoder.name}-{made_from}")
+    made_from = key(VERSION, vars(model), content, features)
+    place = workspace.path("bundles", f"{model.name}-{made_from}")
     with claimed(place) as missing:
         if missing:
             works = validation.select("work_id", side=pl.lit("validation")).unique()
@@ -308,10 +309,10 @@ def _bundle(
                 seed=SEED,
                 works=works.sort("work_id"),
                 validation=validation.select(*LABELS, "vector"),
-                loss_curve=pl.DataFrame(schema=bundles.LOSS_CURVE),
+                loss_curve=pl.DataFrame(schema=LOSS_CURVE),
                 figures={},
             )
-            bundles.save(place, bundles.IMPORTED, encoder, training)
+            bundles.save(place, model, training)
     return place, bundles.load(place).id
 
 

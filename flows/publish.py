@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 from filelock import FileLock
 from prefect import flow, get_run_logger, task
@@ -13,8 +12,8 @@ from prefect.cache_policies import NO_CACHE
 
 import search
 from embedding import bundle as bundles
+from embedding.data.chroma import CHROMA_RATE
 from embedding.data.store import FeatureStore
-from embedding.encoders.descriptors import resample
 from flows import alert
 from flows.aggregate import absolute
 from flows.embed import embed_features
@@ -308,14 +307,11 @@ def points_of_recipe(recipe: Recipe) -> search.Points:
         None if source.features is None else FeatureStore.open(source.features)
         for source in recipe.sources
     ]
-    # The rate of the first source that has sequences becomes that of all.
-    heard = [one for one in stores if one is not None and one.table["chroma_frames"].sum()]
-    rate = heard[0].chroma_rate if heard else None
     points: list[search.Point] = []
     owner: dict[str, Source] = {}
     for source, store in zip(recipe.sources, stores, strict=True):
         complete = not is_made_elsewhere(source)
-        for point in _points(read(source.vectors), store, rate, complete):
+        for point in _points(read(source.vectors), store, complete):
             other = owner.setdefault(point.track_id, source)
             if other is not source:
                 raise ValueError(
@@ -324,7 +320,7 @@ def points_of_recipe(recipe: Recipe) -> search.Points:
                     "`covers publish --leave-out`."
                 )
             points.append(point)
-    return search.Points(points, rate=rate, calibration=read_calibration(recipe.bundle))
+    return search.Points(points, rate=CHROMA_RATE, calibration=read_calibration(recipe.bundle))
 
 
 def points_of(
@@ -348,15 +344,14 @@ def points_of(
     complete : bool
         Whether the store must hold all of them; it need not where they were made elsewhere.
     """
-    rate = None if store is None else store.chroma_rate
-    points = _points(vectors, store, rate, complete)
-    return search.Points(points, rate=rate, calibration=calibration)
+    points = _points(vectors, store, complete)
+    return search.Points(points, rate=CHROMA_RATE, calibration=calibration)
 
 
 def _points(
-    vectors: pl.DataFrame, store: FeatureStore | None, rate: float | None, complete: bool
+    vectors: pl.DataFrame, store: FeatureStore | None, complete: bool
 ) -> Iterator[search.Point]:
-    """A point for each performance, its sequence at the given rate."""
+    """A point for each performance."""
     brought = [name for name in BROUGHT if name in vectors.columns]
     table = vectors.select("track_id", "work_id", "vector", *brought)
     rows: dict[str, int] = {}
@@ -377,14 +372,6 @@ def _points(
     payloads = table.drop("vector").to_dicts()
     for vector, payload in zip(matrix, payloads, strict=True):
         track_id = payload.pop("track_id")
-        yield search.Point(track_id, vector, payload, _sequence(store, rows.get(track_id), rate))
-
-
-def _sequence(store: FeatureStore | None, row: int | None, rate: float | None) -> Any:
-    """The chroma of a performance at the given rate; None where there is none."""
-    if store is None or row is None or store.chroma_rate is None or rate is None:
-        return None
-    sequence = store.sequence(row)
-    if store.chroma_rate == rate:
-        return sequence
-    return resample(sequence, store.chroma_rate / rate).astype(np.float16)
+        row = rows.get(track_id)
+        sequence = None if store is None or row is None else store.sequence(row)
+        yield search.Point(track_id, vector, payload, sequence)

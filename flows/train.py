@@ -32,7 +32,7 @@ def train(
     features : Path, optional
         What `aggregate` made; by default the latest features to train on.
     encoder : str
-        A name in `embedding.bundle.ENCODERS`.
+        A name in `embedding.encoders.ENCODERS`.
     config : dict, optional
         Settings of the encoder that differ from its defaults.
     hold_out : float in [0, 1)
@@ -82,7 +82,7 @@ def train_encoder(
                 store = store.select(~held)
             logger.info("training %s on %d performances of %s", encoder, len(store), store.name)
             trained, training = train_on(store, encoder, config=settings, seed=seed)
-            bundles.save(place, encoder, trained, training)
+            bundles.save(place, trained, training)
     made = bundles.load(place)
     logger.info("%s %s: %s", "trained" if missing else "unchanged:", made.id, made.training.figures)
     return place

@@ -11,7 +11,7 @@ import polars as pl
 from embedding.data import store
 from embedding.data.features import FEATURE_NAMES
 from embedding.data.store import FeatureStore
-from embedding.encoders.descriptors import CHROMA_RATE
+from embedding.encoders.encoder import Samples
 
 #: A version encoder that trains in a second.
 TINY = {
@@ -22,9 +22,18 @@ TINY = {
     "hidden": 8,
     "crop": 32,
     "works": 6,
-    "steps": 2,
+    "min_steps": 2,
     "epochs": 2,
     "tempos": (0.9,),
+}
+
+#: Configurations of all encoders that train in a second.
+QUICK = {
+    "autoencoder": {"sizes": (52, 16, 4), "batch_size": 8, "max_epochs": 3},
+    "conv-autoencoder": {"channels": 4, "code": 2, "dimension": 10, "steps": 2, "epochs": 2},
+    "descriptors": {"dimension": 12, "tempos": (0.9,)},
+    "means": {},
+    "version": TINY,
 }
 
 
@@ -59,7 +68,7 @@ def make_sequence(work_id: str, fingerprint: str, frames: int = 90) -> np.ndarra
 
 
 def make_store(
-    path, table: pl.DataFrame | None = None, *, sequences=None, chroma_rate=CHROMA_RATE, **made
+    path, table: pl.DataFrame | None = None, *, sequences=None, frame_rate=44100 / 4096, **made
 ) -> FeatureStore:
     """Write a store; sequences, if not made here, are in the table's order."""
     table = make_table(**made) if table is None else table
@@ -72,6 +81,10 @@ def make_store(
         name="songs",
         table=table.with_columns(chroma_frames=lengths),
         sequences=sequences,
-        frame_rate=None,
-        chroma_rate=chroma_rate,
+        frame_rate=frame_rate,
     )
+
+
+def samples_of(store: FeatureStore, kind: str) -> Samples:
+    """What an encoder that reads "means" or "chroma" is fitted to."""
+    return Samples(store.inputs(kind), np.array(store.table["work_id"].to_list()))

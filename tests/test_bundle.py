@@ -2,26 +2,26 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from feature_stores import TINY, make_store
+from feature_stores import QUICK, make_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from embedding import bundle
-from embedding.bundle import ENCODERS, IMPORTED, LOSS_CURVE, BadBundle, Training, load, save
-from embedding.encoders.imported import Imported, ImportedConfig
+from embedding.bundle import PRETRAINED, BadBundle, Training, load, save
+from embedding.data.chroma import reduce
+from embedding.data.dataset import open_dataset, read
+from embedding.encoders.encoder import LOSS_CURVE
+from embedding.encoders.imported import IMPORTED, ImportedConfig
+from embedding.encoders.registry import ENCODERS
 from embedding.training import train
 
-CONFIGS = {
-    "autoencoder": {"sizes": (52, 16, 4), "max_epochs": 3},
-    "conv-autoencoder": {"channels": 4, "code": 2, "steps": 2, "epochs": 2},
-    "descriptors": {"dimension": 12, "tempos": (0.9,)},
-    "version": TINY,
-}
+SAMPLE = Path(__file__).resolve().parent.parent / "sample"
 
 
 @pytest.fixture(scope="module")
@@ -31,24 +31,25 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(store):
-    return {name: train(store, name, config=CONFIGS.get(name), seed=2) for name in ENCODERS}
+    return {name: train(store, name, config=QUICK[name], seed=2) for name in ENCODERS}
 
 
 @pytest.fixture
 def saved(trained, tmp_path):
-    save(tmp_path / "saved", "autoencoder", *trained["autoencoder"])
+    save(tmp_path / "saved", *trained["autoencoder"])
     return tmp_path / "saved"
 
 
 @pytest.mark.parametrize("name", sorted(ENCODERS))
 def test_what_is_saved_is_loaded_from_the_directory_alone(name, trained, store, tmp_path):
     encoder, training = trained[name]
-    made = save(tmp_path / "here" / "saved", name, encoder, training)
+    made = save(tmp_path / "here" / "saved", encoder, training)
     shutil.move(tmp_path / "here" / "saved", tmp_path / "there")
     again = load(tmp_path / "there")
     assert (again.id, again.name, again.dimension) == (made.id, name, encoder.dimension)
     assert again.encoder.config == encoder.config
-    np.testing.assert_array_equal(again.embed(store), encoder.embed(store))
+    vectors = encoder.embed(store.inputs(encoder.input))
+    np.testing.assert_array_equal(again.embed(store), vectors)
     assert again.training.figures == training.figures
     assert again.loss_curve.equals(training.loss_curve)
     assert again.training.works.equals(training.works)
@@ -60,10 +61,10 @@ def test_what_is_saved_is_loaded_from_the_directory_alone(name, trained, store, 
 def test_a_large_store_is_embedded_some_at_a_time_and_says_how_far_it_is(
     name, trained, store, tmp_path, caplog, monkeypatch
 ):
-    made = save(tmp_path / "saved", name, *trained[name])
+    made = save(tmp_path / "saved", *trained[name])
     whole = made.embed(store)
     assert not caplog.messages
-    monkeypatch.setattr(bundle, "BATCH", 20)
+    monkeypatch.setattr(bundle, "BATCH_PERFORMANCES", 20)
     with caplog.at_level("INFO"):
         np.testing.assert_allclose(made.embed(store), whole, rtol=0, atol=1e-6)
     assert caplog.messages == [f"embedded {done} of 45" for done in (20, 40, 45)]
@@ -82,32 +83,33 @@ def test_a_bundle_is_plain_files_that_say_what_they_are(saved):
     assert len(facts["columns"]) == 52
     assert facts["training"]["data"] == "songs"
     assert facts["config"]["sizes"] == [52, 16, 4]
+    assert "id" not in facts
 
 
 def test_equal_weights_have_equal_ids_and_others_another(trained, tmp_path):
     encoder, training = trained["means"]
-    first = save(tmp_path / "a", "means", encoder, training)
-    assert first.id == save(tmp_path / "b", "means", encoder, training).id
+    first = save(tmp_path / "a", encoder, training)
+    assert first.id == save(tmp_path / "b", encoder, training).id
     assert first.id.startswith("means-")
     tensors = encoder.tensors()
     tensors["scaling.mean"] = tensors["scaling.mean"] + 1e-12
     other = type(encoder).from_tensors(encoder.config, tensors)
-    assert save(tmp_path / "c", "means", other, training).id != first.id
+    assert save(tmp_path / "c", other, training).id != first.id
 
 
 def test_a_bundle_is_replaced_by_the_next_one_and_nothing_is_left_over(trained, saved):
-    assert save(saved, "means", *trained["means"]).name == load(saved).name == "means"
+    assert save(saved, *trained["means"]).name == load(saved).name == "means"
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]
 
 
 def test_an_empty_directory_is_filled_and_a_foreign_one_is_not_touched(trained, tmp_path):
     (tmp_path / "empty").mkdir()
-    save(tmp_path / "empty", "means", *trained["means"])
+    save(tmp_path / "empty", *trained["means"])
     foreign = tmp_path / "music"
     foreign.mkdir()
     (foreign / "song.wav").touch()
-    with pytest.raises(ValueError, match="music holds something else than a bundle"):
-        save(foreign, "means", *trained["means"])
+    with pytest.raises(ValueError, match="music holds something that is not a bundle"):
+        save(foreign, *trained["means"])
     assert [path.name for path in foreign.iterdir()] == ["song.wav"]
 
 
@@ -117,14 +119,9 @@ def test_a_save_that_fails_leaves_what_was_there(trained, saved, monkeypatch):
         pl.DataFrame, "write_csv", lambda *_: (_ for _ in ()).throw(OSError("full"))
     )
     with pytest.raises(OSError, match="full"):
-        save(saved, "means", *trained["means"])
+        save(saved, *trained["means"])
     assert load(saved).id == before.id
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]
-
-
-def test_an_encoder_is_saved_under_its_own_name_only(trained, tmp_path):
-    with pytest.raises(ValueError, match="Means is not the encoder 'autoencoder'"):
-        save(tmp_path / "saved", "autoencoder", *trained["means"])
 
 
 def test_weights_that_are_not_finite_are_not_saved(trained, tmp_path):
@@ -133,7 +130,7 @@ def test_weights_that_are_not_finite_are_not_saved(trained, tmp_path):
     tensors["scaling.mean"] = np.full(52, np.nan)
     broken = type(encoder).from_tensors(encoder.config, tensors)
     with pytest.raises(ValueError, match=r"scaling\.mean of the means is not finite"):
-        save(tmp_path / "saved", "means", broken, training)
+        save(tmp_path / "saved", broken, training)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -151,18 +148,21 @@ def renamed(columns):
 
 
 DAMAGES = {
-    "no manifest": (lambda d: (d / "bundle.json").unlink(), "is no bundle: it has no bundle.json"),
-    "no directory": (shutil.rmtree, "is no bundle"),
+    "no manifest": (
+        lambda d: (d / "bundle.json").unlink(),
+        r"is not a bundle \(bundle.json is missing\). Train an encoder first.",
+    ),
+    "no directory": (shutil.rmtree, "is not a bundle"),
     "manifest cut": (lambda d: (d / "bundle.json").write_text('{"format": 1, '), "is damaged: "),
     "manifest of a list": (lambda d: (d / "bundle.json").write_text("[]"), "is damaged: "),
     "key missing": (
-        lambda d: (d / "bundle.json").write_text('{"format": 2}'),
-        "is damaged: it lacks 'encoder'",
+        lambda d: (d / "bundle.json").write_text('{"format": 3}'),
+        "is damaged: 'encoder' is missing. Delete it",
     ),
-    "later format": (lambda d: edit(d, format=3), "has format 3, this version reads 2"),
+    "later format": (lambda d: edit(d, format=4), "has format 4, and this version reads 3"),
     "unknown encoder": (
         lambda d: edit(d, encoder="oracle"),
-        "an encoder 'oracle' that this version doesn't know: it knows autoencoder, conv-",
+        "an encoder 'oracle' that this version does not know. It knows means, autoenc",
     ),
     "other dimension": (
         lambda d: edit(d, dimension=7),
@@ -170,15 +170,16 @@ DAMAGES = {
     ),
     "other columns": (
         lambda d: edit(d, columns=renamed(facts_of(d)["columns"])),
-        "other columns: 52 of them where a table has 52, loudness where a table has chroma_cens_3;",
+        "other columns: 52 of them where a table has 52; loudness where a table has "
+        "chroma_cens_3. Delete it",
     ),
     "fewer columns": (
         lambda d: edit(d, columns=facts_of(d)["columns"][:51]),
-        "other columns: 51 of them where a table has 52;",
+        "other columns: 51 of them where a table has 52. Delete",
     ),
     "other configuration": (
         lambda d: edit(d, config={"sizes": [52, 16, 5]}),
-        "weights and configuration are not those it was saved with",
+        "weights and configuration are not those that were saved",
     ),
     "weights missing": (lambda d: (d / "weights.safetensors").unlink(), "is damaged: .*weights"),
     "weights empty": (lambda d: (d / "weights.safetensors").write_bytes(b""), "is damaged: "),
@@ -187,7 +188,7 @@ DAMAGES = {
             {n: t + 1 for n, t in load_file(d / "weights.safetensors").items()},
             d / "weights.safetensors",
         ),
-        "weights and configuration are not those it was saved with",
+        "weights and configuration are not those that were saved",
     ),
     "works missing": (lambda d: (d / "works.parquet").unlink(), "is damaged: .*works"),
     "vectors missing": (
@@ -212,7 +213,7 @@ def test_a_damaged_bundle_is_refused_in_one_sentence(damage, saved):
 @given(data=st.data())
 def test_weights_cut_or_changed_anywhere_are_refused(data, trained, tmp_path_factory):
     directory = tmp_path_factory.mktemp("cut") / "saved"
-    save(directory, "autoencoder", *trained["autoencoder"])
+    save(directory, *trained["autoencoder"])
     weights = directory / "weights.safetensors"
     content = bytearray(weights.read_bytes())
     place = data.draw(st.integers(0, len(content) - 1))
@@ -237,23 +238,50 @@ def test_a_tensor_that_is_missing_is_named_even_if_the_hash_agrees(saved):
     facts = facts_of(saved)
     content = bundle._digest("autoencoder", facts["config"], facts["columns"], tensors)
     edit(saved, content=content)
-    with pytest.raises(BadBundle, match=r"it lacks 'decoder\.0\.bias'"):
+    with pytest.raises(BadBundle, match=r"'decoder\.0\.bias' is missing"):
         load(saved)
 
 
 def test_a_performance_far_out_of_range_is_named(trained, store, tmp_path):
-    made = save(tmp_path / "saved", "means", *trained["means"])
+    made = save(tmp_path / "saved", *trained["means"])
     huge = store.table.with_columns(tempo=pl.when(track_id="P_013").then(1e300).otherwise("tempo"))
-    with pytest.raises(ValueError, match=f"{made.id} makes no finite vector of P_013"):
+    with pytest.raises(ValueError, match=f"{made.id} gives no finite vector for P_013"):
         made.embed(make_store(tmp_path / "huge", huge))
 
 
-def test_a_store_without_the_columns_is_refused_by_their_names(trained, store, tmp_path):
-    made = save(tmp_path / "saved", "autoencoder", *trained["autoencoder"])
-    other = store.select([0, 1])
-    other.table = other.table.rename({"tempo": "bpm"})
-    with pytest.raises(ValueError, match=r"lacks 1 of the 52 feature columns \(tempo\)"):
-        made.embed(other)
+@pytest.mark.parametrize("name", ["descriptors", "means"])
+def test_an_unusable_performance_is_named(name, trained, store, tmp_path):
+    made = save(tmp_path / "saved", *trained[name])
+    sequences = store.inputs("chroma")
+    sequences[13] = sequences[13][:20]
+    tempo = pl.when(track_id="P_013").then(float("nan")).otherwise("tempo")
+    table = store.table.with_columns(tempo=tempo)
+    holey = make_store(tmp_path / "holey", table, sequences=sequences)
+    reason = {"descriptors": r"only 3.7 s of it sound", "means": "it has features that are not"}[
+        name
+    ]
+    assert list(made.unusable(holey)) == ["P_013"]
+    with pytest.raises(ValueError, match=f"P_013 cannot be embedded: {reason}.*; leave it out."):
+        made.embed(holey)
+
+
+#: Similarity of P_249990 of the sample to two of its versions, and to another tune, and the length
+#: of the vector, by the encoder that comes with the package.
+GOLDEN = {"P_196674": 0.6922, "P_239199": 0.5492, "P_327154": 0.5655}
+
+
+def test_the_bundle_that_comes_with_the_package_embeds_as_it_did(tmp_path):
+    dataset = open_dataset(SAMPLE)
+    wanted = ["P_249990", *GOLDEN]
+    sequences = {
+        each.track_id: reduce(read(each), dataset.frame_rate)
+        for each in dataset.performances
+        if each.track_id in wanted
+    }
+    made = load(PRETRAINED)
+    query, *others = made.encoder.embed([sequences[track_id] for track_id in wanted])
+    assert made.dimension == 256
+    np.testing.assert_allclose(np.array(others) @ query, [*GOLDEN.values()], rtol=0, atol=1e-4)
 
 
 def elsewhere(place, model="clews", dimension=2, known=()):
@@ -272,7 +300,7 @@ def elsewhere(place, model="clews", dimension=2, known=()):
         loss_curve=pl.DataFrame(schema=LOSS_CURVE),
         figures={},
     )
-    return save(place, IMPORTED, Imported(ImportedConfig(model, dimension)), training)
+    return save(place, ImportedConfig(model, dimension), training)
 
 
 @pytest.mark.parametrize("known", [[], ["P_1", "P_2"]])
@@ -280,7 +308,7 @@ def test_a_bundle_in_the_place_of_a_model_is_saved_and_loaded(known, tmp_path):
     elsewhere(tmp_path / "saved", dimension=3, known=known)
     made = load(tmp_path / "saved")
     assert made.is_imported
-    assert (made.dimension, made.encoder.config) == (3, ImportedConfig("clews", 3))
+    assert (made.name, made.dimension) == (IMPORTED, 3)
     assert made.seen_works.to_list() == known
     assert made.training.validation["track_id"].to_list() == known
     assert made.loss_curve.is_empty()
@@ -306,7 +334,7 @@ def test_it_can_neither_embed_nor_be_chosen_to_train(store, tmp_path):
     for use in (made.embed, made.unusable):
         with pytest.raises(ValueError, match="songs cannot be embedded with this bundle, whose"):
             use(store)
-    with pytest.raises(ValueError, match="there is no encoder 'imported': choose from autoenc"):
+    with pytest.raises(ValueError, match="There is no encoder 'imported': choose from means"):
         bundle.configure(IMPORTED, {})
 
 

@@ -17,7 +17,7 @@ from flows.measuring.calibrate import AT_MOST, FILE, calibrate, fit, read_calibr
 def make_bundle(store: FeatureStore, place) -> bundles.Bundle:
     config = {"dimension": 8, "tempos": []}
     encoder, facts = training.train(store, "descriptors", config=config, progress=False)
-    return bundles.save(place, "descriptors", encoder, facts)
+    return bundles.save(place, encoder, facts)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_without_chroma_there_is_a_calibration_of_distances_alone(tmp_path):
         tmp_path / "features", works=60, each=4, sequences=[np.empty((0, 2, 12))] * 240
     )
     encoder, facts = training.train(store, "means", progress=False)
-    bundle = bundles.save(tmp_path / "bundle", "means", encoder, facts)
+    bundle = bundles.save(tmp_path / "bundle", encoder, facts)
     made = fit(bundle, store)
     assert made.alignment is None
     assert np.isfinite(made.distance.bias)

@@ -230,7 +230,7 @@ def test_a_bundle_in_the_place_of_a_model_can_not_embed_or_be_trained(file, home
     store = FeatureStore.open(features)
     with pytest.raises(ValueError, match="songs cannot be embedded with this bundle"):
         bundles.load(bundle).embed(store)
-    with pytest.raises(ValueError, match="there is no encoder 'imported': choose from autoencoder"):
+    with pytest.raises(ValueError, match="There is no encoder 'imported': choose from means"):
         bundles.configure("imported", {})
 
 

@@ -9,6 +9,7 @@ from feature_stores import make_sequence, make_store, make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedding.data.chroma import CHROMA_RATE
 from embedding.metrics import peers
 from embedding.metrics.distances import DistanceMatrix, Euclidean
 from embedding.metrics.retrieval import retrieval
@@ -23,6 +24,12 @@ OF_CHROMA = [
     pytest.param(peers.qmax, marks=needs_essentia),
     pytest.param(peers.dmax, marks=needs_essentia),
 ]
+
+
+@pytest.fixture
+def as_they_are(monkeypatch):
+    """2DFTM and SiMPle look at the frames of the store."""
+    monkeypatch.setattr(peers, "BEAT_RATE", CHROMA_RATE)
 
 
 def store_of(path, sequences, **made):
@@ -40,10 +47,10 @@ def directory(tmp_path_factory):
     return tmp_path_factory.mktemp("peers")
 
 
-def melody(notes, rate=2.0, seconds=1.0):
-    """A note a time, alone in its frame: at the rate at which 2DFTM and SiMPle look."""
-    frames = np.eye(12, dtype=np.float16)[np.asarray(notes) % 12]
-    return np.repeat(np.stack([frames, frames], axis=1), round(rate * seconds), axis=0)
+def melody(notes, frames=1):
+    """A note at a time, alone in its frames."""
+    notes = np.eye(12, dtype=np.float16)[np.asarray(notes) % 12]
+    return np.repeat(np.stack([notes, notes], axis=1), frames, axis=0)
 
 
 @pytest.mark.parametrize("measure", OF_CHROMA)
@@ -70,7 +77,7 @@ def test_the_same_music_in_another_key_is_nearest(measure, tmp_path):
 @pytest.mark.parametrize("measure", OF_CHROMA)
 def test_a_performance_with_too_little_chroma_is_named(measure, tmp_path):
     music = [make_sequence("a work", "a file"), np.zeros((0, 2, 12), np.float16)]
-    with pytest.raises(ValueError, match="P_001 cannot be embedded: it has no chroma"):
+    with pytest.raises(ValueError, match="P_001 cannot be compared: it has no chroma"):
         measure(store_of(tmp_path, music))
 
 
@@ -112,22 +119,25 @@ def test_a_cluster_holds_its_members_together_and_all_others_equally_apart(rng):
 
 def test_mean_chroma_is_compared_by_cosine_in_the_nearest_key(tmp_path):
     notes = {"a": [0] * 30, "a third up": [3] * 30, "a fourth now and then": [0, 5] * 15}
-    store = store_of(tmp_path, [melody(each) for each in notes.values()], chroma_rate=2.0)
+    store = store_of(tmp_path, [melody(each, 3) for each in notes.values()])
     half = 1 - np.sqrt(0.5)
     expected = [[0, 0, half], [0, 0, half], [half, half, 0]]
     np.testing.assert_allclose(matrix(peers.mean_chroma(store)), expected, atol=1e-9)
 
 
+@pytest.mark.usefixtures("as_they_are")
 def test_2dftm_forgets_where_in_time_a_melody_starts(tmp_path):
     tune = np.tile([0, 4, 7, 5, 2], 40)  # 75 half seconds are a whole number of these
-    music = [melody(each, seconds=0.5) for each in (tune, tune[2:], tune + 3, tune[::-1])]
-    distances = matrix(peers.fourier_magnitudes(store_of(tmp_path, music, chroma_rate=2.0)))
+    music = [melody(each) for each in (tune, tune[2:], tune + 3, tune[::-1])]
+    distances = matrix(peers.fourier_magnitudes(store_of(tmp_path, music)))
     np.testing.assert_allclose(distances[0, :3], 0, atol=1e-9)
     assert distances[0, 3] > 1
 
 
-def test_2dftm_of_one_patch_is_the_magnitude_of_its_transform(tmp_path, rng):
-    music = [rng.random((75, 2, 12)).astype(np.float16) for _ in range(2)]
+@pytest.mark.usefixtures("as_they_are")
+def test_2dftm_of_one_patch_is_the_magnitude_of_its_transform(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(peers, "PATCH", 76)
+    music = [rng.random((76, 2, 12)).astype(np.float16) for _ in range(2)]
     for each in music:
         each[[0, -1]] = 1  # so that nothing is cut off as silence
 
@@ -138,15 +148,16 @@ def test_2dftm_of_one_patch_is_the_magnitude_of_its_transform(tmp_path, rng):
         raised /= np.linalg.norm(raised, axis=1, keepdims=True)
         return np.abs(np.fft.fft2(raised.T))
 
-    distances = peers.fourier_magnitudes(store_of(tmp_path, music, chroma_rate=2.0))
+    distances = peers.fourier_magnitudes(store_of(tmp_path, music))
     expected = np.linalg.norm(magnitudes(music[0]) - magnitudes(music[1]))
-    assert distances.dimension == 75 * 12
+    assert distances.dimension == 76 * 12
     assert matrix(distances)[0, 1] == pytest.approx(expected)
 
 
+@pytest.mark.usefixtures("as_they_are")
 def test_simple_is_the_median_distance_to_the_nearest_ten_seconds(tmp_path, rng):
     """Against the definition, stretch by stretch; both mean chromas agree on the key."""
-    music = [rng.random((frames, 2, 12)).astype(np.float16) for frames in (34, 41)]
+    music = [rng.random((frames, 2, 12)).astype(np.float16) for frames in (78, 90)]
     for each in music:
         each[:, :, 0] = 1
     unit = [each[:, 0].astype(np.float64) for each in music]
@@ -159,7 +170,7 @@ def test_simple_is_the_median_distance_to_the_nearest_ten_seconds(tmp_path, rng)
         ]
 
     expected = np.mean([np.median(profile(*unit)), np.median(profile(*unit[::-1]))])
-    got = matrix(peers.simple(store_of(tmp_path, music, chroma_rate=2.0)))
+    got = matrix(peers.simple(store_of(tmp_path, music)))
     assert got[0, 1] == got[1, 0] == pytest.approx(expected)
 
 

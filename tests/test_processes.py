@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from embedding.data.aggregate import aggregate_batch
-from embedding.encoders.descriptors import CHROMA_RATE, describe
+from embedding.data.chroma import CHROMA_RATE
+from embedding.encoders.moments import describe
 from embedding.processes import processes
 from flows.aggregate import aggregate_part
 
@@ -48,9 +49,9 @@ def test_a_plain_script_embeds_many_performances_with_the_help_of_processes(tmp_
 def test_they_load_nothing_heavy(tmp_path):
     with processes(1) as pool:
         pool.submit(aggregate_batch, [], CHROMA_RATE, tmp_path).result()
-        pool.submit(describe, np.ones((80, 2, 12)), CHROMA_RATE).result()
+        pool.submit(describe, np.ones((80, 2, 12))).result()
         loaded = pool.submit(eval, "[*__import__('sys').modules]").result()
-    assert "embedding.encoders.descriptors" in loaded
+    assert "embedding.encoders.moments" in loaded
     assert not {"torch", "lightning", "prefect", "sklearn", "search", "flows"} & {*loaded}
 
 

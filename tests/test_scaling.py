@@ -11,9 +11,13 @@ from embedding.data.features import FEATURE_NAMES
 from embedding.encoders.scaling import Standardizer
 
 
+def means(table: pl.DataFrame) -> np.ndarray:
+    return table.select(FEATURE_NAMES).to_numpy()
+
+
 def test_training_features_get_mean_0_and_deviation_1():
     table = make_table()
-    values = Standardizer.fit(table).transform(table)
+    values = Standardizer.fit(means(table)).transform(means(table))
     assert values.shape == (45, 52)
     np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(values.std(axis=0), 1, rtol=1e-12)
@@ -23,7 +27,7 @@ def test_other_features_are_scaled_by_the_training_statistics():
     training = make_table()
     one = training[:1].with_columns(tempo=pl.lit(200.0))
     tempo = training["tempo"].to_numpy()
-    value = Standardizer.fit(training).transform(one)[0, FEATURE_NAMES.index("tempo")]
+    value = Standardizer.fit(means(training)).transform(means(one))[0, FEATURE_NAMES.index("tempo")]
     assert value == pytest.approx((200 - tempo.mean()) / tempo.std())
 
 
@@ -33,8 +37,8 @@ def test_the_unit_of_a_feature_does_not_matter(name, factor, offset):
     table = make_table(works=4)
     changed = table.with_columns(pl.col(name) * factor + offset)
     np.testing.assert_allclose(
-        Standardizer.fit(changed).transform(changed),
-        Standardizer.fit(table).transform(table),
+        Standardizer.fit(means(changed)).transform(means(changed)),
+        Standardizer.fit(means(table)).transform(means(table)),
         atol=1e-6,
     )
 
@@ -45,21 +49,13 @@ def test_a_feature_that_was_constant_in_training_is_0_whatever_it_becomes(roundi
     wobble = rounding * np.arange(len(training))
     training = training.with_columns(novfn=pl.Series(0.1 + wobble))
     other = training.with_columns(novfn=pl.lit(5.0))
-    values = Standardizer.fit(training).transform(other)
+    values = Standardizer.fit(means(training)).transform(means(other))
     np.testing.assert_array_equal(values[:, FEATURE_NAMES.index("novfn")], 0)
     assert np.abs(values).max() < 10
 
 
-def test_columns_are_found_by_name_in_any_order():
-    table = make_table()
-    turned = table.select(reversed(table.columns))
-    np.testing.assert_array_equal(
-        Standardizer.fit(turned).transform(table), Standardizer.fit(table).transform(turned)
-    )
-
-
 def test_the_statistics_come_back_from_tensors():
-    fitted = Standardizer.fit(make_table())
+    fitted = Standardizer.fit(means(make_table()))
     again = Standardizer.from_tensors(fitted.tensors())
     np.testing.assert_array_equal(again.mean, fitted.mean)
     np.testing.assert_array_equal(again.scale, fitted.scale)
@@ -67,26 +63,9 @@ def test_the_statistics_come_back_from_tensors():
         Standardizer.from_tensors({**fitted.tensors(), "scaling.mean": fitted.mean[1:]})
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
-def test_a_value_that_is_not_finite_is_refused_by_name(value):
-    table = make_table()
-    bad = pl.Series([*table["crema_3"][:7], value, *table["crema_3"][8:]], dtype=pl.Float64)
-    broken = table.with_columns(crema_3=bad)
-    with pytest.raises(ValueError, match=r"P_007 has (nan|inf) as crema_3"):
-        Standardizer.fit(broken)
-    with pytest.raises(ValueError, match=r"P_007 has (nan|inf) as crema_3"):
-        Standardizer.fit(table).transform(broken)
-
-
-def test_a_table_without_the_columns_is_refused_by_their_names():
-    table = make_table()
-    with pytest.raises(ValueError, match=r"lacks 2 of the 52 feature columns \(hpcp_0, tempo\)"):
-        Standardizer.fit(table).transform(table.drop("hpcp_0", "tempo"))
-
-
 def test_there_must_be_something_to_learn():
     with pytest.raises(ValueError, match="at least 2 performances to learn from, and there is 1"):
-        Standardizer.fit(make_table()[:1])
+        Standardizer.fit(means(make_table()[:1]))
     same = pl.concat([make_table()[:1]] * 3)
-    with pytest.raises(ValueError, match="all 3 training performances have the same features"):
-        Standardizer.fit(same)
+    with pytest.raises(ValueError, match="All 3 training performances have the same features"):
+        Standardizer.fit(means(same))

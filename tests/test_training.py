@@ -6,19 +6,15 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from feature_stores import TINY, make_store, make_table
+from feature_stores import QUICK, TINY, make_store, samples_of
 
-from embedding import training
-from embedding.bundle import ENCODERS, configure
-from embedding.training import FITS, REFITS, Diverged, train
+from embedding.bundle import configure
+from embedding.encoders.fitting import Diverged
+from embedding.encoders.registry import ENCODERS
+from embedding.encoders.version import training as version_training
+from embedding.training import train
 
 SMALL = {"sizes": (52, 32, 5), "batch_size": 8, "max_epochs": 25, "patience": 25}
-CONFIGS = {
-    "autoencoder": SMALL | {"max_epochs": 1},
-    "conv-autoencoder": {"channels": 4, "code": 2, "steps": 2, "epochs": 1},
-    "descriptors": {"dimension": 12, "tempos": (0.9,)},
-    "version": TINY | {"epochs": 1},
-}
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +31,7 @@ def works_of(result, side):
     return result.works.filter(side=side)["work_id"].to_list()
 
 
-def weights_of(encoder):
-    return np.concatenate([tensor.ravel() for _, tensor in sorted(encoder.tensors().items())])
-
-
-def test_works_it_has_not_fitted_are_reconstructed_far_better_than_by_the_mean(trained):
+def test_other_works_are_reconstructed_far_better_than_by_the_mean(trained):
     figures = trained[1].figures
     assert figures["loss_of_the_mean"] == pytest.approx(1, abs=0.4)
     assert figures["validation_loss"] < 0.5 * figures["loss_of_the_mean"]
@@ -55,27 +47,57 @@ def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best_ep
     assert figures["validation_loss"] == best["validation"]
     assert figures["epochs"] == figures["best_epoch"] + 2 < SMALL["max_epochs"]
 
-    held = store.table.filter(pl.col("work_id").is_in(works_of(result, "validation")))
-    features = torch.from_numpy(encoder.standardizer.transform(held)).float()
+    held = store.select(store.table["work_id"].is_in(works_of(result, "validation")))
+    features = torch.from_numpy(encoder.standardizer.transform(held.means)).float()
     with torch.no_grad():
-        loss = (encoder(features) - features).square().mean().item()
+        loss = (encoder.network(features) - features).square().mean().item()
     assert loss == pytest.approx(best["validation"], rel=1e-5)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(trained, store):
-    torch.manual_seed(12345)  # what the caller has drawn before must not matter
-    again, result = train(store, "autoencoder", config=SMALL)
-    np.testing.assert_array_equal(weights_of(again), weights_of(trained[0]))
-    assert result.loss_curve.equals(trained[1].loss_curve)
-    other, _ = train(store, "autoencoder", config=SMALL, seed=1)
-    assert not np.array_equal(weights_of(other), weights_of(trained[0]))
+def test_the_averaged_weights_of_the_best_epoch_are_kept(store):
+    config = TINY | {"epochs": 3, "min_steps": 4, "learning_rate": 0.5}
+    encoder, result = train(store, "version", config=config, seed=2)
+    held = store.select(store.table["work_id"].is_in(works_of(result, "validation")))
+    samples = samples_of(held, "chroma")
+    module = version_training.Contrast(configure("version", config), 1)
+    module.network = encoder.network
+    vectors = encoder.network.embed(samples.inputs)
+    loss = module.loss(vectors, torch.from_numpy(samples.numbers())).item()
+    assert loss == pytest.approx(result.loss_curve["validation"].min(), rel=1e-4)
+    assert result.figures["validation_loss"] == result.loss_curve["validation"].min()
+    assert not encoder.network.training
 
 
-def test_the_caller_keeps_its_random_numbers_and_flags(store):
-    state = torch.get_rng_state()
+def test_an_epoch_of_the_version_encoder_sees_about_every_performance(store, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        version_training, "run", lambda *_args, **_options: seen.append(len(_args[1])) or (None, {})
+    )
+    samples = samples_of(store, "chroma")
+    sides = (samples.inputs, samples.numbers()), (samples.inputs, samples.numbers())
+    for works, steps in ((2, 12), (15, 2)):  # 45 performances, two of each work in a batch
+        config = configure("version", TINY | {"works": works, "min_steps": 2})
+        version_training.fit_network(*sides, config, seed=0, progress=False)
+        assert seen.pop() == steps
+
+
+def test_no_clique_is_split_when_the_loss_is_validated(monkeypatch):
+    monkeypatch.setattr(version_training, "VALIDATION_PERFORMANCES", 10)
+    works = np.random.default_rng(0).integers(0, 8, 45)
+    batches = list(version_training.WholeCliques([np.full(1, work) for work in works], works))
+    assert len(batches) == 5
+    for sequences, labels in batches:
+        assert np.concatenate(sequences).tolist() == labels.tolist()
+    parts = [set(labels.tolist()) for _, labels in batches]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 8
+
+
+def test_the_caller_keeps_its_random_numbers_flags_and_threads(store):
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
     train(store, "autoencoder", config=SMALL | {"max_epochs": 1})
     torch.testing.assert_close(torch.get_rng_state(), state)
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == threads
 
 
 def test_a_work_is_fitted_or_validated_on_but_never_both(trained, store):
@@ -86,61 +108,45 @@ def test_a_work_is_fitted_or_validated_on_but_never_both(trained, store):
     assert sorted(fitted + validated) == sorted(store.table["work_id"].unique())
     assert result.figures["train_performances"] == 3 * len(fitted)
     assert result.figures["validation_performances"] == 3 * len(validated)
-
-
-@pytest.mark.parametrize("name", sorted(ENCODERS))
-def test_nothing_is_fitted_to_the_validation_works(name, store, tmp_path):
-    config = CONFIGS.get(name)
-    encoder, result = train(store, name, config=config, seed=2)
-    validated = pl.col("work_id").is_in(works_of(result, "validation"))
-    louder = store.table.with_columns(
-        mfcc_htk_0=pl.when(validated).then(1e3).otherwise("mfcc_htk_0"),
-        fingerprint=pl.when(validated).then(pl.lit("other chroma")).otherwise("fingerprint"),
-    )
-    again, _ = train(make_store(tmp_path / "louder", louder), name, config=config, seed=2)
-    before, after = encoder.tensors(), again.tensors()
-    # Nothing was chosen of what is fitted again.
-    chosen = [tensor for tensor in before if not (name in REFITS and "projection" in tensor)]
-    assert chosen
-    for tensor in chosen:
-        np.testing.assert_array_equal(after[tensor], before[tensor])
-
-
-def test_what_is_fitted_again_has_learnt_from_all_works_and_its_vectors_to_calibrate_by_have_not(
-    store, tmp_path
-):
-    config = CONFIGS["version"]
-    encoder, result = train(store, "version", config=config, seed=2)
-    fitted = store.table["work_id"].is_in(works_of(result, "train")).to_numpy()
-    unseen = store.select(~fitted)
-    vectors = result.validation["vector"].to_numpy()
-    assert result.validation["track_id"].to_list() == unseen.table["track_id"].to_list()
-    with training._reproducible(2), training._quiet():
-        before, _, _ = FITS["version"](
-            store.select(fitted), unseen, configure("version", config), seed=2, progress=False
-        )
-    np.testing.assert_allclose(vectors, before.embed(unseen), atol=1e-5)
-    assert np.abs(encoder.embed(unseen) - vectors).max() > 1e-3
-
-
-def test_a_fit_is_known_for_every_encoder_that_can_be_loaded():
-    assert set(FITS) == set(ENCODERS)
-
-
-def test_it_is_said_what_it_was_trained_on(trained, store):
-    result = trained[1]
     assert (result.data, result.fingerprint, result.seed) == ("songs", store.fingerprint, 0)
 
 
-def test_an_epoch_takes_every_row_once_in_an_order_of_its_own():
-    rows = torch.arange(10.0)[:, None]
-    batches = training._Batches(rows, 4, torch.Generator().manual_seed(0))
-    first, second = (torch.cat(list(batches)).flatten().tolist() for _ in range(2))
-    assert [len(batch) for batch in batches] == [4, 4, 2]
-    assert len(batches) == 3
-    assert sorted(first) == sorted(second) == list(range(10))
-    assert first != second
-    assert torch.equal(torch.cat(list(training._Batches(rows, 4))), rows)
+#: The parts that are fitted in closed form, which validation does not choose.
+REFITTED = {
+    "conv-autoencoder": ("projection",),
+    "descriptors": ("projection",),
+    "means": ("scaling",),
+    "version": ("projection",),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+def test_what_validation_chooses_is_not_fitted_to_its_works_and_the_rest_is(name, store, tmp_path):
+    _, result = train(store, name, config=QUICK[name], seed=2)
+    validated = pl.col("work_id").is_in(works_of(result, "validation"))
+    changed = store.table.with_columns(
+        mfcc_htk_0=pl.when(validated).then(1e3).otherwise("mfcc_htk_0"),
+        fingerprint=pl.when(validated).then(pl.lit("other chroma")).otherwise("fingerprint"),
+    )
+    # The validation works are other music now, and the training works as before.
+    one_epoch = {key: 1 for key in ("epochs", "max_epochs") if key in QUICK[name]}
+    first, again = (
+        train(each, name, config=QUICK[name] | one_epoch, seed=2)[0].tensors()
+        for each in (store, make_store(tmp_path / "changed", changed))
+    )
+    for key, tensor in first.items():
+        equal = np.array_equal(again[key], tensor)
+        assert equal != key.startswith(REFITTED.get(name, ("none",))), key
+
+
+@pytest.mark.parametrize("name", ["descriptors", "version"])
+def test_the_vectors_that_calibrate_are_made_before_anything_is_fitted_to_them(name, store):
+    encoder, result = train(store, name, config=QUICK[name], seed=2)
+    is_fitted = store.table["work_id"].is_in(works_of(result, "train")).to_numpy()
+    held = store.select(~is_fitted)
+    vectors = result.validation["vector"].to_numpy()
+    assert result.validation["track_id"].to_list() == held.table["track_id"].to_list()
+    assert np.abs(encoder.embed(held.inputs("chroma")) - vectors).max() > 1e-3
 
 
 def test_nothing_is_written_printed_or_logged(store, tmp_path, monkeypatch, capfd, caplog):
@@ -152,16 +158,16 @@ def test_nothing_is_written_printed_or_logged(store, tmp_path, monkeypatch, capf
     assert [each for each in caplog.records if "lightning" in each.name] == []
 
 
-def test_a_terminal_shows_the_epochs_and_the_loss(store, monkeypatch, capfd):
+def test_a_terminal_shows_the_epochs(store, monkeypatch, capfd):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    result = train(store, "autoencoder", config=SMALL | {"max_epochs": 2}, progress=True)[1]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    train(store, "autoencoder", config=SMALL | {"max_epochs": 2}, progress=True)
     out, err = capfd.readouterr()
     assert out == ""
-    assert "2/2" in err
-    assert f"validation loss {result.loss_curve['validation'][-1]:.4g}" in err
+    assert "Epoch 1/1" in err
 
 
-def test_a_loss_that_is_no_number_ends_the_training(store):
+def test_a_loss_that_is_not_a_number_ends_the_training(store):
     config = SMALL | {"learning_rate": 1e30}
     with pytest.raises(Diverged, match=r"loss became .* in epoch 1: try a smaller learning rate"):
         train(store, "autoencoder", config=config)
@@ -175,33 +181,45 @@ def test_a_loss_that_is_no_number_ends_the_training(store):
         (0, 0, "at least 2 works, one of them to validate on, and songs has 0"),
     ],
 )
-def test_too_little_to_train_on_is_said_so(works, each, message, tmp_path):
+def test_too_little_to_train_on_is_told(works, each, message, tmp_path):
     small = make_store(tmp_path / "features", works=works, each=each)
     with pytest.raises(ValueError, match=message):
         train(small, "autoencoder", config=SMALL)
 
 
-def test_a_performance_without_a_feature_is_named(tmp_path):
-    table = make_table().with_columns(
+@pytest.mark.parametrize("name", ["means", "version"])
+def test_unusable_performances_are_left_out_with_the_reason(name, store, tmp_path, caplog):
+    sequences = [store.sequence(i) for i in range(len(store))]
+    sequences[7] = np.zeros_like(sequences[7])
+    sequences[12] = sequences[12][:20]
+    table = store.table.with_columns(
         novfn=pl.when(track_id="P_011").then(float("nan")).otherwise("novfn")
     )
-    with pytest.raises(ValueError, match="P_011 has nan as novfn"):
-        train(make_store(tmp_path / "features", table), "means")
+    holey = make_store(tmp_path / "features", table, sequences=sequences)
+    with caplog.at_level(logging.WARNING):
+        figures = train(holey, name, config=QUICK[name], seed=2)[1].figures
+    reasons = {
+        "means": ["left out P_011: it has features that are not finite"],
+        "version": [
+            "left out P_007: its chroma is silent throughout",
+            "left out P_012: only 3.7 s of it sound, and at least 14 s are needed",
+        ],
+    }[name]
+    assert [each.getMessage() for each in caplog.records] == reasons
+    assert figures["unusable_performances"] == len(reasons)
+    counted = figures["train_performances"] + figures["validation_performances"]
+    assert counted == 45 - len(reasons)
 
 
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
-        (
-            "autoencodre",
-            None,
-            "no encoder 'autoencodre': choose from autoencoder, conv-autoencoder, des",
-        ),
-        ("autoencoder", {"epochs": 3}, "no setting 'epochs': choose from sizes, batch_size"),
-        ("means", {"max_epochs": 3}, "means has no setting 'max_epochs': it has none"),
-        ("autoencoder", {"sizes": 52}, "are no settings of autoencoder"),
+        ("autoencodre", None, "no encoder 'autoencodre': choose from means, autoencoder, conv-"),
+        ("autoencoder", {"epochs": 3}, "no field 'epochs': choose from sizes, batch_size"),
+        ("means", {"max_epochs": 3}, "means has no field 'max_epochs': it has none"),
+        ("autoencoder", {"sizes": 52}, "does not configure autoencoder"),
     ],
 )
-def test_an_encoder_or_setting_that_does_not_exist_is_refused(store, name, config, message):
+def test_an_encoder_or_field_that_does_not_exist_is_refused(store, name, config, message):
     with pytest.raises(ValueError, match=message):
         train(store, name, config=config)

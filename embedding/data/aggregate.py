@@ -120,7 +120,7 @@ def aggregate_batch(
         except ValueError as error:
             rejects.append({**facts, "reason": str(error)})
             continue
-        sequence, _ = chroma.reduce(frames, frame_rate)
+        sequence = chroma.reduce(frames, frame_rate)
         sequences.append(sequence)
         rows.append(
             {
@@ -144,7 +144,6 @@ def aggregate_batch(
         sequences=sequences,
         rejects=pl.DataFrame(rejects, schema=REJECTS),
         frame_rate=frame_rate,
-        chroma_rate=chroma.rate(frame_rate),
     ).path
 
 
@@ -209,7 +208,6 @@ def assemble(
         ),
         rejects=rejects,
         frame_rate=dataset.frame_rate,
-        chroma_rate=chroma.rate(dataset.frame_rate),
     )
 
 
@@ -231,7 +229,6 @@ def aggregate_csv(csv: Path, path: Path) -> FeatureStore:
         table=table,
         sequences=[],
         frame_rate=None,
-        chroma_rate=None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Chroma sequences: what happens in time, at about five frames a second."""
+"""Chroma sequences: HPCP and CREMA over time, at about five frames per second."""
 
 from __future__ import annotations
 
@@ -6,63 +6,62 @@ import numpy as np
 
 from embedding.data.features import Frames
 
-#: The second axis of a sequence.
+#: The second axis of a sequence. Pitch classes ascend by semitones; those of Da-TACOS start at A in
+#: HPCP and at C in CREMA, so bin i of one channel is not the pitch of bin i of the other.
 CHANNELS = ("hpcp", "crema")
 
-#: Frames a second aimed at: a chord lasts longer than a fifth of a second.
-TARGET_RATE = 5.0
+#: Frames per second of every sequence: 44100 / 512 (Da-TACOS) divided by 16. A chord lasts longer
+#: than a fifth of a second.
+CHROMA_RATE = 44100 / 8192
 
 
-def hop(frame_rate: float) -> int:
-    """How many of the data set's frames are averaged into one."""
-    return max(1, round(frame_rate / TARGET_RATE))
+def reduce(frames: Frames, frame_rate: float) -> np.ndarray:
+    """Average HPCP and CREMA over consecutive stretches of 1 / `CHROMA_RATE` seconds.
 
-
-def rate(frame_rate: float) -> float:
-    """Frames a second of a sequence made from `frame_rate` frames a second."""
-    return frame_rate / hop(frame_rate)
-
-
-def reduce(frames: Frames, frame_rate: float) -> tuple[np.ndarray, float]:
-    """Average HPCP and CREMA over blocks of `hop` frames.
-
-    The two are cut to their common length first. A last block is kept if it is at least half
-    full, or the only one. Frames with a NaN or an infinity are left out of the mean; a block with
-    nothing else is silence, 0.
+    Both are cut to their common length first. A last stretch is kept if at least half of it is
+    there, or if it is the only one. Frames with a NaN or an infinity are left out of the mean; a
+    stretch without any other frame becomes 0, which is silence.
 
     Parameters
     ----------
     frames : Frames
-        One performance, time first.
+        The frames of one performance.
     frame_rate : float
-        Frames a second of the data set.
+        Frames per second of the data set; it need not be a multiple of `CHROMA_RATE`.
 
     Returns
     -------
-    sequence : np.ndarray, shape=(F, 2, 12), float16
+    np.ndarray, shape=(F, 2, 12), float16
         Channels as in `CHANNELS`; finite.
-    rate : float
-        Frames a second of the sequence, about 5.
     """
-    width = hop(frame_rate)
+    hop = frame_rate / CHROMA_RATE
     length = min(len(getattr(frames, name)) for name in CHANNELS)
-    starts = np.arange(0, length, width)
-    if len(starts) > 1 and 2 * (length - starts[-1]) < width:
-        length = int(starts[-1])
-        starts = starts[:-1]
-
-    sequence = np.empty((len(starts), len(CHANNELS), 12), dtype=np.float16)
+    count = max(int(length / hop + 0.5), 1) if length else 0
+    borders = np.minimum(np.arange(count + 1) * hop, length)
+    limit = float(np.finfo(np.float16).max)
+    sequence = np.empty((count, len(CHANNELS), 12), dtype=np.float16)
     for channel, name in enumerate(CHANNELS):
-        values = getattr(frames, name)[:length]
-        counts = np.diff(starts, append=length)
-        with np.errstate(over="ignore", invalid="ignore"):
-            sums = np.add.reduceat(values, starts, axis=0, dtype=np.float64)
-            if not np.isfinite(sums).all():  # a look at the sums is cheaper than one at the values
-                finite = np.isfinite(values).all(axis=1)
-                counts = np.add.reduceat(finite, starts, dtype=np.int64)
-                values = np.where(finite[:, None], values, 0)
-                sums = np.add.reduceat(values, starts, axis=0, dtype=np.float64)
-        mean = np.nan_to_num(sums / np.maximum(counts, 1)[:, None])
-        largest = float(np.finfo(np.float16).max)
-        sequence[:, channel] = np.clip(mean, -largest, largest)
-    return sequence, rate(frame_rate)
+        values = getattr(frames, name)[:length].astype(np.float64)
+        finite = np.isfinite(values).all(axis=1)
+        values[~finite] = 0
+        weights = _integrals(finite.astype(np.float64)[:, None], borders)
+        mean = _integrals(values, borders) / np.maximum(weights, 1e-9)
+        sequence[:, channel] = np.clip(mean, -limit, limit)
+    return sequence
+
+
+def resample(x: np.ndarray, factor: float) -> np.ndarray:
+    """Average consecutive stretches of about `factor` frames, time first; below 1 they overlap."""
+    count = max(round(len(x) / factor), 1)
+    if count == len(x):
+        return x
+    borders = np.linspace(0, len(x), count + 1)
+    return np.asarray(_integrals(x.astype(np.float64), borders) / (len(x) / count))
+
+
+def _integrals(x: np.ndarray, borders: np.ndarray) -> np.ndarray:
+    """Integrate frames, time first, between consecutive borders (in frames, within the array)."""
+    total = np.concatenate([np.zeros_like(x[:1]), np.cumsum(x, axis=0)])
+    whole = np.minimum(borders.astype(int), max(len(x) - 1, 0))
+    share = (borders - whole).reshape(-1, *[1] * (x.ndim - 1))
+    return np.diff(total[whole] + share * x[whole], axis=0) if len(x) else total[:0]

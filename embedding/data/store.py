@@ -1,10 +1,10 @@
-"""The feature store: a directory with one row and one chroma sequence a performance.
+"""The feature store: a directory with one row and one chroma sequence per performance.
 
 ```
-features.parquet   a row a performance, sorted by track id (columns: `SCHEMA`)
-chroma.npy         every sequence end to end: (total frames, 2, 12) float16, memory-mapped
+features.parquet   one row per performance, sorted by track id (columns: `SCHEMA`)
+chroma.npy         all sequences end to end: (total frames, 2, 12) float16, memory-mapped
 rejects.parquet    what could not be read, and why (columns: `REJECTS`)
-store.json         name, rates, counts and fingerprints
+store.json         name, frame rate, counts and fingerprints
 ```
 """
 
@@ -13,8 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
-import tempfile
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +21,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from embedding.data.atomic import whole_directory
+from embedding.data.chroma import CHROMA_RATE
 from embedding.data.features import FEATURE_NAMES
 
-#: Counted up when the meaning of a column changes, so that older rows are read again.
-FORMAT = 1
+#: Increased when the meaning of a column or of the sequences changes, so that files are read again.
+FORMAT = 2
 
 METADATA = {
     "work_title": pl.String,
@@ -41,12 +41,12 @@ SCHEMA: dict[str, Any] = {
     "track_id": pl.String,
     "work_id": pl.String,
     **dict.fromkeys(FEATURE_NAMES, pl.Float64),
-    "frames": pl.Int64,  # of HPCP, at the data set's frame rate
+    "frames": pl.Int64,  # of HPCP, at the frame rate of the data set
     "seconds": pl.Float64,
-    "nonfinite": pl.Float64,  # share of the values read, in [0, 1]
-    "source": pl.String,  # relative to the data set's root
-    "fingerprint": pl.String,  # of the contents, whatever the file is called
-    "size": pl.Int64,  # bytes, summed over the files
+    "nonfinite": pl.Float64,  # share of the values, in [0, 1]
+    "source": pl.String,  # relative to the directory of the data set
+    "fingerprint": pl.String,  # of the contents, not of the name
+    "size": pl.Int64,  # bytes of all files
     "mtime_ns": pl.Int64,  # the latest of the files
     "chroma_start": pl.Int64,
     "chroma_frames": pl.Int64,
@@ -59,11 +59,11 @@ REJECTS: dict[str, Any] = {
     "work_id": pl.String,
     "source": pl.String,
     "reason": pl.String,
-    "size": pl.Int64,  # null for what was found while listing rather than reading
+    "size": pl.Int64,  # null for files that were rejected by their name
     "mtime_ns": pl.Int64,
 }
 
-FRAME_SHAPE = (2, 12)  # channel (see chroma.CHANNELS), pitch class from A
+FRAME_SHAPE = (2, 12)  # channel and pitch class, see `chroma.CHANNELS`
 
 
 class BadStore(ValueError):  # noqa: N818 - named for what it is, as httpx does
@@ -71,22 +71,20 @@ class BadStore(ValueError):  # noqa: N818 - named for what it is, as httpx does
 
 
 class FeatureStore:
-    """Rows and chroma sequences of many performances: a directory, or a choice of its rows.
+    """Rows and chroma sequences of many performances: all of a directory, or some of its rows.
 
     Attributes
     ----------
     path : Path
         The directory.
     name : str
-        What the data set is called.
+        Name of the data set.
     table : pl.DataFrame
-        Columns as in `SCHEMA`; sorted by track id unless `select` chose another order.
+        Columns as in `SCHEMA`; sorted by track id unless `select` gave another order.
     rejects : pl.DataFrame
         Columns as in `REJECTS`, sorted by track id and source.
     frame_rate : float or None
-        Frames a second of the data set; None for a table that never had frames.
-    chroma_rate : float or None
-        Frames a second of the chroma sequences.
+        Frames per second of the data set; None for a table of means, which has no sequences.
     """
 
     def __init__(
@@ -98,14 +96,12 @@ class FeatureStore:
         rejects: pl.DataFrame,
         chroma: np.ndarray,
         frame_rate: float | None,
-        chroma_rate: float | None,
     ) -> None:
         self.path = path
         self.name = name
         self.table = table
         self.rejects = rejects
         self.frame_rate = frame_rate
-        self.chroma_rate = chroma_rate
         self._chroma = chroma
         self._starts = table["chroma_start"].to_numpy()
         self._lengths = table["chroma_frames"].to_numpy()
@@ -118,33 +114,40 @@ class FeatureStore:
 
     @property
     def means(self) -> np.ndarray:
-        """The 52 columns, shape=(n, 52), float64, in the order of `FEATURE_NAMES`."""
+        """The 52 feature means, shape=(n, 52), float64, in the order of `FEATURE_NAMES`."""
         return np.ascontiguousarray(self.table.select(FEATURE_NAMES).to_numpy())
 
+    @property
+    def chroma_rate(self) -> float | None:
+        """Frames per second of the sequences; None for a table of means."""
+        return None if self.frame_rate is None else CHROMA_RATE
+
+    def inputs(self, kind: str) -> Any:
+        """Return what encoders take: the "means", or "chroma" as a list of `sequence`."""
+        return self.means if kind == "means" else [self.sequence(i) for i in range(len(self))]
+
     def sequence(self, i: int) -> np.ndarray:
-        """Row i's chroma frames: a view of shape=(F, 2, 12), float16, `chroma_rate` a second."""
+        """Return the sequence of row i: a view of shape=(F, 2, 12), float16, at `CHROMA_RATE`."""
         start = self._starts[i]
         return self._chroma[start : start + self._lengths[i]]
 
     @cached_property
     def fingerprint(self) -> str:
-        """What everything computed from the rows depends on, as hex.
+        """A hash of ids, works, contents of the files and the frame rate, as hex.
 
-        Ids, works, the files' contents and the rates; neither times, paths nor titles, so that a
-        copy of the data elsewhere has the same one.
+        Everything that is computed from the rows depends on these. Times, paths and titles are not
+        included, so a copy of the data elsewhere has the same fingerprint.
         """
-        return _digest(
-            [FORMAT, self.frame_rate, self.chroma_rate],
-            self.table.select("track_id", "work_id", "fingerprint"),
-        )
+        rows = self.table.select("track_id", "work_id", "fingerprint")
+        return _digest([FORMAT, self.frame_rate], rows)
 
     @cached_property
     def metadata_fingerprint(self) -> str:
-        """What is shown beside a performance depends on this too: titles, year, subset; as hex."""
+        """A hash of what is shown beside a performance (titles, artists, year, subset), as hex."""
         return _digest([FORMAT], self.table.select("track_id", *METADATA, "subset"))
 
     def select(self, rows: np.ndarray | pl.Series | list[bool] | list[int]) -> FeatureStore:
-        """The same store with some of its rows: a boolean mask, or indices in the order wanted.
+        """Return the store with some of its rows, given as a mask or as indices in any order.
 
         Raises
         ------
@@ -154,10 +157,10 @@ class FeatureStore:
         chosen = np.asarray(rows)
         if chosen.dtype == bool:
             if chosen.shape != (len(self),):
-                raise ValueError(f"a mask of {chosen.size} was given for {len(self)} performances")
+                raise ValueError(f"A mask of {chosen.size} was given for {len(self)} performances.")
             chosen = np.flatnonzero(chosen)
         if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
-            raise ValueError(f"indices must lie between 0 and {len(self) - 1}")
+            raise ValueError(f"Indices must be between 0 and {len(self) - 1}.")
         return FeatureStore(
             self.path,
             name=self.name,
@@ -165,12 +168,11 @@ class FeatureStore:
             rejects=self.rejects,
             chroma=self._chroma,
             frame_rate=self.frame_rate,
-            chroma_rate=self.chroma_rate,
         )
 
     @classmethod
     def open(cls, path: Path) -> FeatureStore:
-        """Open a store's directory; the chroma sequences stay on disk until they are looked at.
+        """Open the directory of a store; the sequences stay on the disk until they are used.
 
         Raises
         ------
@@ -179,7 +181,10 @@ class FeatureStore:
         """
         path = Path(path)
         if not (path / "store.json").is_file():
-            raise BadStore(f"{path} is no feature store: it has no store.json; aggregate into it")
+            raise BadStore(
+                f"{path} is not a feature store (store.json is missing). Make one with `covers "
+                "aggregate DIR`."
+            )
         try:
             facts = json.loads((path / "store.json").read_text(encoding="utf-8"))
             table = pl.read_parquet(path / "features.parquet", memory_map=False)
@@ -193,45 +198,35 @@ class FeatureStore:
                 rejects=rejects.select(*REJECTS),
                 chroma=chroma,
                 frame_rate=facts["frame_rate"],
-                chroma_rate=facts["chroma_rate"],
             )
-        # polars and numpy answer a damaged file with any kind of error, polars even with a panic
+        # Damaged files make polars and numpy raise any kind of error, and polars even a panic.
         except (Exception, pl.exceptions.PanicException) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise BadStore(f"{path} is damaged: {reason}; delete it and aggregate again") from error
-
+            raise _damaged(path, reason) from error
         if format_ != FORMAT:
             raise BadStore(
-                f"{path} has format {format_}, this version reads {FORMAT}; delete it and "
-                "aggregate again"
+                f"{path} has format {format_}, and this version reads {FORMAT}. Delete it, and "
+                "aggregate again."
             )
         for kind, frame, schema in (
             ("row", store.table, SCHEMA),
             ("reject", store.rejects, REJECTS),
         ):
             for column, dtype in schema.items():
-                if frame.schema[column] != dtype:
-                    raise BadStore(
-                        f"{path} is damaged: {kind} column {column} is {frame.schema[column]}, "
-                        f"not {dtype}; delete it and aggregate again"
-                    )
+                if (found := frame.schema[column]) != dtype:
+                    raise _damaged(path, f"{kind} column {column} is {found}, not {dtype}")
         if len(store) != count:
-            raise BadStore(
-                f"{path} is damaged: {len(store)} rows where store.json counts {count}; "
-                "delete it and aggregate again"
-            )
+            raise _damaged(path, f"{len(store)} rows where store.json counts {count}")
         ends = store._starts + store._lengths
         if (store._starts < 0).any() or (store._lengths < 0).any() or (ends > len(chroma)).any():
-            raise BadStore(
-                f"{path} is damaged: chroma.npy has {len(chroma)} frames, fewer than the rows "
-                "point at; delete it and aggregate again"
-            )
+            raise _damaged(path, f"chroma.npy has {len(chroma)} frames, fewer than its rows need")
         if store.fingerprint != facts.get("fingerprint"):
-            raise BadStore(
-                f"{path} is damaged: its rows are not those store.json was written for; "
-                "delete it and aggregate again"
-            )
+            raise _damaged(path, "its rows are not those that store.json was written for")
         return store
+
+
+def _damaged(path: Path, reason: str) -> BadStore:
+    return BadStore(f"{path} is damaged: {reason.rstrip('.')}. Delete it, and aggregate again.")
 
 
 def write(
@@ -242,52 +237,45 @@ def write(
     sequences: Iterable[np.ndarray],
     rejects: pl.DataFrame | None = None,
     frame_rate: float | None,
-    chroma_rate: float | None,
 ) -> FeatureStore:
-    """Write a store as a whole or not at all, and open it.
-
-    It is built in a sibling directory and renamed; a store already at `path` is replaced, and
-    whoever has it open keeps reading the old one.
+    """Write a store as a whole or not at all, and open it; a store at `path` is replaced.
 
     Parameters
     ----------
     path : Path
         The directory to make.
     name : str
-        What the data set is called.
+        Name of the data set.
     table : pl.DataFrame
-        Any order; columns of `SCHEMA` it lacks become null, and `chroma_start` is filled in here.
+        In any order. Missing columns of `SCHEMA` become null; `chroma_start` is filled in.
     sequences : iterable of np.ndarray, each shape=(F, 2, 12), float16
-        In the order of `table`'s rows, with F as in `chroma_frames`; none if that is 0 throughout.
-        Taken one at a time, so that they need not fit in memory.
+        In the order of the rows, with F as in `chroma_frames`; empty if F is 0 in all rows.
+        They are taken one at a time, so they need not fit in memory.
     rejects : pl.DataFrame, optional
         Columns of `REJECTS`.
-    frame_rate, chroma_rate : float or None
-        Frames a second of the data set and of `sequences`.
+    frame_rate : float or None
+        Frames per second of the data set; None for a table of means.
 
     Raises
     ------
     ValueError
-        If a track id comes twice, or a sequence is not the one its row announces.
+        If a track id is there twice, or a sequence has another shape than its row says.
     """
     path = Path(path)
     table = _conform(table, SCHEMA).with_columns(pl.col("chroma_frames").fill_null(0))
     rejects = _conform(pl.DataFrame() if rejects is None else rejects, REJECTS)
     if table["track_id"].is_duplicated().any():
         twice = table.filter(pl.col("track_id").is_duplicated())["track_id"][0]
-        raise ValueError(f"track {twice} comes twice; a store holds each performance once")
+        raise ValueError(f"Track {twice} is there twice. A store holds each performance once.")
 
-    # Where each row's sequence goes once the rows are sorted; the sequences come in table's order.
+    # Where the sequence of each row goes once the rows are sorted.
     order = table["track_id"].arg_sort().to_numpy()
     lengths = table["chroma_frames"].to_numpy()
     starts = np.empty(len(table), dtype=np.int64)
     starts[order] = np.cumsum(lengths[order]) - lengths[order]
     table = table.with_columns(chroma_start=pl.Series(starts, dtype=pl.Int64))
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    try:
-        scratch.chmod(0o755)  # mkdtemp's 0700 would keep the operator's other users out
+    with whole_directory(path) as scratch:
         _write_chroma(scratch / "chroma.npy", table, sequences, int(lengths.sum()))
         table = table[order].rechunk()
         table.write_parquet(scratch / "features.parquet")
@@ -300,13 +288,11 @@ def write(
             rejects=rejects,
             chroma=np.empty((0, *FRAME_SHAPE), np.float16),
             frame_rate=frame_rate,
-            chroma_rate=chroma_rate,
         )
         facts = {
             "format": FORMAT,
             "name": name,
             "frame_rate": frame_rate,
-            "chroma_rate": chroma_rate,
             "performances": len(table),
             "rejects": len(rejects),
             "fingerprint": store.fingerprint,
@@ -314,10 +300,6 @@ def write(
         }
         text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
         (scratch / "store.json").write_text(text, encoding="utf-8")
-        _replace(scratch, path)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
     return FeatureStore.open(path)
 
 
@@ -332,7 +314,7 @@ def _conform(frame: pl.DataFrame, schema: dict[str, Any]) -> pl.DataFrame:
 def _write_chroma(
     path: Path, table: pl.DataFrame, sequences: Iterable[np.ndarray], total: int
 ) -> None:
-    # Written piece by piece: a map of the whole would keep every page of it in memory.
+    # It is written piece by piece, as a memory map would keep every page in memory.
     header = {"descr": "<f2", "fortran_order": False, "shape": (total, *FRAME_SHAPE)}
     frame_bytes = math.prod(FRAME_SHAPE) * np.dtype(np.float16).itemsize
     with path.open("wb") as file:
@@ -366,18 +348,7 @@ def _open_chroma(path: Path) -> np.ndarray:
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
-def _replace(scratch: Path, path: Path) -> None:
-    if path.exists():
-        # A directory cannot be renamed onto a full one: the old one steps aside first.
-        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-        path.rename(aside / path.name)
-        scratch.rename(path)
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        scratch.rename(path)
-
-
 def _digest(facts: list[Any], rows: pl.DataFrame) -> str:
-    # JSON lines: a quoted text cannot run into its neighbour, as bare concatenation would let it.
+    # In JSON lines, a quoted text cannot run into its neighbour.
     lines = [json.dumps(facts), *(json.dumps(row) for row in rows.iter_rows())]
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()

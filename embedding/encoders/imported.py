@@ -1,22 +1,20 @@
-"""The place of an encoder in a bundle whose vectors were made elsewhere, by a model of others."""
+"""What stands in a bundle for a model whose vectors were made elsewhere."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar, NoReturn
 
-import numpy as np
+#: The encoder's name in a bundle whose vectors were made elsewhere.
+IMPORTED = "imported"
 
-from embedding.data.store import FeatureStore
-
-#: Characters of a model's name that an id shows.
-LONGEST = 40
+#: Characters of a model's name that the id of its bundle shows, at most.
+MAX_NAME = 40
 
 
 @dataclass(frozen=True)
 class ImportedConfig:
-    """Which model it was.
+    """Which model made the vectors.
 
     Attributes
     ----------
@@ -25,8 +23,8 @@ class ImportedConfig:
     dimension : int
         Components of a vector.
     file : str or None
-        Where the model is not named, the file of vectors: two files that say nothing can be of two
-        models.
+        A digest of the file of vectors if the model has no name: two files without a name may be
+        from two models.
     """
 
     model: str
@@ -34,47 +32,10 @@ class ImportedConfig:
     file: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the values; raises ValueError."""
         if not self.model or self.dimension < 1:
             raise ValueError(f"{self.model!r} with {self.dimension} components is not a model")
-
-
-@dataclass(frozen=True)
-class Imported:
-    """Knows the name of the model and what its vectors look like, and can make none."""
-
-    columns: ClassVar[tuple[str, ...]] = ()
-    settings: ClassVar[type[ImportedConfig]] = ImportedConfig
-
-    config: ImportedConfig
 
     @property
     def name(self) -> str:
         """The model's name, in letters, digits, - and _."""
-        return re.sub(r"[^A-Za-z0-9_]+", "-", self.config.model).strip("-")[:LONGEST] or "model"
-
-    @property
-    def dimension(self) -> int:
-        """Components of a vector."""
-        return self.config.dimension
-
-    @staticmethod
-    def unusable(store: FeatureStore) -> NoReturn:
-        """Raise ValueError: it can use no performance of any store."""
-        raise ValueError(
-            f"{store.name} cannot be embedded with this bundle, whose vectors were made elsewhere: "
-            "make them there, and publish the file with `covers publish`."
-        )
-
-    def embed(self, store: FeatureStore) -> NoReturn:
-        """Raise ValueError, as `unusable`."""
-        self.unusable(store)
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """None: they are elsewhere."""
-        return {}
-
-    @classmethod
-    def from_tensors(cls, config: ImportedConfig, tensors: dict[str, np.ndarray]) -> Imported:
-        """The inverse of `tensors`."""
-        return cls(config)
+        return re.sub(r"[^A-Za-z0-9_]+", "-", self.model).strip("-")[:MAX_NAME] or "model"

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from embedding.data.features import FEATURE_NAMES
-from embedding.data.store import FeatureStore
+from embedding.encoders.encoder import Fitted, MeansEncoder, Samples
 from embedding.encoders.scaling import Standardizer
 
 
 @dataclass(frozen=True)
 class MeansConfig:
-    """There is nothing to choose."""
+    """The configuration has no fields."""
 
 
 @dataclass(frozen=True)
-class Means:
-    """Distances between these vectors compare every coefficient in its own standard deviation."""
+class Means(MeansEncoder):
+    """Distances between these vectors compare each feature in units of its standard deviation."""
 
-    columns: ClassVar[tuple[str, ...]] = FEATURE_NAMES
-    settings: ClassVar[type[MeansConfig]] = MeansConfig
+    name = "means"
+    Config = MeansConfig
 
     config: MeansConfig
     standardizer: Standardizer
@@ -30,23 +28,35 @@ class Means:
     @property
     def dimension(self) -> int:
         """Components of a vector: 52."""
-        return len(FEATURE_NAMES)
+        return len(self.columns)
 
-    @staticmethod
-    def unusable(store: FeatureStore) -> dict[str, str]:
-        """No performance: the features of each are in its row."""
-        return {}
-
-    def embed(self, store: FeatureStore) -> np.ndarray:
-        """Return the vectors, shape=(n, 52), float32; raises ValueError as `Standardizer`."""
-        with np.errstate(over="ignore"):  # beyond float32 lies infinity, which a bundle refuses
-            return self.standardizer.transform(store.table).astype(np.float32)
+    def embed(self, inputs: np.ndarray) -> np.ndarray:
+        """Return the standardised features, shape=(n, 52), float32."""
+        with np.errstate(over="ignore"):  # a bundle refuses the infinity that comes out
+            return self.standardizer.transform(inputs).astype(np.float32)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """The training statistics."""
+        """Return the statistics of the training performances."""
         return self.standardizer.tensors()
 
     @classmethod
     def from_tensors(cls, config: MeansConfig, tensors: dict[str, np.ndarray]) -> Means:
-        """The inverse of `tensors`."""
+        """Make the encoder again; see `Encoder.from_tensors`."""
         return cls(config, Standardizer.from_tensors(tensors))
+
+    @classmethod
+    def fit(
+        cls,
+        train: Samples,
+        validation: Samples,
+        config: MeansConfig,
+        *,
+        seed: int,
+        progress: bool,
+    ) -> Fitted:
+        """Take the statistics of the training performances."""
+        return Fitted.directly(cls(config, Standardizer.fit(train.inputs)))
+
+    def refit(self, samples: Samples, *, seed: int) -> Means:
+        """Take the statistics of all performances."""
+        return Means(self.config, Standardizer.fit(samples.inputs))

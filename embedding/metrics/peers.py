@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from embedding.data.chroma import CHROMA_RATE, resample
 from embedding.data.store import FeatureStore
-from embedding.encoders.descriptors import sequences
+from embedding.encoders.chroma import ChromaEncoder, trimmed
 from embedding.metrics.clusters import cluster
 from embedding.metrics.distances import DistanceMatrix, Euclidean, Floats, Ints
 
@@ -237,7 +238,11 @@ def _pair_by_pair(count: int, distance: Callable[[int, int], float]) -> Distance
 
 
 def _hpcp(store: FeatureStore, rate: float) -> list[Floats]:
-    return [each[:, 0].astype(np.float64) for each in sequences(store, rate)]
+    sequences = store.inputs("chroma")
+    for row, reason in ChromaEncoder.unusable(sequences).items():
+        raise ValueError(f"{store.table['track_id'][row]} cannot be compared: {reason}.")
+    hpcp = [sequence[:, 0].astype(np.float64) for sequence in trimmed(sequences)]
+    return [resample(chroma, CHROMA_RATE / rate) for chroma in hpcp]
 
 
 def _fourier_magnitudes(x: Floats) -> Floats:  # (F, 12) -> (12 * PATCH,)

@@ -17,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from embedding import bundle as bundles
 from embedding.data import store
 from embedding.data.store import FeatureStore
+from embedding.encoders.registry import ENCODERS
 from embedding.metrics import peers
 from embedding.metrics.cliques import group
 from embedding.metrics.distances import DistanceMatrix, Distances, Euclidean
@@ -88,17 +89,13 @@ ROWS: tuple[Peer | Trained, ...] = (
     Peer("chance", peers.chance),
     Peer("track length", peers.track_length),
     Peer("raw means", peers.raw_means),
-    Trained("means", "means"),
-    Trained("autoencoder", "autoencoder"),
     Trained("K-Means", "means", lambda _store, vectors, _bundle: peers.same_cluster(vectors)),
     Peer("OTI mean chroma", peers.mean_chroma),
     Peer("2DFTM", peers.fourier_magnitudes),
     Peer("SiMPle", peers.simple),
     Peer("Qmax", peers.qmax),
     Peer("Dmax", peers.dmax),
-    Trained("conv-autoencoder", "conv-autoencoder"),
-    Trained("descriptors", "descriptors"),
-    Trained("version", "version"),
+    *(Trained(name, name) for name in ENCODERS),
     Trained("version, re-ranked", "version", reranked),
 )
 
@@ -238,7 +235,6 @@ def set_apart(features: Path, home: Path) -> Path:
                 table=learned.table,
                 sequences=(learned.sequence(i) for i in range(len(learned))),
                 frame_rate=learned.frame_rate,
-                chroma_rate=learned.chroma_rate,
             )
     return place
 
@@ -256,9 +252,10 @@ def choose_performances(
     unseen = known.select(~known.table["work_id"].is_in(seen.table["work_id"].unique().implode()))
     unusable: dict[str, str] = {}
     for name in {row.encoder: row for row in ROWS if isinstance(row, Trained)}:
-        reasons = bundles.ENCODERS[name].unusable(unseen)
+        encoder = ENCODERS[name]
+        reasons = encoder.unusable(unseen.inputs(encoder.input))
         if len(reasons) < len(unseen):
-            unusable |= reasons
+            unusable |= {unseen.table["track_id"][row]: why for row, why in reasons.items()}
     for track_id, reason in unusable.items():
         get_run_logger().warning("left out %s: %s", track_id, reason)
     table = unseen.table.filter(~pl.col("track_id").is_in(list(unusable)))

@@ -33,7 +33,12 @@ from embedding.data import store
 from embedding.data.aggregate import aggregate_batch, aggregate_csv, assemble, pending
 from embedding.data.dataset import open_dataset
 from embedding.data.features import FEATURE_NAMES
-from embedding.encoders.autoencoder import Autoencoder
+from embedding.encoders.autoencoder.encoder import (
+    Autoencoder,
+    AutoencoderConfig,
+    AutoencoderNetwork,
+)
+from embedding.encoders.scaling import Standardizer
 from embedding.metrics.distances import Euclidean
 from embedding.metrics.retrieval import retrieval
 from embedding.metrics.separation import separation
@@ -125,11 +130,12 @@ def embedding(count: int) -> Generator[None, None, dict[str, float]]:
         rejects=pl.DataFrame(),
         chroma=np.empty((0, 2, 12), np.float16),
         frame_rate=None,
-        chroma_rate=None,
     )
-    encoder = Autoencoder()
+    config = AutoencoderConfig()
+    network = AutoencoderNetwork(config.sizes)
+    encoder = Autoencoder(config, Standardizer.fit(features.means), network)
     yield
-    encoder.embed(features)
+    encoder.embed(features.means)
     return {}
 
 

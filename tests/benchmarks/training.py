@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from feature_stores import make_sequence, make_store, make_table
+from feature_stores import make_sequence, make_store, make_table, samples_of
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.harness import Row, in_turns, ratio, seconds
 from embedding import bundle as bundles
 from embedding.data import store
+from embedding.data.chroma import CHROMA_RATE
 from embedding.data.features import FEATURE_NAMES
 from embedding.data.store import FeatureStore
-from embedding.encoders.descriptors import CHROMA_RATE
 from embedding.encoders.scaling import Standardizer
 
 TRAINED, VALIDATED, BATCH, EPOCHS = 10_000, 15_000, 512, 20
@@ -88,7 +88,7 @@ def _write(path: Path) -> None:
             **dict(zip(FEATURE_NAMES, (1 + 0.1 * seen).T, strict=True)),
         }
     )
-    store.write(path, name="rows", table=table, sequences=[], frame_rate=None, chroma_rate=None)
+    store.write(path, name="rows", table=table, sequences=[], frame_rate=None)
 
 
 def _write_songs(path: Path) -> None:
@@ -101,16 +101,14 @@ def _write_songs(path: Path) -> None:
 
 def version(path: Path) -> Generator[None, None, dict[str, float]]:
     """Train the version encoder for a few epochs."""
-    from embedding.encoders.version.encoder import VersionConfig
-    from embedding.training import fit_version
+    from embedding.encoders.version.encoder import VersionConfig, VersionEncoder
 
     opened = FeatureStore.open(path)
     unseen = opened.table["work_id"].str.slice(2).cast(pl.Int64) % 5 == 0
     config = VersionConfig(epochs=TIMED)
     yield
-    _, _, figures = fit_version(
-        opened.select(~unseen), opened.select(unseen), config, seed=0, progress=False
-    )
+    sides = (samples_of(opened.select(mask), "chroma") for mask in (~unseen, unseen))
+    _, _, figures = VersionEncoder.fit(*sides, config, seed=0, progress=False)
     return {"epoch": figures["seconds"] / TIMED}
 
 
@@ -129,16 +127,15 @@ def _sides(path: Path) -> tuple[FeatureStore, FeatureStore]:
 
 def ours(path: Path) -> Generator[None, None, dict[str, float]]:
     """Train as `covers train` does."""
-    from embedding.encoders.autoencoder import AutoencoderConfig
-    from embedding.training import fit_autoencoder
+    from embedding.encoders.autoencoder.encoder import Autoencoder, AutoencoderConfig
 
-    sides = _sides(path)
+    sides = [samples_of(side, "means") for side in _sides(path)]
     warm = AutoencoderConfig(max_epochs=1, batch_size=BATCH)
-    fit_autoencoder(*sides, warm, seed=0, progress=False)
+    Autoencoder.fit(*sides, warm, seed=0, progress=False)
     config = AutoencoderConfig(max_epochs=EPOCHS, patience=EPOCHS, batch_size=BATCH)
     torch.manual_seed(0)
     yield
-    _, _, figures = fit_autoencoder(*sides, config, seed=0, progress=False)
+    _, _, figures = Autoencoder.fit(*sides, config, seed=0, progress=False)
     return {"loss": figures["validation_loss"]}
 
 
@@ -147,20 +144,20 @@ def prototype(path: Path) -> Generator[None, None, dict[str, float]]:
     from lightning import LightningModule, Trainer
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from embedding.encoders.autoencoder import Autoencoder
+    from embedding.encoders.autoencoder.encoder import AutoencoderConfig, AutoencoderNetwork
 
     warnings.simplefilter("ignore")
     known, unseen = _sides(path)
-    scale = Standardizer.fit(known.table).transform
+    scale = Standardizer.fit(known.means).transform
     train_loader, validation_loader = (
-        DataLoader(TensorDataset(torch.from_numpy(scale(side.table)).float()), BATCH, shuffle=mix)
+        DataLoader(TensorDataset(torch.from_numpy(scale(side.means)).float()), BATCH, shuffle=mix)
         for side, mix in ((known, True), (unseen, False))
     )
 
     class Module(LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.network = Autoencoder()
+            self.network = AutoencoderNetwork(AutoencoderConfig().sizes)
 
         def training_step(self, batch: list, _index: int) -> torch.Tensor:
             loss = mse_loss(self.network(batch[0]), batch[0])

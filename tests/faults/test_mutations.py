@@ -64,7 +64,7 @@ def damaged(draw, content: bytes) -> bytes:
 
 def read_performance(path: Path) -> list[np.ndarray]:
     frames = read(Performance("P_00", "W_0", (path,), path.name))
-    return [average(frames).means, chroma.reduce(frames, 10.0)[0]]
+    return [average(frames).means, chroma.reduce(frames, 10.0)]
 
 
 def list_data(path: Path) -> list[float]:

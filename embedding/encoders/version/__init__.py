@@ -1,1 +1,1 @@
-"""The version encoder: one vector per performance, close to the other versions of its work."""
+"""The version encoder: motifs, a projection, and a network."""

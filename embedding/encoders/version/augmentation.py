@@ -1,6 +1,6 @@
-"""Other performances of the same music, made up: another tempo, order and sound.
+"""Augmentation: a sequence with another tempo, another order of sections, and another sound.
 
-Never another key: the network hears every sequence in all twelve, so it would learn nothing.
+The key stays, as the network processes every sequence in all twelve keys.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 
-def vary(x: Tensor, frames: Tensor, crop: int, strength: float, rng: torch.Generator) -> Tensor:
-    """Cut an altered stretch out of each sequence.
+def augment(x: Tensor, frames: Tensor, crop: int, strength: float, rng: torch.Generator) -> Tensor:
+    """Cut a stretch out of each sequence, and alter it.
 
     Parameters
     ----------
     x : Tensor, shape=(B, T, 2, 12), in [0, 1]
         Padded with zeros.
     frames : Tensor, shape=(B,)
-        How many of each are its own, at least 2.
+        Frames of each sequence, at least 2.
     crop : int
-        Frames of the result.
+        Frames of each result.
     strength : float in [0, 1]
-        At 0 the sound stays as it is, and only time is varied.
+        At 0 the sound stays as it is, and only time changes.
     rng : torch.Generator
-        On the CPU, as all tensors here.
+        On the CPU, as are all tensors here.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def vary(x: Tensor, frames: Tensor, crop: int, strength: float, rng: torch.Gener
 
 
 def _time(x: Tensor, frames: Tensor, crop: int, strength: float, rng: torch.Generator) -> Tensor:
-    """Tempo 0.65 to 1.5 with rubato, a random start, up to two jumps to another section."""
+    """Change the tempo (0.65 to 1.5, with rubato), the start, and jump to other sections twice."""
     b = len(x)
     length = frames[:, None].float()
     clock = torch.arange(crop)[None]
@@ -60,6 +60,7 @@ def _time(x: Tensor, frames: Tensor, crop: int, strength: float, rng: torch.Gene
 
 
 def _sound(x: Tensor, strength: float, rng: torch.Generator) -> Tensor:
+    """Add other music, overtones, detuning, reverberation and noise; change loudness and timbre."""
     b, crop = x.shape[:2]
 
     def uniform(low: float, high: float) -> Tensor:
@@ -84,7 +85,7 @@ def _sound(x: Tensor, strength: float, rng: torch.Generator) -> Tensor:
     start, gap = uniform(0, 0.9) * crop, uniform(3, 20)
     frame = torch.arange(crop)[None, :, None, None]
     x = x * (1 - sometimes(0.3) * ((frame >= start) & (frame < start + gap)))
-    # Either channel alone has to do, now and then.
+    # One channel is missing sometimes, so that the other one must suffice.
     draw = torch.rand(b, 1, 1, generator=rng)
     lost = 0.15 * strength
     return x * torch.stack([draw >= lost, draw <= 1 - lost], dim=2).float()

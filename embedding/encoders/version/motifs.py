@@ -1,7 +1,8 @@
-"""How well a performance matches motifs: a few seconds of chroma, cut out of training performances.
+"""Motifs: a few seconds of chroma each, cut out of training performances.
 
-A performance answers a motif with the best match in any place and any key, so that two versions
-answer all of them alike. Averages over time lose what happens only once; a maximum keeps it.
+A performance responds to a motif with its best match at any place and in any key, so two versions
+of a work respond to all motifs alike. Averages over time lose what happens only once; a maximum
+keeps it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedding.data.chroma import CHANNELS
-from embedding.encoders.descriptors import describe, resample, unit_frames
+from embedding.data.chroma import CHANNELS, CHROMA_RATE, resample
+from embedding.encoders.moments import describe, unit_frames
 from embedding.encoders.projection import Floats
 
-#: Frames a second at which motifs are compared, and how many frames each has: 4.4 seconds.
-FPS, FRAMES = 2.7, 12
+#: Frames per second at which motifs are compared.
+MOTIF_RATE = 2.7
 
-#: Motifs kept of each channel at most, which bounds the time to embed and a bundle's size.
-MOST = 700
+#: Frames of a motif, which are 4.4 seconds.
+MOTIF_FRAMES = 12
+
+#: Motifs of each channel, at most. This bounds the time to embed and the size of a bundle.
+MAX_MOTIFS = 700
+
+#: A cosine above this means that the motif was cut out of the performance itself.
+OWN_COSINE = 0.999
 
 
 @dataclass(frozen=True)
@@ -28,68 +35,71 @@ class Motifs:
 
     Attributes
     ----------
-    patterns : np.ndarray, shape=(2, K, 12 * FRAMES), float16
-        Of each channel, each of unit length.
+    patterns : np.ndarray, shape=(2, K, 12 * MOTIF_FRAMES), float16
+        For each channel, K motifs of unit length.
     """
 
     patterns: np.ndarray
 
     @property
     def count(self) -> int:
-        """Answers of a performance."""
+        """Number of responses of a performance."""
         return len(CHANNELS) * len(self.patterns[0])
 
-    def answers(self, sequence: np.ndarray, rate: float) -> list[np.ndarray]:
-        """Match one sounding sequence with all motifs.
+    def responses(self, sequence: np.ndarray, *, without_own: bool = False) -> list[np.ndarray]:
+        """Match a sequence with all motifs.
 
         Parameters
         ----------
         sequence : np.ndarray, shape=(F, 2, 12), in [0, 1]
-            Channels as in `chroma.CHANNELS`.
-        rate : float
-            Frames a second.
+            Channels as in `CHANNELS`, at `CHROMA_RATE`.
+        without_own : bool
+            Replace the responses to motifs that were cut out of this sequence by its mean response.
+            They are perfect, and would tell a projection nothing about versions.
 
         Returns
         -------
-        list of np.ndarray, a channel each, shape=(K,), float64
-            The highest cosine with any stretch of the sequence in any of twelve keys, less its
-            mean over the motifs: how clear the chroma is says nothing of the tune.
+        list of np.ndarray, one per channel, each shape=(K,), float64
+            The highest cosine with any stretch of the sequence in any of twelve keys, minus its
+            mean over the motifs: how clear the chroma is says nothing about the tune.
         """
-        answers = []
+        responses = []
         for channel, patterns in enumerate(self.patterns):
-            stretches = _stretches(sequence[:, channel], rate)
-            wanted = patterns.astype(np.float32).T
+            stretches = _stretches(sequence[:, channel])
+            motifs = patterns.astype(np.float32).T
             # One key after the other, so that the cosines stay in the cache.
-            cosines = (_flat(np.roll(stretches, key, axis=1)) @ wanted for key in range(12))
+            cosines = (_flat(np.roll(stretches, key, axis=1)) @ motifs for key in range(12))
             best = np.max([cosine.max(axis=0) for cosine in cosines], axis=0).astype(np.float64)
-            answers.append(best - best.mean())
-        return answers
+            own = (best > OWN_COSINE) & without_own
+            best[own] = best[~own].mean() if not own.all() else 0
+            responses.append(best - best.mean())
+        return responses
 
 
-def statistics(sequence: np.ndarray, rate: float, motifs: Motifs) -> list[Floats]:
-    """What is projected of a sounding sequence, in blocks that measure one thing each."""
-    return [*describe(sequence, rate), *motifs.answers(sequence, rate)]
+def statistics(sequence: np.ndarray, motifs: Motifs, *, without_own: bool = False) -> list[Floats]:
+    """Return what is projected of a sequence, in blocks that measure one thing each."""
+    return [*describe(sequence), *motifs.responses(sequence, without_own=without_own)]
 
 
-def cut_motifs(heard: Sequence[np.ndarray], rate: float, rng: np.random.Generator) -> Motifs:
-    """Cut a motif out of each sequence, or of `MOST` of them, at a random place."""
-    chosen = rng.permutation(len(heard))[:MOST]
+def cut_motifs(sequences: Sequence[np.ndarray], rng: np.random.Generator) -> Motifs:
+    """Cut a motif out of each sequence, or of `MAX_MOTIFS` of them, at a random place."""
+    chosen = np.sort(rng.permutation(len(sequences))[:MAX_MOTIFS])
     patterns = []
     for channel in range(len(CHANNELS)):
         cut = []
-        for i in np.sort(chosen):
-            stretches = _stretches(heard[i][:, channel], rate)
+        for i in chosen:
+            stretches = _stretches(sequences[i][:, channel])
             cut.append(stretches[rng.integers(len(stretches))])
         patterns.append(_flat(np.stack(cut)))
     return Motifs(np.stack(patterns).astype(np.float16))
 
 
-def _stretches(chroma: np.ndarray, rate: float) -> np.ndarray:  # (F, 12) -> (n, 12, FRAMES)
-    x = unit_frames(resample(chroma.astype(np.float64), rate / FPS), 1.5)
-    x -= x.mean(axis=1, keepdims=True)  # else every stretch matches every other
-    return np.lib.stride_tricks.sliding_window_view(x.astype(np.float32), FRAMES, axis=0)
+def _stretches(chroma: np.ndarray) -> np.ndarray:  # (F, 12) -> (n, 12, MOTIF_FRAMES)
+    x = unit_frames(resample(chroma.astype(np.float64), CHROMA_RATE / MOTIF_RATE), 1.5)
+    x -= x.mean(axis=1, keepdims=True)  # otherwise every stretch resembles every other
+    return np.lib.stride_tricks.sliding_window_view(x.astype(np.float32), MOTIF_FRAMES, axis=0)
 
 
-def _flat(stretches: np.ndarray) -> np.ndarray:  # (n, 12, FRAMES) -> (n, 12 * FRAMES)
+def _flat(stretches: np.ndarray) -> np.ndarray:  # (n, 12, frames) -> (n, 12 * frames)
     x = stretches.reshape(len(stretches), -1)
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-3))

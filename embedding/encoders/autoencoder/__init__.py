@@ -1,0 +1,1 @@
+"""The autoencoder of the feature means."""

@@ -1,0 +1,155 @@
+"""The autoencoder of the 52 feature means; its code is the embedding.
+
+Layer sizes are those of the prototype, https://github.com/alexliap/audio_embeddings.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from embedding.data.features import FEATURE_NAMES
+from embedding.encoders.encoder import Fitted, MeansEncoder, Samples, check_numbers
+from embedding.encoders.scaling import Standardizer
+from embedding.encoders.weights import arrays_of, fill
+
+#: Rows that are embedded at once, so that memory stays flat however large the catalogue is.
+BATCH_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Layer sizes of the encoding half, and how the network is trained.
+
+    Attributes
+    ----------
+    sizes : tuple of int
+        From the 52 features to the dimension of the code; the decoding half mirrors them.
+    batch_size : int
+        Performances per step.
+    learning_rate : float
+        Of Adam.
+    max_epochs : int
+        Maximum number of epochs.
+    patience : int
+        Epochs without a lower validation loss before training stops.
+    """
+
+    sizes: tuple[int, ...] = (52, 300, 200, 100, 50, 20)
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    max_epochs: int = 300
+    patience: int = 30
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(self.sizes))  # JSON knows lists only
+        whole = all(isinstance(size, int) and size > 0 for size in self.sizes)
+        if not whole or len(self.sizes) < 2 or self.sizes[0] != len(FEATURE_NAMES):
+            raise ValueError(
+                f"sizes are {list(self.sizes)}, expected at least two whole numbers, from the "
+                f"{len(FEATURE_NAMES)} features to the code"
+            )
+        check_numbers(
+            self,
+            {
+                "learning_rate": (1e-9, math.inf),
+                **dict.fromkeys(("batch_size", "max_epochs", "patience"), (1, math.inf)),
+            },
+        )
+
+
+class AutoencoderNetwork(nn.Module):
+    """Two mirrored halves; the code between them and the output are linear.
+
+    They are linear because standardised features have no sign or bound that an activation would
+    impose. Each hidden layer is normalised before an ELU. With this, the reconstruction error on
+    held-out works is about a third of what plain ReLU layers leave. The default sizes have 207,172
+    parameters.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.encoder = _layers(sizes)
+        self.decoder = _layers(sizes[::-1])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Reconstruct standardised features, shape=(B, 52)."""
+        reconstruction: Tensor = self.decoder(self.encoder(features))
+        return reconstruction
+
+
+@dataclass(frozen=True)
+class Autoencoder(MeansEncoder):
+    """The encoding half of the network, after standardisation."""
+
+    name = "autoencoder"
+    Config = AutoencoderConfig
+
+    config: AutoencoderConfig
+    standardizer: Standardizer
+    network: AutoencoderNetwork
+
+    @property
+    def dimension(self) -> int:
+        """Components of a code."""
+        return self.config.sizes[-1]
+
+    def embed(self, inputs: np.ndarray) -> np.ndarray:
+        """Return the codes, shape=(n, dimension), float32."""
+        # In float64, as float32 sums depend on the size of the batch.
+        encoder = copy.deepcopy(self.network.encoder).to("cpu", torch.float64).eval()
+        codes = np.empty((len(inputs), self.dimension), dtype=np.float32)
+        with torch.inference_mode(), np.errstate(over="ignore"):
+            for start in range(0, len(inputs), BATCH_ROWS):
+                features = self.standardizer.transform(inputs[start : start + BATCH_ROWS])
+                codes[start : start + BATCH_ROWS] = encoder(torch.from_numpy(features)).numpy()
+        return codes
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return the weights and the statistics of the training performances."""
+        return {**arrays_of(self.network), **self.standardizer.tensors()}
+
+    @classmethod
+    def from_tensors(cls, config: AutoencoderConfig, tensors: dict[str, np.ndarray]) -> Autoencoder:
+        """Make the encoder again; see `Encoder.from_tensors`."""
+        with torch.device("meta"):  # no random weights, as they are replaced
+            network = AutoencoderNetwork(config.sizes)
+        fill(network, tensors)
+        return cls(config, Standardizer.from_tensors(tensors), network)
+
+    @classmethod
+    def fit(
+        cls,
+        train: Samples,
+        validation: Samples,
+        config: AutoencoderConfig,
+        *,
+        seed: int,
+        progress: bool,
+    ) -> Fitted:
+        """Learn to reconstruct the standardised features."""
+        from embedding.encoders.autoencoder.training import fit_network
+
+        standardizer = Standardizer.fit(train.inputs)
+        network, loss_curve, figures = fit_network(
+            standardizer.transform(train.inputs),
+            standardizer.transform(validation.inputs),
+            config,
+            seed=seed,
+            progress=progress,
+        )
+        return Fitted(cls(config, standardizer, network), loss_curve, figures)
+
+
+def _layers(sizes: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(sizes[:-1]):
+        layers += [nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.ELU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))

@@ -1,0 +1,209 @@
+"""The convolutional autoencoder of chroma sequences.
+
+Its network is trained without labels: it encodes a few seconds of chroma and reconstructs them. A
+performance is described by how strongly each component of the code appears in it, in whatever key.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from embedding.data.chroma import CHANNELS
+from embedding.encoders.chroma import ChromaEncoder, trimmed
+from embedding.encoders.encoder import Fitted, Samples, check_numbers
+from embedding.encoders.projection import Floats, Projection, fit_principal
+from embedding.encoders.weights import arrays_of, fill
+
+#: Frames per step of the code.
+FRAMES_PER_STEP = 8
+
+#: Magnitudes for each component of the code: of its mean and standard deviation, at pitch
+#: frequencies 0 to 6.
+MAGNITUDES = 2 * 7
+
+
+@dataclass(frozen=True)
+class ConvAutoencoderConfig:
+    """What the network consists of, how it is trained, and how its codes are projected.
+
+    Attributes
+    ----------
+    channels, code : int
+        Width of the hidden layers, and components of the code.
+    window : int
+        Steps of the code that are reconstructed at once; the shortest usable performances have 7.
+    dimension : int
+        Components of a vector; at most 14 for each component of the code.
+    tempering : float
+        As in `projection.fit_principal`.
+    batch : int
+        Windows per step.
+    steps, epochs : int
+        Batches per epoch, and the number of epochs; the best epoch is kept.
+    learning_rate : float
+        Of Adam.
+    """
+
+    channels: int = 48
+    code: int = 32
+    window: int = 7
+    dimension: int = 128
+    tempering: float = 0.35
+    batch: int = 64
+    steps: int = 30
+    epochs: int = 20
+    learning_rate: float = 2e-3
+
+    def __post_init__(self) -> None:
+        counts = ("channels", "code", "dimension", "batch", "steps", "epochs")
+        check_numbers(
+            self,
+            {
+                "window": (1, 7),
+                "tempering": (0, 0.5),
+                "learning_rate": (1e-9, math.inf),
+                **dict.fromkeys(counts, (1, math.inf)),
+            },
+        )
+
+
+class ConvAutoencoderNetwork(nn.Module):
+    """Three convolutions that halve time, and three transposed ones that restore it.
+
+    With the default widths it has 40,184 parameters, and a step of the code depends on 22 frames
+    (4 seconds).
+    """
+
+    def __init__(self, config: ConvAutoencoderConfig) -> None:
+        super().__init__()
+        pitches, wide, code = len(CHANNELS) * 12, config.channels, config.code
+        self.encode = nn.Sequential(
+            *(nn.Conv1d(pitches, wide, 4, 2, 1), nn.ReLU()),
+            *(nn.Conv1d(wide, wide, 4, 2, 1), nn.ReLU()),
+            nn.Conv1d(wide, code, 4, 2, 1),
+        )
+        self.decode = nn.Sequential(
+            *(nn.ConvTranspose1d(code, wide, 4, 2, 1), nn.ReLU()),
+            *(nn.ConvTranspose1d(wide, wide, 4, 2, 1), nn.ReLU()),
+            nn.ConvTranspose1d(wide, pitches, 4, 2, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruct chroma, shape=(B, 24, T), with T a multiple of `FRAMES_PER_STEP`."""
+        reconstruction: Tensor = self.decode(self.encode(x))
+        return reconstruction
+
+    @torch.no_grad()
+    def pooled_codes(self, sequence: np.ndarray) -> Floats:
+        """Pool the codes of a sequence over time and keys.
+
+        The sequence is encoded at its own length, so no padding takes part.
+
+        Parameters
+        ----------
+        sequence : np.ndarray, shape=(F, 2, 12), in [0, 1]
+            At least `FRAMES_PER_STEP` frames.
+
+        Returns
+        -------
+        np.ndarray, shape=(14 * code,)
+            The mean and standard deviation over time of each component, in all twelve keys; of
+            these, the Fourier magnitudes over the keys. Rotating the input only rotates the keys.
+        """
+        x = torch.from_numpy(np.asarray(sequence)).to(next(self.parameters()))
+        keys = torch.stack([x.roll(key, 2) for key in range(12)])
+        codes = self.encode(as_image(keys))  # (12, code, T)
+        pooled = torch.cat([relu(codes).mean(2), codes.std(2, correction=0)], dim=1)
+        return np.asarray(np.abs(np.fft.rfft(pooled.numpy(force=True), axis=0)).ravel(), np.float64)
+
+
+def as_image(x: Tensor) -> Tensor:  # (B, T, 2, 12) -> (B, 24, T)
+    """Put time last, and the pitches of both channels on one axis."""
+    return x.flatten(2).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class ConvAutoencoder(ChromaEncoder):
+    """Tempered principal components of the pooled codes."""
+
+    name = "conv-autoencoder"
+    Config = ConvAutoencoderConfig
+
+    config: ConvAutoencoderConfig
+    projection: Projection
+    network: ConvAutoencoderNetwork
+
+    @property
+    def dimension(self) -> int:
+        """Components of a vector."""
+        return self.projection.dimension
+
+    def embed(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
+        """Return vectors of unit length, shape=(n, dimension), float32."""
+        return self.projection(_pooled_codes(self.network, trimmed(inputs))).astype(np.float32)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return the projection and the weights."""
+        return {**self.projection.tensors(), **arrays_of(self.network, "network.")}
+
+    @classmethod
+    def from_tensors(
+        cls, config: ConvAutoencoderConfig, tensors: dict[str, np.ndarray]
+    ) -> ConvAutoencoder:
+        """Make the encoder again; see `Encoder.from_tensors`."""
+        with torch.device("meta"):  # no random weights, as they are replaced
+            network = ConvAutoencoderNetwork(config)
+        fill(network, tensors, "network.")
+        projection = Projection.from_tensors(tensors, MAGNITUDES * config.code)
+        return cls(config, projection, network.eval())
+
+    @classmethod
+    def fit(
+        cls,
+        train: Samples,
+        validation: Samples,
+        config: ConvAutoencoderConfig,
+        *,
+        seed: int,
+        progress: bool,
+    ) -> Fitted:
+        """Learn to reconstruct windows of chroma, then project the pooled codes."""
+        from embedding.encoders.conv_autoencoder.training import fit_network
+
+        sequences = trimmed(train.inputs)
+        network, loss_curve, figures = fit_network(
+            sequences, trimmed(validation.inputs), config, seed=seed, progress=progress
+        )
+        encoder = cls(config, _project(network, sequences, config, config.dimension), network)
+        return Fitted(encoder, loss_curve, figures)
+
+    def refit(self, samples: Samples, *, seed: int) -> ConvAutoencoder:
+        """Project the pooled codes of all performances; validation chose the network only."""
+        sequences = trimmed(samples.inputs)
+        projection = _project(self.network, sequences, self.config, self.dimension)
+        return ConvAutoencoder(self.config, projection, self.network)
+
+
+def _project(
+    network: ConvAutoencoderNetwork,
+    sequences: list[np.ndarray],
+    config: ConvAutoencoderConfig,
+    dimension: int,
+) -> Projection:
+    codes = _pooled_codes(network, sequences)
+    return fit_principal(codes, dimension=dimension, tempering=config.tempering)
+
+
+def _pooled_codes(network: ConvAutoencoderNetwork, sequences: list[np.ndarray]) -> Floats:
+    # In float64, as the projection enlarges small components, and with them rounding errors.
+    exact = copy.deepcopy(network).to("cpu", torch.float64).eval()
+    length = MAGNITUDES * exact.encode[-1].out_channels  # type: ignore[operator]
+    return np.reshape([exact.pooled_codes(sequence) for sequence in sequences], (-1, length))

@@ -1,0 +1,186 @@
+"""What an encoder is: the base of all encoders, and what it is fitted to."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+import polars as pl
+
+from embedding.data.features import FEATURE_NAMES
+
+LOSS_CURVE: dict[str, Any] = {"epoch": pl.Int64, "train": pl.Float64, "validation": pl.Float64}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Performances to fit an encoder to.
+
+    Attributes
+    ----------
+    inputs : np.ndarray or list of np.ndarray
+        As `Encoder.embed` takes them.
+    works : np.ndarray of str, shape=(n,)
+        The work of each performance.
+    """
+
+    inputs: Any
+    works: np.ndarray
+
+    def of_several(self) -> Samples:
+        """Return the performances whose work has another performance."""
+        _, work, size = np.unique(self.works, return_inverse=True, return_counts=True)
+        rows = np.flatnonzero(size[work] > 1)
+        return Samples([self.inputs[row] for row in rows], self.works[rows])
+
+    def numbers(self) -> np.ndarray:
+        """Return the works as numbers from 0, shape=(n,)."""
+        return np.unique(self.works, return_inverse=True)[1]
+
+
+class Fitted(NamedTuple):
+    """A fitted encoder, its loss curve (columns `LOSS_CURVE`), and figures about the fit."""
+
+    encoder: Encoder
+    loss_curve: pl.DataFrame
+    figures: dict[str, Any]
+
+    @classmethod
+    def directly(cls, encoder: Encoder) -> Fitted:
+        """An encoder that was fitted in closed form, without epochs."""
+        return cls(encoder, pl.DataFrame(schema=LOSS_CURVE), {})
+
+
+class Encoder(ABC):
+    """Turns the features of performances into vectors, which Euclidean distance compares.
+
+    Attributes
+    ----------
+    name : str
+        Its name in bundles and on the command line.
+    input : str
+        "means" for an array of shape (n, 52), in the order of `FEATURE_NAMES`; "chroma" for a list
+        of n arrays of shape (F, 2, 12), at `CHROMA_RATE` frames per second.
+    columns : tuple of str
+        What the columns or channels of the input are.
+    Config : type
+        A frozen dataclass with JSON-able fields.
+    config : Config
+        How this encoder was made.
+    """
+
+    name: ClassVar[str]
+    input: ClassVar[Literal["means", "chroma"]]
+    columns: ClassVar[tuple[str, ...]]
+    Config: ClassVar[type]
+    config: Any
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """Components of a vector."""
+
+    @staticmethod
+    def unusable(inputs: Any) -> dict[int, str]:
+        """Return the rows that the encoder can neither learn from nor embed, with the reason."""
+        return {}
+
+    @abstractmethod
+    def embed(self, inputs: Any) -> np.ndarray:
+        """Return a vector for each row, shape=(n, dimension), float32.
+
+        All rows must be usable. A vector depends on its own row only, up to rounding: other rows
+        change it by 1e-5 at most.
+        """
+
+    @abstractmethod
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return every array that the encoder consists of, by name."""
+
+    @classmethod
+    @abstractmethod
+    def from_tensors(cls, config: Any, tensors: dict[str, np.ndarray]) -> Self:
+        """Make the encoder again from what `tensors` returned.
+
+        Raises
+        ------
+        KeyError
+            If a tensor is missing.
+        ValueError
+            If a tensor has another shape than `config` says.
+        """
+
+    @classmethod
+    @abstractmethod
+    def fit(
+        cls, train: Samples, validation: Samples, config: Any, *, seed: int, progress: bool
+    ) -> Fitted:
+        """Fit an encoder to works, and choose its epoch by other works.
+
+        Parameters
+        ----------
+        train, validation : Samples
+            Usable performances; no work is in both.
+        config : Config
+            How to fit it.
+        seed : int
+            Of all that is random.
+        progress : bool
+            Whether to show a bar on standard error, if that is a terminal.
+        """
+
+    def refit(self, samples: Samples, *, seed: int) -> Encoder:
+        """Fit the parts that validation did not choose again, to the works of both sides.
+
+        The dimension of the vectors stays.
+        """
+        return self
+
+
+class MeansEncoder(Encoder):
+    """An encoder of the 52 feature means."""
+
+    input = "means"
+    columns = FEATURE_NAMES
+
+    @staticmethod
+    def unusable(inputs: np.ndarray) -> dict[int, str]:
+        """Return the rows with values that are not finite."""
+        rows = np.flatnonzero(~np.isfinite(inputs).all(axis=1))
+        return dict.fromkeys(rows.tolist(), "it has features that are not finite")
+
+
+def check_numbers(config: Any, bounds: dict[str, tuple[float, float]]) -> None:
+    """Check the fields of a configuration; a field with an integer default takes integers only.
+
+    Raises
+    ------
+    ValueError
+        If a field is outside its bounds, which are inclusive.
+    """
+    for name, (low, high) in bounds.items():
+        value, is_whole = getattr(config, name), isinstance(getattr(type(config), name), int)
+        kind = int if is_whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+            number = "a whole number" if is_whole else "a number"
+            limit = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            raise ValueError(f"{name} is {value!r}, expected {number} {limit}")
+
+
+def check_tempos(tempos: Sequence[float]) -> tuple[float, ...]:
+    """Return tempos as a tuple (JSON knows lists only).
+
+    Raises
+    ------
+    ValueError
+        If a tempo is not from 0.5 to 1.5. At a higher one, an altered copy of the shortest usable
+        performance is shorter than the longest lag of the moments.
+    """
+    values = np.asarray(tempos, dtype=np.float64)
+    if values.ndim != 1 or not ((values >= 0.5) & (values <= 1.5)).all():
+        raise ValueError(f"tempos are {tempos!r}, expected a list of numbers from 0.5 to 1.5")
+    return tuple(values.tolist())

@@ -1,0 +1,226 @@
+"""The network of the version encoder: a chroma sequence in all twelve keys, as one vector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv1d, normalize, relu
+
+from embedding.data.chroma import CHANNELS
+from embedding.encoders.encoder import check_numbers, check_tempos
+
+#: Sequences that are embedded at once: enough to fill a processor, few enough for its cache.
+BATCH_SEQUENCES = 32
+
+
+@dataclass(frozen=True)
+class VersionConfig:
+    """What a version encoder consists of, and how it is trained.
+
+    The defaults were chosen on works that share no tune with the sample.
+
+    Attributes
+    ----------
+    projection_dimension, network_dimension : int
+        Components of the two halves; the first has at most as many as there are training
+        performances.
+    network_weight : float
+        Length of the network's half; the projection's half has length 1.
+    shrinkage : float
+        As in `projection.fit_discriminant`.
+    tempos : tuple of float
+        Tempos of the altered copies that join the performances when the projection is fitted.
+    channels, wide_channels, hidden : int
+        Widths of the network, from its input to its output.
+    dropout : float
+        Share of the channels that are left out in training.
+    crop : int
+        Frames of a performance that are used at a time in training.
+    works, views : int
+        Works in a batch, and performances of each.
+    min_steps, epochs : int
+        Batches per epoch, at least, and the number of epochs. An epoch has as many batches as it
+        takes to see about every performance once, if that is more. All epochs are run, as the
+        learning rate follows one cycle over all of them.
+    learning_rate, weight_decay : float
+        Of AdamW; the highest learning rate of the cycle.
+    temperature : float
+        Of the supervised contrastive loss.
+    ema_decay : float
+        Weight of the past in the exponential moving average (EMA) of the weights, which is kept.
+    augmentation : float in [0, 1]
+        As `strength` in `augmentation.augment`.
+    bfloat16 : bool
+        Train in this precision, which is faster on processors that have it.
+    """
+
+    projection_dimension: int = 208
+    network_dimension: int = 48
+    network_weight: float = 0.5
+    shrinkage: float = 0.1
+    tempos: tuple[float, ...] = (0.82, 1.22)
+    channels: int = 32
+    wide_channels: int = 64
+    hidden: int = 256
+    dropout: float = 0.1
+    crop: int = 224
+    works: int = 32
+    views: int = 2
+    min_steps: int = 30
+    epochs: int = 10
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.02
+    temperature: float = 0.1
+    ema_decay: float = 0.99
+    augmentation: float = 0.4
+    bfloat16: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tempos", check_tempos(self.tempos))
+        unlimited, tiny = math.inf, 1e-9
+        counts = (
+            *("projection_dimension", "network_dimension", "channels", "wide_channels"),
+            *("hidden", "min_steps", "epochs"),
+        )
+        check_numbers(
+            self,
+            {
+                "network_weight": (0, unlimited),
+                "shrinkage": (tiny, 1),
+                "dropout": (0, 0.9),
+                "crop": (16, unlimited),
+                "works": (2, unlimited),
+                "views": (2, unlimited),
+                "learning_rate": (tiny, unlimited),
+                "weight_decay": (0, unlimited),
+                "temperature": (tiny, unlimited),
+                "ema_decay": (0, 1 - tiny),
+                "augmentation": (0, 1),
+                **dict.fromkeys(counts, (1, unlimited)),
+            },
+        )
+
+
+class _Layer(nn.Module):
+    """A convolution over time; frames past the end of a sequence are zero again after it."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        width: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(
+            inputs, outputs, width, stride, dilation * (width // 2), dilation, bias=False
+        )
+        self.norm = nn.BatchNorm1d(outputs)
+        self.drop = nn.Dropout1d(dropout)
+        self.residual = inputs == outputs and stride == 1
+
+    def forward(self, x: Tensor, inside: Tensor) -> Tensor:  # (B, inputs, T) -> (B, outputs, T')
+        y = self.drop(relu(self.norm(self.conv(x)).to(x.dtype)))
+        z: Tensor = (x + y if self.residual else y) * inside
+        return z
+
+
+class TwelveKeyNet(nn.Module):
+    """Process a chroma sequence in all twelve keys; each feature keeps its strongest key.
+
+    The first kernels are rotated instead of the input. Rotating the input only changes the order of
+    the twelve outputs, and their maximum does not depend on the order. With the default widths the
+    network has 102,320 parameters, and a feature depends on 75 frames (14 seconds).
+    """
+
+    KERNEL = 7
+
+    def __init__(self, config: VersionConfig) -> None:
+        super().__init__()
+        c, wide = config.channels, config.wide_channels
+        self.dimension = config.network_dimension
+        scale = math.sqrt(len(CHANNELS) * 12 * self.KERNEL)
+        self.kernel = nn.Parameter(torch.randn(c, len(CHANNELS), 12, self.KERNEL) / scale)
+        self.norm = nn.BatchNorm1d(c)
+        self.near = _Layer(c, c, 3, dropout=config.dropout)
+        self.down = _Layer(c, wide, 5, stride=2)
+        self.far = nn.ModuleList(
+            _Layer(wide, wide, 3, dilation=dilation, dropout=config.dropout)
+            for dilation in (1, 2, 4)
+        )
+        self.pooled = nn.BatchNorm1d(2 * wide)
+        self.hidden = nn.Linear(2 * wide, config.hidden)
+        self.out = nn.Sequential(
+            nn.BatchNorm1d(config.hidden),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden, config.network_dimension),
+        )
+
+    def forward(self, x: Tensor, frames: Tensor) -> Tensor:
+        """Embed a batch.
+
+        Parameters
+        ----------
+        x : Tensor, shape=(B, T, 2, 12), in [0, 1]
+            Chroma, padded.
+        frames : Tensor, shape=(B,)
+            Frames of each sequence; what lies beyond has no effect.
+
+        Returns
+        -------
+        Tensor, shape=(B, network_dimension), float32, of unit length
+        """
+        b = len(x)
+        x = x.flatten(2).transpose(1, 2)  # (B, 24, T)
+        x = x * _inside(x.shape[2], frames)
+        keys = torch.stack([self.kernel.roll(key, 2) for key in range(12)])
+        y = conv1d(x, keys.flatten(0, 1).flatten(1, 2), stride=2, padding=self.KERNEL // 2)
+        y = y.reshape(12 * b, -1, y.shape[2])  # (12 B, channels, T / 2)
+        frames = ((frames + 1) // 2).repeat_interleave(12)
+        inside = _inside(y.shape[2], frames)
+        y = self.near(relu(self.norm(y)).to(y.dtype) * inside, inside)
+        frames = (frames + 1) // 2
+        inside = _inside((y.shape[2] + 1) // 2, frames)
+        y = self.down(y, inside)
+        for layer in self.far:
+            y = layer(y, inside)
+        y = y.float()
+        # Nothing is below 0 after the rectifiers, so a masked frame is never the maximum.
+        pooled = torch.cat([y.sum(2) / frames[:, None], y.amax(2)], dim=1)
+        best = self.hidden(self.pooled(pooled)).reshape(b, 12, -1).amax(1)
+        return normalize(self.out(best).float(), dim=1)
+
+    @torch.no_grad()
+    def embed(self, sequences: Sequence[np.ndarray]) -> Tensor:
+        """Embed sequences of any length, a few at a time; shape=(n, network_dimension).
+
+        The network must be in evaluation mode.
+        """
+        vectors = torch.empty(len(sequences), self.dimension)
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))  # for less padding
+        for start in range(0, len(sequences), BATCH_SEQUENCES):
+            rows = order[start : start + BATCH_SEQUENCES]
+            x, frames = padded([sequences[i] for i in rows])
+            vectors[rows] = self(x.to(self.kernel), frames.to(self.kernel.device)).cpu()
+        return vectors
+
+
+def _inside(length: int, frames: Tensor) -> Tensor:  # (B,) -> (B, 1, length)
+    return (torch.arange(length, device=frames.device) < frames[:, None])[:, None].to(torch.float32)
+
+
+def padded(sequences: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Return sequences as one tensor, shape=(n, T, 2, 12), padded with zeros, and their lengths."""
+    frames = torch.tensor([len(sequence) for sequence in sequences])
+    x = torch.zeros(len(sequences), int(frames.max()), len(CHANNELS), 12)
+    for row, sequence in zip(x, sequences, strict=True):
+        row[: len(sequence)] = torch.from_numpy(sequence.astype(np.float32))
+    return x, frames

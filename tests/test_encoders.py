@@ -1,0 +1,421 @@
+"""What holds for every encoder, and what each promises of its own vectors."""
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from feature_stores import QUICK, make_sequence, make_store, make_table, samples_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedding.bundle import configure
+from embedding.data.chroma import CHROMA_RATE
+from embedding.encoders.autoencoder import encoder as autoencoder
+from embedding.encoders.chroma import MIN_SECONDS, ChromaEncoder, altered_copy, without_silence
+from embedding.encoders.conv_autoencoder.encoder import (
+    FRAMES_PER_STEP,
+    ConvAutoencoderConfig,
+    ConvAutoencoderNetwork,
+    as_image,
+)
+from embedding.encoders.registry import ENCODERS
+from embedding.encoders.version.augmentation import augment
+from embedding.encoders.version.network import TwelveKeyNet, VersionConfig, padded
+from embedding.metrics.distances import Euclidean
+from embedding.metrics.retrieval import retrieval
+from embedding.training import train
+
+NAMES = sorted(ENCODERS)
+OF_CHROMA = [name for name in NAMES if issubclass(ENCODERS[name], ChromaEncoder)]
+
+#: Leaves 5 of 15 works to validate on.
+SEED = 2
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("encoders") / "features")
+
+
+@pytest.fixture(scope="module")
+def trained(store):
+    return {name: train(store, name, config=QUICK[name], seed=SEED) for name in NAMES}
+
+
+@pytest.fixture
+def encoder(name, trained):
+    return trained[name][0]
+
+
+def vectors_of(encoder, store):
+    return encoder.embed(store.inputs(encoder.input))
+
+
+def parameters(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+# Every encoder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_encoder_comes_back_from_its_tensors_without_drawing_random_numbers(encoder, store):
+    state = torch.get_rng_state()
+    again = type(encoder).from_tensors(encoder.config, encoder.tensors())
+    torch.testing.assert_close(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(vectors_of(again, store), vectors_of(encoder, store))
+    for missing in encoder.tensors():
+        lacking = {key: each for key, each in encoder.tensors().items() if key != missing}
+        with pytest.raises(KeyError, match=missing):
+            type(encoder).from_tensors(encoder.config, lacking)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tensors_of_another_shape_are_refused(encoder):
+    for key, tensor in encoder.tensors().items():
+        cut = encoder.tensors() | {key: tensor[..., :-1]}
+        if key in {"motifs", "projection.matrix"}:  # these may have any width
+            cut = encoder.tensors() | {key: tensor[:, 1:] if key == "motifs" else tensor[1:]}
+        with pytest.raises(ValueError, match="shape"):
+            type(encoder).from_tensors(encoder.config, cut)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_performance_has_the_same_vector_in_any_company(name, trained, store, rng):
+    encoder = trained[name][0]
+    together = vectors_of(encoder, store)
+    assert together.dtype == np.float32
+    assert together.shape == (len(store), encoder.dimension)
+    for rows in ([7], rng.integers(0, 45, 50), []):
+        some = vectors_of(encoder, store.select(rows))
+        np.testing.assert_allclose(some, together[rows], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_encoder_and_another_seed_another(name, trained, store):
+    np.random.seed(3)  # noqa: NPY002 - what the caller draws must not matter
+    torch.manual_seed(3)
+    again, result = train(store, name, config=QUICK[name], seed=SEED)
+    np.testing.assert_array_equal(vectors_of(again, store), vectors_of(trained[name][0], store))
+    assert result.loss_curve.equals(trained[name][1].loss_curve)
+    other, result = train(store, name, config=QUICK[name], seed=SEED + 1)
+    if len(result.loss_curve):
+        assert other.tensors() is not None
+        assert not np.array_equal(vectors_of(other, store), vectors_of(again, store))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "version"])
+def test_labels_do_not_matter_where_they_are_not_used(name, trained, store, tmp_path):
+    # Sides follow from work ids, so works are swapped among the performances of a side.
+    fitted = trained[name][1].works.filter(side="train")["work_id"].to_list()
+    swapped = dict(zip(fitted, fitted[::-1], strict=True))
+    table = store.table.with_columns(pl.col("work_id").replace(swapped))
+    relabelled = make_store(tmp_path / "features", table, sequences=store.inputs("chroma"))
+    encoder, _ = train(relabelled, name, config=QUICK[name], seed=SEED)
+    np.testing.assert_array_equal(vectors_of(encoder, store), vectors_of(trained[name][0], store))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_configuration_survives_json(name):
+    config = configure(name, QUICK[name])
+    assert configure(name, json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("autoencoder", {"sizes": (40, 10)}, r"sizes are \[40, 10\], expected .* from the 52"),
+        ("autoencoder", {"sizes": (52,)}, "expected at least two"),
+        ("autoencoder", {"sizes": (52, 0, 3)}, "expected at least two whole numbers"),
+        ("autoencoder", {"batch_size": 0}, "batch_size is 0, expected a whole number"),
+        ("autoencoder", {"max_epochs": 2.5}, "max_epochs is 2.5, expected a whole number"),
+        ("autoencoder", {"learning_rate": float("nan")}, "learning_rate is nan"),
+        ("conv-autoencoder", {"window": 8}, "window is 8, expected a whole number from 1 to 7"),
+        ("conv-autoencoder", {"epochs": True}, "epochs is True, expected a whole number"),
+        ("descriptors", {"dimension": 0}, "dimension is 0, expected a whole number of at least 1"),
+        ("descriptors", {"tempering": 0.7}, "tempering is 0.7, expected a number from 0 to 0.5"),
+        ("descriptors", {"tempos": (0.1,)}, r"tempos are \(0.1,\), expected a list of numbers"),
+        ("version", {"tempos": (1.75,)}, "expected a list of numbers from 0.5 to 1.5"),
+        ("version", {"tempos": 1.2}, "tempos are 1.2, expected a list of numbers"),
+        ("version", {"views": 1}, "views is 1, expected a whole number of at least 2"),
+        ("version", {"dropout": 1.0}, "dropout is 1.0, expected a number from 0 to 0.9"),
+        ("version", {"works": "many"}, "works is 'many', expected a whole number"),
+    ],
+)
+def test_a_field_out_of_range_is_refused(name, fields, message):
+    with pytest.raises(ValueError, match=message):
+        configure(name, fields)
+
+
+# Encoders of chroma
+
+
+@settings(max_examples=6, deadline=None)
+@given(data=st.data())
+@pytest.mark.parametrize("name", OF_CHROMA)
+def test_transposition_and_silence_around_do_not_change_a_vector(name, data, trained):
+    encoder = trained[name][0]
+    frames = data.draw(st.lists(st.integers(76, 200), min_size=1, max_size=4))
+    music = [make_sequence("a work", f"{i} of {n}", n) for i, n in enumerate(frames)]
+    keys = data.draw(st.lists(st.integers(0, 11), min_size=len(music), max_size=len(music)))
+    silence = data.draw(st.tuples(st.integers(0, 60), st.integers(0, 60)))
+    altered = [
+        np.pad(np.roll(sequence, key, axis=2), (silence, (0, 0), (0, 0)))
+        for sequence, key in zip(music, keys, strict=True)
+    ]
+    np.testing.assert_allclose(encoder.embed(altered), encoder.embed(music), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("conv-autoencoder", 0.4), ("descriptors", 0.9), ("version", 0.8)]
+)
+def test_versions_of_other_works_are_found_far_better_than_by_chance(
+    name, least, trained, tmp_path
+):
+    table = make_table(works=12, seed=5).with_columns(work_id="V_" + pl.col("work_id"))
+    other = make_store(tmp_path / "features", table)
+    vectors = vectors_of(trained[name][0], other)
+    ids = other.table["work_id"], other.table["track_id"]
+    chance = np.random.default_rng(0).normal(size=vectors.shape)
+    assert retrieval(Euclidean(vectors), *ids).map > least
+    assert retrieval(Euclidean(chance), *ids).map < 0.4
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+
+
+SHORT = int(MIN_SECONDS * CHROMA_RATE)
+UNUSABLE = {
+    "empty": (np.zeros((0, 2, 12)), "it has no chroma"),
+    "silent": (np.full((200, 2, 12), 0.01), "its chroma is silent throughout"),
+    "short": (
+        np.full((SHORT, 2, 12), 0.5),
+        "only 13.9 s of it sound, and at least 14 s are needed",
+    ),
+    "short between silence": (
+        np.pad(np.full((9, 2, 12), 0.5), ((99, 99), (0, 0), (0, 0))),
+        "only 1.7 s of it sound, and at least 14 s are needed",
+    ),
+    "not finite": (np.full((200, 2, 12), np.nan), "its chroma has values that are not finite"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+@pytest.mark.parametrize("name", OF_CHROMA)
+def test_a_performance_with_too_little_chroma_is_named_with_the_reason(name, case):
+    sequence, reason = UNUSABLE[case]
+    music = [make_sequence("a", "b"), sequence, make_sequence("c", "d")]
+    assert ENCODERS[name].unusable(music) == {1: reason}
+
+
+@pytest.mark.parametrize("name", OF_CHROMA)
+def test_the_shortest_usable_performances_can_be_learnt_from_at_any_tempo(name, tmp_path):
+    shortest = [make_sequence(f"work {i // 2}", f"file {i}", 76) for i in range(30)]
+    table = make_table(works=15, each=2)
+    store = make_store(tmp_path / "features", table, sequences=shortest)
+    config = QUICK[name] | ({"tempos": (0.5, 1.5)} if "tempos" in QUICK[name] else {})
+    encoder, _ = train(store, name, config=config, seed=SEED)
+    assert np.isfinite(vectors_of(encoder, store)).all()
+
+
+@pytest.mark.parametrize("name", ["conv-autoencoder", "descriptors"])
+def test_performances_that_are_all_the_same_cannot_be_learnt_from(name, tmp_path):
+    same = [np.full((100, 2, 12), 0.5, np.float16)] * 6
+    store = make_store(tmp_path / "features", make_table(works=6, each=1), sequences=same)
+    config = QUICK[name] | ({"tempos": ()} if "tempos" in QUICK[name] else {})
+    with pytest.raises(ValueError, match="same chroma, so there is nothing to learn"):
+        train(store, name, config=config)
+
+
+def test_silence_at_the_ends_is_cut_off_and_a_pause_stays():
+    sequence = make_sequence("a", "b", 120).copy()
+    sequence[50:60] = 0
+    around = np.pad(sequence, ((7, 11), (0, 0), (0, 0)), constant_values=0.01)
+    np.testing.assert_array_equal(without_silence(around), sequence)
+    assert len(without_silence(np.zeros((9, 2, 12)))) == 0
+
+
+def test_an_altered_copy_is_three_quarters_of_the_music_at_another_tempo(rng):
+    sequence = np.arange(300.0)[:, None, None] * np.ones((1, 2, 12))
+    copy = altered_copy(sequence, 1.2, rng)
+    assert len(copy) == 188
+    np.testing.assert_allclose(np.diff(copy, axis=0).mean(axis=0), 1.2, rtol=1e-2)
+
+
+# means and autoencoder
+
+
+def test_the_baseline_embeds_as_the_standardised_features_themselves(trained, store):
+    means = trained["means"][0]
+    expected = means.standardizer.transform(store.means)
+    np.testing.assert_allclose(vectors_of(means, store), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(52, 300, 200, 100, 50, 20), (52, 7), (52, 16, 4)])
+def test_the_autoencoder_has_the_parameters_of_two_mirrored_halves(sizes):
+    linear = sum((a + 1) * b for half in (sizes, sizes[::-1]) for a, b in itertools.pairwise(half))
+    normalised = 2 * sum(2 * size for size in sizes[1:-1])
+    network = autoencoder.AutoencoderNetwork(sizes)
+    assert parameters(network) == linear + normalised
+    assert network(torch.zeros(3, 52)).shape == (3, 52)
+    assert len(sizes) < 6 or parameters(network) == 207_172
+
+
+def test_code_and_output_of_the_autoencoder_are_linear():
+    network = autoencoder.AutoencoderNetwork((52, 16, 4))
+    for half in (network.encoder, network.decoder):
+        hidden = half[:-1](torch.randn(4, half[0].in_features))
+        doubled = half[-1](2 * hidden) - half[-1].bias
+        torch.testing.assert_close(doubled, 2 * (half[-1](hidden) - half[-1].bias))
+
+
+def test_the_autoencoder_embeds_many_rows_in_slices(trained, store, monkeypatch):
+    whole = vectors_of(trained["autoencoder"][0], store)
+    monkeypatch.setattr(autoencoder, "BATCH_ROWS", 7)
+    sliced = vectors_of(trained["autoencoder"][0], store)
+    np.testing.assert_allclose(sliced, whole, atol=1e-6)
+
+
+# conv-autoencoder
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 99), frames=st.integers(FRAMES_PER_STEP, 90), key=st.integers(1, 11))
+def test_pooled_codes_are_equal_in_every_key_whatever_the_weights(seed, frames, key):
+    torch.manual_seed(seed)
+    network = ConvAutoencoderNetwork(ConvAutoencoderConfig(channels=12, code=6)).double()
+    sequence = np.random.default_rng(seed).random((frames, 2, 12))
+    moved = network.pooled_codes(np.roll(sequence, key, axis=2))
+    np.testing.assert_allclose(moved, network.pooled_codes(sequence), rtol=0, atol=1e-9)
+
+
+def test_a_window_is_reconstructed_in_its_own_shape():
+    network = ConvAutoencoderNetwork(ConvAutoencoderConfig(code=6))
+    for steps in (1, 7):
+        x = as_image(torch.rand(2, steps * FRAMES_PER_STEP, 2, 12))
+        assert x.shape == (2, 24, steps * FRAMES_PER_STEP)
+        assert network(x).shape == x.shape
+        assert network.encode(x).shape == (2, 6, steps)
+
+
+def test_it_learns_to_reconstruct_other_music_better_than_each_windows_mean(rng, tmp_path):
+    triad = np.isin(np.arange(12), [0, 4, 7])
+    triads = np.stack([np.roll(triad, key) for key in range(12)]).astype(np.float16)
+    music = [np.repeat(triads[rng.integers(12, size=20)], 6, axis=0) for _ in range(12)]
+    music = [np.stack([each, each], axis=1) for each in music]
+    store = make_store(tmp_path / "features", make_table(works=12, each=1), sequences=music)
+    longer = {"channels": 24, "code": 16, "batch": 32, "steps": 40, "learning_rate": 5e-3}
+    _, result = train(store, "conv-autoencoder", config=longer | {"epochs": 4})
+    curve, figures = result.loss_curve, result.figures
+    assert curve["validation"][-1] < curve["validation"][0]
+    assert figures["validation_loss"] == curve["validation"].min()
+    assert figures["validation_loss"] < 0.7 * figures["loss_of_the_mean"]
+
+
+# version
+
+
+def test_both_halves_of_a_version_vector_have_the_lengths_of_the_configuration(trained, store):
+    encoder = trained["version"][0]
+    halves = np.split(vectors_of(encoder, store), [encoder.projection.dimension], axis=1)
+    lengths = [np.linalg.norm(half, axis=1) for half in halves]
+    np.testing.assert_allclose(lengths[1] / lengths[0], 0.5, rtol=1e-5)
+    np.testing.assert_allclose(np.hypot(*lengths), 1, rtol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(frames=st.integers(20, 60), padding=st.integers(1, 50), key=st.integers(0, 11))
+def test_what_lies_beyond_the_end_has_no_effect_in_the_network(frames, padding, key):
+    torch.manual_seed(frames)
+    network = TwelveKeyNet(configure("version", QUICK["version"])).eval()
+    x, lengths = padded([make_sequence("a work", "a file", frames)])
+    beyond = torch.cat([x.roll(key, 3), torch.rand(1, padding, 2, 12)], dim=1)
+    with torch.no_grad():
+        longer, shorter = network(beyond, lengths), network(x, lengths)
+    torch.testing.assert_close(longer, shorter, rtol=0, atol=1e-5)
+
+
+def receptive_field(layers) -> int:
+    """Frames that a feature depends on, from the width, stride and dilation of each layer."""
+    field, step = 1, 1
+    for width, stride, dilation in layers:
+        field += (width - 1) * dilation * step
+        step *= stride
+    return field
+
+
+def test_the_networks_are_as_large_as_their_docstrings_say():
+    conv, version = ConvAutoencoderNetwork(ConvAutoencoderConfig()), TwelveKeyNet(VersionConfig())
+    seen = {
+        ConvAutoencoderNetwork: (
+            parameters(conv),
+            receptive_field([(each.kernel_size[0], 2, 1) for each in conv.encode[::2]]),
+        ),
+        TwelveKeyNet: (
+            parameters(version),
+            receptive_field(
+                [
+                    (version.KERNEL, 2, 1),
+                    *(
+                        (each.conv.kernel_size[0], each.conv.stride[0], each.conv.dilation[0])
+                        for each in (version.near, version.down, *version.far)
+                    ),
+                ]
+            ),
+        ),
+    }
+    for network, (count, frames) in seen.items():
+        text = " ".join(network.__doc__.split())
+        assert f"{count:,} parameters" in text
+        assert f"{frames} frames" in text
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 999), strength=st.floats(0, 1), frames=st.integers(2, 90))
+def test_an_augmented_stretch_is_chroma_of_the_length_asked_for(seed, strength, frames):
+    x, lengths = padded([make_sequence("a", "b", frames), make_sequence("c", "d", 90)])
+    views = [augment(x, lengths, 40, strength, torch.Generator().manual_seed(seed)) for _ in "ab"]
+    assert views[0].shape == (2, 40, 2, 12)
+    assert torch.isfinite(views[0]).all()
+    assert views[0].min() >= 0
+    assert torch.equal(*views)
+
+
+def test_augmentation_of_strength_0_changes_time_only():
+    x = torch.rand(1, 1, 2, 12).expand(3, 50, 2, 12)
+    view = augment(x, torch.full((3,), 50), 40, 0, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(view, x[:, :40], atol=2e-4, rtol=1e-3)
+
+
+def test_the_network_learns_to_tell_works_apart(store):
+    longer = QUICK["version"] | {"min_steps": 12, "epochs": 5, "augmentation": 0.1}
+    curve = train(store, "version", config=longer, seed=SEED)[1].loss_curve
+    assert curve["validation"].min() < curve["validation"][0] - 0.1
+    assert curve["train"][-1] < curve["train"][0]
+
+
+def test_works_of_one_performance_take_no_part(store, tmp_path):
+    noise = make_table(works=6, each=1, seed=9).with_columns(
+        track_id="N_" + pl.col("track_id"), work_id="N_" + pl.col("work_id")
+    )
+    mixed = make_store(tmp_path / "features", pl.concat([make_table(), noise]))
+    encoder, _ = train(mixed, "version", config=QUICK["version"], seed=SEED)
+    assert np.isfinite(vectors_of(encoder, store)).all()
+    assert encoder.motifs.count == 2 * 30  # from the 10 works with versions
+    several = samples_of(mixed, "chroma").of_several()
+    assert sorted(set(several.works)) == sorted(store.table["work_id"].unique())
+
+
+@pytest.mark.parametrize(
+    ("works", "each", "seed", "message"),
+    [
+        (15, 3, 0, r"2 works of several performances to validate on, and the data has 1"),
+        (12, 1, SEED, "at least 2 works of several performances to learn from"),
+    ],
+)
+def test_too_few_works_with_versions_are_told(works, each, seed, message, tmp_path):
+    small = make_store(tmp_path / "features", works=works, each=each)
+    with pytest.raises(ValueError, match=message):
+        train(small, "version", config=QUICK["version"], seed=seed)

@@ -1,22 +1,22 @@
-"""The known failures of a search: each says in one sentence what is wrong and what to do next."""
+"""The known failures of a search: each message says what is wrong and what to do next."""
 
-# ruff: noqa: N818 -- TrackNotFound and its kin say what happened, which is what a caller reads.
+# ruff: noqa: N818 -- names like TrackNotFound say what happened, which is what a caller reads.
 
 
 class SearchError(Exception):
-    """Something a caller or an operator can put right; the message is one sentence."""
+    """A failure that a caller or an operator can correct; the message is one sentence."""
 
 
 class InvalidPoints(SearchError, ValueError):
-    """Points that must not go into a collection."""
+    """The points can't be published."""
 
 
 class InvalidQuery(SearchError, ValueError):
-    """A question that can't be asked: a limit, a filter or a vector out of range."""
+    """The limit, filter, vector or track id of a query is not valid."""
 
 
 class TrackNotFound(SearchError, LookupError):
-    """A track id that the collection doesn't hold."""
+    """The collection has no performance with this track id."""
 
 
 class NoCollection(SearchError, LookupError):
@@ -28,24 +28,24 @@ class DamagedCollection(SearchError, RuntimeError):
 
 
 class PublishError(SearchError, RuntimeError):
-    """A collection was not published, or not rolled back; the one that was current still is."""
+    """A collection was not published or rolled back; the current collection did not change."""
 
 
 class NoRoom(PublishError):
-    """The disk, or the server, is too full for a new collection."""
+    """The disk or the server has no room for a new collection."""
 
 
 class ServerUnreachable(SearchError, ConnectionError):
-    """No Qdrant server answers at QDRANT_URL."""
+    """No Qdrant server answers at the URL."""
 
 
 class ServerRefused(SearchError, PermissionError):
-    """The Qdrant server doesn't accept the API key for what was asked."""
+    """The Qdrant server does not accept the API key for this request."""
 
 
 class CollectionGone(SearchError, LookupError):
-    """The collection was pruned or changed while it was searched: open it anew and ask again."""
+    """The collection was dropped or changed during a search: open it again and repeat the query."""
 
 
 class ServerBusy(SearchError, RuntimeError):
-    """The Qdrant server fails at the moment, or asks for a pause: the same may succeed later."""
+    """The Qdrant server fails now, or asks for a pause: the same request may succeed later."""

@@ -125,7 +125,7 @@ def test_the_empty_the_short_and_the_silent_resemble_nothing():
 
 def test_what_is_no_sequence_or_no_rate_is_refused():
     query = make_tune(1)
-    with pytest.raises(ValueError, match=r"is \(frames, 2, 12\), and not \(5, 12\)"):
+    with pytest.raises(ValueError, match=r"has the shape \(5, 12\): it must be \(frames, 2, 12\)"):
         similarities(query, [np.zeros((5, 12))], RATE)
-    with pytest.raises(ValueError, match="rate is 0 frames a second: give a positive one"):
+    with pytest.raises(ValueError, match="rate is 0 frames per second: give a positive number"):
         similarities(query, [query], 0)

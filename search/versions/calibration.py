@@ -1,9 +1,10 @@
-"""How sure: from a distance or an alignment to the probability that two are versions of one work.
+"""Calibration: from a distance or an alignment to the probability that two share a work.
 
-A bundle's calibration gives likelihood ratios, how much more often versions of one work look like
-this than performances of two works do. They are fitted on works that the encoder has not learnt
-from, and hold in any catalogue. What differs between catalogues is the prior, how likely a pair is
-before one has looked, which a collection's own cliques tell.
+The calibration of a bundle gives likelihood ratios: how much more often such a distance or
+alignment occurs between versions of one work than between performances of two works. They are
+fitted on works that the encoder was not trained on, and hold in any catalogue. The prior, which is
+the probability before any comparison, differs between catalogues. It follows from the collection's
+own cliques.
 """
 
 from collections.abc import Sequence
@@ -15,12 +16,12 @@ import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
 
-#: A catalogue whose works are hardly known yet may still hold versions: so many others are expected
-#: of a performance at least, and this share of the performances to have any, at least and at most.
-VERSIONS, LINKED = 0.5, (0.2, 0.95)
+# A catalogue whose labels are incomplete may hold unknown versions, so the priors are bounded.
+MIN_VERSIONS = 0.5  # expected number of other versions of a performance
+MIN_LINKED, MAX_LINKED = 0.2, 0.95  # share of the performances that have another version
 
-#: Vectors that tell what distance is usual; their mean is known to a few per cent.
-REFERENCES = 1000
+#: Number of vectors that the usual distance is estimated from, to a few per cent.
+MAX_REFERENCES = 1000
 
 TINY = 1e-9
 
@@ -38,7 +39,7 @@ class Logistic:
         Parameters
         ----------
         columns : np.ndarray, shape=(n, len(weights))
-            What is known of each pair.
+            The columns of each pair.
         """
         found: Numbers = columns @ np.array(self.weights) + self.bias
         return found
@@ -46,14 +47,14 @@ class Logistic:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a bundle knows of how far to trust its distances.
+    """How a bundle turns distances and alignments into probabilities.
 
     Attributes
     ----------
     distance : Logistic
-        Of one column, the relative distance.
+        Takes the relative distance.
     alignment : Logistic or None
-        Of `alignment_columns`; None where it was fitted without sequences.
+        Takes `alignment_columns`; None if the calibration was fitted without sequences.
     """
 
     distance: Logistic
@@ -61,18 +62,18 @@ class Calibration:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
-        """The inverse of `dataclasses.asdict`, also after JSON has made lists of tuples.
+        """Read what `dataclasses.asdict` and JSON wrote.
 
         Raises
         ------
         KeyError, TypeError, ValueError
-            If it is something else.
+            If the content is not a calibration.
         """
 
         def curve(part: dict[str, Any], columns: int) -> Logistic:
             found = Logistic(tuple(map(float, part["weights"])), float(part["bias"]))
             if len(found.weights) != columns or not np.isfinite([*found.weights, found.bias]).all():
-                raise ValueError(f"a calibration can't be {part}")
+                raise ValueError(f"{part} is not a part of a calibration.")
             return found
 
         alignment = content["alignment"]
@@ -82,10 +83,10 @@ class Calibration:
 
 
 def usual_distances(vectors: npt.NDArray[np.float32]) -> Numbers:
-    """Return how far away others usually are from each vector.
+    """Return the usual distance from each vector to others.
 
-    Some performances are near to everything (hubs), and in a catalogue of one kind of music
-    everything is nearer than elsewhere; so a distance says something only beside these.
+    Some performances (hubs) are near to everything, and in a catalogue of one kind of music all
+    distances are small. So a distance is informative only relative to these.
 
     Parameters
     ----------
@@ -95,11 +96,11 @@ def usual_distances(vectors: npt.NDArray[np.float32]) -> Numbers:
     Returns
     -------
     np.ndarray, shape=(n, 2)
-        Mean and standard deviation of its distances to up to `REFERENCES` others; 0 and 1 where
-        there are none.
+        Mean and standard deviation of the distances to up to `MAX_REFERENCES` others; 0 and 1 if
+        there are no others.
     """
     count = len(vectors)
-    chosen = np.sort(np.random.default_rng(0).permutation(count)[:REFERENCES])
+    chosen = np.sort(np.random.default_rng(0).permutation(count)[:MAX_REFERENCES])
     centre = vectors.mean(axis=0, dtype=np.float64)
     references = vectors[chosen] - centre
     own = (references**2).sum(axis=1)
@@ -110,8 +111,8 @@ def usual_distances(vectors: npt.NDArray[np.float32]) -> Numbers:
         block = vectors[rows] - centre
         squares = own + (block**2).sum(axis=1)[:, None] - 2 * block @ references.T
         distances = np.sqrt(np.maximum(squares, 0))
-        itself = np.arange(count)[rows, None] == chosen
-        others = np.ma.masked_array(distances, itself)
+        is_itself = np.arange(count)[rows, None] == chosen
+        others = np.ma.masked_array(distances, is_itself)
         if (others.count(axis=1) > 1).all():
             usual[rows, 0] = others.mean(axis=1)
             usual[rows, 1] = others.std(axis=1)
@@ -122,14 +123,14 @@ def usual_distances(vectors: npt.NDArray[np.float32]) -> Numbers:
 def relative(
     values: npt.ArrayLike, query_usual: npt.ArrayLike, match_usual: npt.ArrayLike
 ) -> Numbers:
-    """Return values in standard deviations from what is usual for either of a pair, added up.
+    """Return values relative to what is usual for both of a pair: the sum of two z-scores.
 
     Parameters
     ----------
     values : array_like, shape=(n,)
         Distances, or log similarities.
     query_usual, match_usual : array_like, shape=(n, 2) or (2,)
-        Mean and standard deviation of each one's values with others: `usual_distances`, or
+        Mean and standard deviation of the values with others, from `usual_distances` or
         `search.versions.reranking.backgrounds`.
     """
     values = np.asarray(values, np.float64)
@@ -146,24 +147,24 @@ def alignment_columns(
     match_background: npt.ArrayLike,
     mean_background: float,
 ) -> Numbers:
-    """Turn what is known of aligned pairs into columns; the same for both orders of a pair.
+    """Return the columns of aligned pairs, which are the same for both orders of a pair.
 
     Parameters
     ----------
     relative_distance : array_like, shape=(n,)
-        Of their vectors.
+        Of the vectors, from `relative`.
     log_similarity : array_like, shape=(n,)
         From `search.versions.reranking.log_similarity`.
     query_background, match_background : array_like, shape=(n, 2) or (2,)
         From `search.versions.reranking.backgrounds`.
     mean_background : float
-        The mean background of the catalogue.
+        The mean background of the whole catalogue.
 
     Returns
     -------
     np.ndarray, shape=(n, 4)
-        The relative similarity, the square of that where it is positive, the relative distance, and
-        how much more the two resemble anything than others of the catalogue do.
+        Relative similarity, its square where it is positive, relative distance, and how far the
+        two backgrounds exceed the mean background.
     """
     similarity = relative(log_similarity, query_background, match_background)
     hub = np.zeros_like(similarity) - 2 * mean_background
@@ -174,53 +175,51 @@ def alignment_columns(
 
 
 def pair_probability(log_ratio: Numbers, versions: float, points: int) -> Numbers:
-    """Return the probability that each of some pairs is of one work, shape=(n,).
+    """Return the probability that each pair shares a work, shape=(n,).
 
     Parameters
     ----------
     log_ratio : np.ndarray, shape=(n,)
         From a calibration.
     versions : float
-        How many other performances of its work a performance has in the catalogue, on average.
+        Mean number of other performances of its work that a performance has in the catalogue.
     points : int
-        Performances in the catalogue.
+        Number of performances in the catalogue.
     """
-    prior = min(max(versions, VERSIONS) / max(points - 1, 2), 0.5)
-    return _from_log_odds(log_ratio + np.log(prior / (1 - prior)))
+    prior = min(max(versions, MIN_VERSIONS) / max(points - 1, 2), 0.5)
+    log_odds = log_ratio + np.log(prior / (1 - prior))
+    probability: Numbers = 1 / (1 + np.exp(-np.clip(log_odds, -700, 700)))
+    return probability
 
 
 def work_probabilities(
     evidence: Sequence[Numbers], linked: float, points: int
 ) -> tuple[Numbers, float]:
-    """Return the probability of each of some works to be a query's, and that it is none in sight.
+    """Return the probability that a query is of each work, and the probability of no work.
 
-    A query is a version of one of a work's performances, whichever: so a work's likelihood ratio
-    is the mean of those of its performances. Works in proportion to their size share the prior
-    `linked`, that the query has a version here; the rest of it is the prior of none.
+    The query is a version of one performance of the work, any of them. So the likelihood ratio of a
+    work is the mean over its performances. The prior `linked`, that the query has a version in the
+    catalogue, is divided among the works by size. The remaining prior is that of no work.
 
     Parameters
     ----------
-    evidence : sequence of np.ndarray, each shape=(its looked at performances,)
-        Log likelihood ratios of the query with performances of each work. Those that were not
-        looked at count as impossible.
+    evidence : sequence of np.ndarray
+        For each work, the log likelihood ratios of the query with its performances. A performance
+        without a ratio counts as impossible.
     linked : float in [0, 1]
-        Share of the catalogue's performances whose work has another one.
+        Share of the performances in the catalogue whose work has another performance.
     points : int
-        Performances in the catalogue.
+        Number of performances in the catalogue.
 
     Returns
     -------
     tuple of (np.ndarray, shape=(works,), float)
-        Summing to 1.
+        They sum to 1.
     """
-    linked = float(np.clip(linked, *LINKED))
+    linked = float(np.clip(linked, MIN_LINKED, MAX_LINKED))
     shared = np.log(linked / (1 - linked) / max(points - 1, 1))
-    # A work's share of the prior is as its size, and size x mean is the sum.
+    # The prior of a work is proportional to its size, and size x mean ratio is the sum of ratios.
     odds = np.array([0.0, *(shared + np.logaddexp.reduce(ratios) for ratios in evidence)])
     odds = np.exp(odds - odds.max())
     odds /= odds.sum()
     return odds[1:], float(odds[0])
-
-
-def _from_log_odds(log_odds: Numbers) -> Numbers:
-    return 1 / (1 + np.exp(-np.clip(log_odds, -700, 700)))

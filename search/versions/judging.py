@@ -1,4 +1,4 @@
-"""Judging matches: how likely each is a version of the query, by its distance or its alignment."""
+"""Judging: the probability that a match is a version of the query, by distance or alignment."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,12 +18,12 @@ from search.versions.calibration import (
 )
 from search.versions.reranking import log_similarity, ranking_score
 
-#: So many performances, at most, are listed as speaking for a work.
-SPEAKING = 3
+#: Number of performances that are listed as evidence for a work.
+MAX_EVIDENCE = 3
 
 
 def calibration_of(collection: Collection) -> Calibration:
-    """Return the collection's calibration; raises InvalidQuery without one."""
+    """Return the calibration of a collection; raise InvalidQuery if there is none."""
     found = collection.description.calibration
     if found is None:
         raise InvalidQuery(
@@ -34,7 +34,7 @@ def calibration_of(collection: Collection) -> Calibration:
 
 
 def by_distance(collection: Collection, matches: Sequence[Match]) -> list[Match]:
-    """Say of each match how likely it is, where the bundle is calibrated."""
+    """Add the probability to each match, if the bundle is calibrated."""
     calibration = collection.description.calibration
     if calibration is None or not matches or matches[0].relative_distance is None:
         return list(matches)
@@ -52,61 +52,64 @@ def _relative(matches: Sequence[Match]) -> Numbers:
 def _with_probabilities(
     collection: Collection, matches: Sequence[Match], log_ratio: Numbers
 ) -> list[Match]:
-    facts = collection.description
-    probabilities = pair_probability(log_ratio, facts.versions, facts.points).tolist()
+    description = collection.description
+    found = pair_probability(log_ratio, description.versions, description.points)
     return [
         replace(match, probability=probability)
-        for match, probability in zip(matches, probabilities, strict=True)
+        for match, probability in zip(matches, found.tolist(), strict=True)
     ]
 
 
 class Aligned:
-    """A query aligned with some matches of it.
-
-    Matches that can't be aligned are judged by their distance.
+    """A query aligned with its matches. Matches that can't be aligned are judged by distance.
 
     Parameters
     ----------
     collection : Collection
-        With sequences, or InvalidQuery is raised; as it is for a query too short to be aligned.
+        With sequences.
     track_id : str
         The query.
     nearest : sequence of Match
-        Nearest first.
+        The nearest first.
 
     Attributes
     ----------
     log_similarity : np.ndarray, shape=(n,)
         Of each match to the query.
     log_ratio : np.ndarray, shape=(n,), or None
-        Log likelihood ratio of each to be a version; None where the bundle isn't calibrated.
+        Log likelihood ratio of each match; None if the bundle isn't calibrated.
     order : list of int
-        Places in `nearest`, the likeliest first; last what has nothing in common with the query or
-        can't be aligned, nearest first.
+        Indices in `nearest`, the likeliest first. Matches without similarity or sequence come last,
+        the nearest first.
+
+    Raises
+    ------
+    InvalidQuery
+        If the collection has no sequences, or that of the query is shorter than a stack.
     """
 
     def __init__(self, collection: Collection, track_id: str, nearest: Sequence[Match]) -> None:
         sequences, name = collection.sequences, collection.description.name
         if sequences is None:
             raise InvalidQuery(
-                f"Re-ranking aligns chroma sequences, and {name} holds none: publish performances "
+                f"Reranking aligns chroma sequences, and {name} holds none: publish performances "
                 "that have chroma, or ask without rerank."
             )
         rate = sequences.rate
-        # Asked for together, since on a server that is one request.
+        # They are read together, because that is one request to a server.
         track_ids = [track_id, *(match.track_id for match in nearest)]
         query, *self._others = sequences.of(track_ids)
         if len(query) < STACK_SECONDS * rate:
             raise InvalidQuery(
-                f"Performance {track_id} has {len(query) / rate:.1f} s of chroma in {name}, and "
-                f"aligning takes {STACK_SECONDS} s at least: ask without rerank."
+                f"Performance {track_id} has {len(query) / rate:.1f} s of chroma in {name}, and an "
+                f"alignment needs at least {STACK_SECONDS} s: ask without rerank."
             )
         self._collection, self._nearest = collection, nearest
         self._rate, self._query = rate, query
         self._similarity, self._hypothesis = similarities(query, self._others, rate)
         self.log_similarity = log_similarity(self._similarity)
-        of_query, backgrounds = np.split(sequences.backgrounds(track_ids), [1])
-        self._usual = of_query[0], backgrounds, sequences.mean_background
+        query_background, backgrounds = np.split(sequences.backgrounds(track_ids), [1])
+        self._backgrounds = query_background[0], backgrounds, sequences.mean_background
         self.log_ratio = self._judge(self.log_similarity)
         score = self.log_ratio
         if score is None:
@@ -122,43 +125,43 @@ class Aligned:
         if calibration.alignment is None:
             return by_distance
         ratios = calibration.alignment.log_ratio(
-            alignment_columns(_relative(self._nearest), similarity, *self._usual)
+            alignment_columns(_relative(self._nearest), similarity, *self._backgrounds)
         )
-        # What is too short to be aligned isn't unlike the query for that.
-        short = [len(other) < STACK_SECONDS * self._rate for other in self._others]
-        return np.where(short, by_distance, ratios)
+        # A sequence that is too short says nothing about the similarity.
+        too_short = [len(other) < STACK_SECONDS * self._rate for other in self._others]
+        return np.where(too_short, by_distance, ratios)
 
     @property
     def judged(self) -> list[Match]:
-        """All matches, the likeliest first, with their probabilities and without the why."""
+        """All matches with their probabilities but without alignments, the likeliest first."""
         ordered = [self._nearest[i] for i in self.order]
         if self.log_ratio is None:
             return ordered
         return _with_probabilities(self._collection, ordered, self.log_ratio[self.order])
 
-    def matches(self, places: Sequence[int], similarity: Numbers | None = None) -> list[Match]:
-        """Return the matches at some places, with their probabilities and what matches what.
+    def matches(self, rows: Sequence[int], similarity: Numbers | None = None) -> list[Match]:
+        """Return some matches with their probabilities and alignments.
 
         Parameters
         ----------
-        places : sequence of int
-            In `nearest`.
+        rows : sequence of int
+            Indices in `nearest`.
         similarity : np.ndarray, shape=(n,), optional
-            Log similarities to judge by, instead of those seen from the query.
+            Log similarities that replace those of the query to the matches.
         """
         log_ratio = self.log_ratio if similarity is None else self._judge(similarity)
-        chosen = [replace(self._nearest[i], alignment=self._explain(i)) for i in places]
+        chosen = [replace(self._nearest[i], alignment=self._explain(i)) for i in rows]
         if log_ratio is None:
             return chosen
-        return _with_probabilities(self._collection, chosen, log_ratio[list(places)])
+        return _with_probabilities(self._collection, chosen, log_ratio[list(rows)])
 
     def _explain(self, i: int) -> Alignment:
-        similarity, how = float(self._similarity[i]), self._hypothesis[i]
-        return explain(self._query, self._others[i], self._rate, similarity, how)
+        similarity, hypothesis = float(self._similarity[i]), self._hypothesis[i]
+        return explain(self._query, self._others[i], self._rate, similarity, hypothesis)
 
 
 def align(collection: Collection, track_id: str, nearest: Sequence[Match]) -> Aligned | None:
-    """Align a query with its nearest matches, if it has a sequence here that is long enough."""
+    """Align a query with its nearest matches, if its sequence is long enough."""
     return Aligned(collection, track_id, nearest) if _alignable(collection, track_id) else None
 
 
@@ -171,14 +174,14 @@ def _alignable(collection: Collection, track_id: str) -> bool:
 
 
 def same_work(collection: Collection, a: str, match: Match) -> Match:
-    """Judge a match of performance `a` both ways round, and so the same for both."""
+    """Judge a match of performance `a` in both directions, so that the order does not matter."""
     b = match.track_id
     if not (_alignable(collection, a) and _alignable(collection, b)):
         return by_distance(collection, [match])[0]
-    there = Aligned(collection, a, [match])
-    back = Aligned(collection, b, [replace(match, track_id=a)])
-    both = (there.log_similarity + back.log_similarity) / 2
-    return there.matches([0], both)[0]
+    forward = Aligned(collection, a, [match])
+    backward = Aligned(collection, b, [replace(match, track_id=a)])
+    mean = (forward.log_similarity + backward.log_similarity) / 2
+    return forward.matches([0], mean)[0]
 
 
 def identify(
@@ -188,39 +191,38 @@ def identify(
     aligned: Aligned | None,
     limit: int,
 ) -> Identification:
-    """Pool the evidence of each work's performances.
+    """Pool the evidence of the performances of each work.
 
     Parameters
     ----------
     collection : Collection
-        Calibrated, or InvalidQuery is raised.
+        It must be calibrated; otherwise InvalidQuery is raised.
     track_id, limit
         As for `Searcher.identify`.
     nearest : sequence of Match
-        Of the query, nearest first.
-    aligned : Aligned, optional
-        What `align` says of these.
+        Matches of the query, the nearest first.
+    aligned : Aligned or None
+        From `align`, of the same matches.
     """
-    calibration, facts = calibration_of(collection), collection.description
+    calibration, description = calibration_of(collection), collection.description
     log_ratio = None if aligned is None else aligned.log_ratio
     if log_ratio is None:
         log_ratio = _distance_ratios(calibration, nearest)
-    of_work: dict[str, list[int]] = {}
+    rows_of: dict[str, list[int]] = {}
     for i in np.argsort(-log_ratio, kind="stable").tolist():
-        of_work.setdefault(nearest[i].work_id, []).append(i)
-    probabilities, none = work_probabilities(
-        [log_ratio[places] for places in of_work.values()], facts.linked, facts.points
+        rows_of.setdefault(nearest[i].work_id, []).append(i)
+    probabilities, probability_of_none = work_probabilities(
+        [log_ratio[rows] for rows in rows_of.values()], description.linked, description.points
     )
-    likeliest = sorted(zip((-probabilities).tolist(), of_work, strict=True))[:limit]
+    likeliest = sorted(zip((-probabilities).tolist(), rows_of, strict=True))[:limit]
     works = []
     for negative, work_id in likeliest:
-        places = of_work[work_id][:SPEAKING]
-        speaking = (
-            aligned.matches(places)
-            if aligned is not None
-            else by_distance(collection, [nearest[i] for i in places])
-        )
-        title, artist = speaking[0].work_title, speaking[0].work_artist
-        works.append(Work(work_id, title, artist, -negative, tuple(speaking)))
-    named = works[0] if works and works[0].probability > none else None
-    return Identification(track_id, named, none, tuple(works))
+        rows = rows_of[work_id][:MAX_EVIDENCE]
+        if aligned is None:
+            evidence = by_distance(collection, [nearest[i] for i in rows])
+        else:
+            evidence = aligned.matches(rows)
+        title, artist = evidence[0].work_title, evidence[0].work_artist
+        works.append(Work(work_id, title, artist, -negative, tuple(evidence)))
+    work = works[0] if works and works[0].probability > probability_of_none else None
+    return Identification(track_id, work, probability_of_none, tuple(works))

@@ -1,8 +1,10 @@
-"""Compiled loops of `search.versions.alignment`: cross recurrence of two stacked sequences.
+"""The compiled loops of `search.versions.alignment`: cross recurrence of two stacked sequences.
 
-Importing this module imports numba, and the first call of a new installation compiles for some
-seconds; after that the machine code comes from a cache on disk.
+Importing this module imports numba. The first call after an installation compiles for some seconds;
+later calls read the machine code from a cache on disk.
 """
+
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -11,14 +13,29 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
-DEVIATIONS = 1.28  # a cell matches above mean + this many deviations
-STEEPNESS = 15.0  # excess cosine similarity that counts as a whole frame: 1/15
-GAP = 0.5  # most a frame that does not match takes away
+DEVIATIONS = 1.28  # a cell matches above its row's and column's mean + 1.28 deviations
+STEEPNESS = 15.0  # a cosine similarity 1/15 above the limit counts as one whole frame
+GAP = 0.5  # the largest penalty of a frame that does not match
+
+
+class Resampled(NamedTuple):
+    """A query and its candidates, all averaged to one frame rate.
+
+    `query` has the shape (12, frames, 12): the query rotated down by 0 to 11 semitones, its
+    versions at each tempo ratio laid end to end. `candidates`, (frames, 12), are laid end to end
+    too. The bounds are the row where each part starts, and the end. `width` is a stack's frames.
+    """
+
+    query: Floats
+    query_bounds: Indices
+    candidates: Floats
+    candidate_bounds: Indices
+    width: int
 
 
 @numba.njit(cache=True, nogil=True)
 def blocks(frames: Floats, step: float) -> Floats:
-    """Average (n, 12) frames over blocks of `step` frames (not whole), each with maximum 1."""
+    """Average (n, 12) frames over blocks of `step` frames, and scale each block to maximum 1."""
     n = len(frames)
     out = np.zeros((max(1, int(n / step)), 12), np.float32)
     for k in range(len(out)):
@@ -40,9 +57,9 @@ def blocks(frames: Floats, step: float) -> Floats:
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def _dots(a: Floats, b: Floats, out: Floats) -> None:
-    """Dot products of the frames of a (n, 12) and b (12, m), summed along each diagonal.
+    """Compute the dot products of the frames of a (n, 12) and b (12, m), summed along diagonals.
 
-    A stack's product is then the difference of two cells, whatever its width.
+    The dot product of two stacks of any width is then the difference of two cells.
     """
     b0, b1, b2, b3, b4, b5 = b[0], b[1], b[2], b[3], b[4], b[5]
     b6, b7, b8, b9, b10, b11 = b[6], b[7], b[8], b[9], b[10], b[11]
@@ -64,27 +81,31 @@ def _dots(a: Floats, b: Floats, out: Floats) -> None:
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
+def _inverse_norms(frames: Floats, width: int) -> Floats:
+    """Return one over the Euclidean norm of each stack of `width` frames."""
+    energy = np.zeros(frames.shape[0] + 1)
+    for i in range(frames.shape[0]):
+        square = 0.0
+        for k in range(12):
+            square += frames[i, k] * frames[i, k]
+        energy[i + 1] = energy[i] + square
+    out = np.empty(frames.shape[0] - width + 1, np.float32)
+    for i in range(len(out)):
+        out[i] = 1 / np.sqrt(max(energy[i + width] - energy[i], 1e-9))
+    return out
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def _stack(
-    dots: Floats,
-    n: int,
-    m: int,
-    width: int,
-    inverse_a: Floats,
-    inverse_b: Floats,
-    stacked: Floats,
-    row_limit: Floats,
-    column_limit: Floats,
-    moments: Floats,
-) -> None:
-    """Cosine similarity of stacks of `width` frames, and each row's and column's limit."""
-    rows, columns = n - width + 1, m - width + 1
+    dots: Floats, width: int, inverse_a: Floats, inverse_b: Floats, stacked: Floats
+) -> tuple[Floats, Floats]:
+    """Write the cosine similarity of all pairs of stacks; return each row's and column's limit."""
+    rows, columns = len(inverse_a), len(inverse_b)
+    row_limit, column_limit = np.empty(rows, np.float32), np.empty(columns, np.float32)
     deviations = np.float32(DEVIATIONS)
     zero = np.float32(0)
-    first, second = moments[0], moments[1]
+    first, second = np.zeros(columns, np.float32), np.zeros(columns, np.float32)
     nothing = np.zeros(columns, np.float32)
-    for j in range(columns):
-        first[j] = zero
-        second[j] = zero
     for i in range(rows):
         out, end, scale = stacked[i], dots[i + width - 1, width - 1 :], inverse_a[i]
         before = dots[i - 1] if i else nothing
@@ -107,54 +128,59 @@ def _stack(
         mean = first[j] / np.float32(rows)
         spread = np.sqrt(max(second[j] / np.float32(rows) - mean * mean, zero))
         column_limit[j] = mean + deviations * spread
+    return row_limit, column_limit
+
+
+@numba.njit(cache=True, nogil=True)
+def _compare(
+    sequences: Resampled, c: int, ratio: int, rotation: int, dots: Floats, stacked: Floats
+) -> tuple[Floats, Floats]:
+    """Compare candidate `c` with the query under one hypothesis, as `_stack` does.
+
+    The limits are empty where either sequence is shorter than a stack.
+    """
+    start, stop = sequences.query_bounds[ratio], sequences.query_bounds[ratio + 1]
+    bounds = sequences.candidate_bounds
+    candidate, width = sequences.candidates[bounds[c] : bounds[c + 1]], sequences.width
+    if stop - start < width or len(candidate) < width:
+        return np.empty(0, np.float32), np.empty(0, np.float32)
+    _dots(sequences.query[rotation, start:stop], np.ascontiguousarray(candidate.T), dots)
+    inverse_a = _inverse_norms(sequences.query[0, start:stop], width)
+    return _stack(dots, width, inverse_a, _inverse_norms(candidate, width), stacked)
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def _promise(
-    stacked: Floats,
-    rows: int,
-    columns: int,
-    row_limit: Floats,
-    column_limit: Floats,
-    peak: Floats,
-) -> float:
-    """Mean over columns of the greatest excess: high where a hypothesis is right.
+def _promise(stacked: Floats, row_limit: Floats, column_limit: Floats) -> float:
+    """Return the mean over columns of the greatest excess: high where a hypothesis is right.
 
-    Maxima are kept by column, here and below: a maximum along the row is a
-    reduction that the compiler leaves scalar.
+    Maxima are kept by column, here and below: the compiler does not vectorise a maximum along the
+    row, which is a reduction.
     """
-    for j in range(columns):
-        peak[j] = np.float32(-9)
-    for i in range(rows):
+    columns = len(column_limit)
+    peak = np.full(columns, np.float32(-9))
+    for i in range(len(row_limit)):
         row, limit = stacked[i], row_limit[i]
         for j in range(columns):
             peak[j] = max(peak[j], row[j] - max(limit, column_limit[j]))
-    return float(np.mean(peak[:columns]))
+    return float(np.mean(peak))
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def _heaviest_weight(
-    stacked: Floats,
-    rows: int,
-    columns: int,
-    row_limit: Floats,
-    column_limit: Floats,
-    table: Floats,
-    peak: Floats,
-) -> float:
-    """Weight of the heaviest stretch.
+def _heaviest_weight(stacked: Floats, row_limit: Floats, column_limit: Floats) -> float:
+    """Return the weight of the heaviest stretch, by the recursion of Qmax.
 
-    Steps (1, 1), (1, 2), (2, 1): every cell depends on earlier rows alone, so that the
-    inner loop runs in vector registers. The table keeps three rows in turn, with two
-    columns of margin.
+    With the steps (1, 1), (1, 2) and (2, 1), every cell depends on earlier rows only, so the inner
+    loop runs in vector registers. The table holds the last three rows, with a margin of two
+    columns.
     """
+    columns = len(column_limit)
     zero, one = np.float32(0), np.float32(1)
     steepness, gap = np.float32(STEEPNESS), np.float32(GAP)
-    table[:, : columns + 2] = zero
-    peak[:columns] = zero
-    for i in range(rows):
+    table = np.zeros((3, columns + 2), np.float32)
+    peak = np.zeros(columns, np.float32)
+    for i in range(len(row_limit)):
         last = table[(i + 1) % 3]
-        # Views that start where they are read: a plain index is what vectorises.
+        # These views start where they are read, because only plain indices are vectorised.
         straight, across, down = last[1:], last, table[i % 3, 1:]
         now, row, limit = table[(i + 2) % 3, 2:], stacked[i], row_limit[i]
         for j in range(columns):
@@ -163,140 +189,89 @@ def _heaviest_weight(
             now[j] = max(max(straight[j], max(across[j], down[j])) + gain, zero)
         for j in range(columns):
             peak[j] = max(peak[j], now[j])
-    return float(np.max(peak[:columns]))
-
-
-@numba.njit(cache=True, nogil=True, fastmath=True)
-def _inverse_norms(frames: Floats, width: int, out: Floats) -> None:
-    """One over the Euclidean norm of each stack of `width` frames."""
-    energy = np.zeros(frames.shape[0] + 1)
-    for i in range(frames.shape[0]):
-        square = 0.0
-        for k in range(12):
-            square += frames[i, k] * frames[i, k]
-        energy[i + 1] = energy[i] + square
-    for i in range(frames.shape[0] - width + 1):
-        out[i] = 1 / np.sqrt(max(energy[i + width] - energy[i], 1e-9))
+    return float(np.max(peak))
 
 
 @numba.njit(cache=True, nogil=True)
-def _longest(bounds: Indices) -> int:
-    longest = 0
-    for k in range(len(bounds) - 1):
-        longest = max(longest, bounds[k + 1] - bounds[k])
-    return longest
+def _promises(
+    sequences: Resampled, c: int, rotations: Indices, dots: Floats, stacked: Floats
+) -> npt.NDArray[np.float64]:
+    """Return how promising each tempo ratio and rotation is; -inf where nothing can be compared."""
+    ratios, turns = len(sequences.query_bounds) - 1, len(rotations)
+    promises = np.full(ratios * turns, -np.inf)
+    for h in range(len(promises)):
+        rotation = rotations[h % turns]
+        row_limit, column_limit = _compare(sequences, c, h // turns, rotation, dots, stacked)
+        if len(row_limit):
+            promises[h] = _promise(stacked, row_limit, column_limit)
+    return promises
 
 
 @numba.njit(cache=True, nogil=True)
 def align_all(
-    coarse_query: Floats,
-    coarse_query_bounds: Indices,
-    coarse: Floats,
-    coarse_bounds: Indices,
-    coarse_width: int,
-    fine_query: Floats,
-    fine_query_bounds: Indices,
-    fine: Floats,
-    fine_bounds: Indices,
-    fine_width: int,
-    rotations: Indices,
-    refined: int,
+    coarse: Resampled, fine: Resampled, rotations: Indices, refined: int
 ) -> tuple[Floats, Indices]:
-    """Compare every hypothesis at the coarse rate, align the most promising at the fine one."""
-    count, ratios, turns = len(fine_bounds) - 1, len(fine_query_bounds) - 1, rotations.shape[1]
-    height, breadth = _longest(fine_query_bounds), _longest(fine_bounds)
-    dots = np.empty((height, breadth), np.float32)
-    stacked = np.empty((height, breadth), np.float32)
-    table, peak = np.empty((3, breadth + 2), np.float32), np.empty(breadth, np.float32)
-    row_limit, column_limit = np.empty(height, np.float32), np.empty(breadth, np.float32)
-    moments = np.empty((2, breadth), np.float32)
-    inverse_a, inverse_b = np.empty(height, np.float32), np.empty(breadth, np.float32)
+    """Compare all hypotheses at the coarse rate, and align the most promising at the fine rate.
+
+    Parameters
+    ----------
+    coarse, fine : Resampled
+        The same sequences at two rates.
+    rotations : np.ndarray, shape=(n, turns), int64
+        The rotations to try for each candidate.
+    refined : int
+        Number of hypotheses to align at the fine rate.
+
+    Returns
+    -------
+    tuple of np.ndarray
+        As `search.versions.alignment.similarities`, at the fine rate.
+    """
+    count, turns = rotations.shape
+    longest = np.diff(fine.query_bounds).max(), np.diff(fine.candidate_bounds).max()
+    dots, stacked = np.empty(longest, np.float32), np.empty(longest, np.float32)
     similarity = np.zeros(count, np.float32)
-    chosen = np.zeros((count, 2), np.int64)
-    promise = np.empty(ratios * turns)
+    hypothesis = np.zeros((count, 2), np.int64)
     for c in range(count):
-        b = np.ascontiguousarray(coarse[coarse_bounds[c] : coarse_bounds[c + 1]].T)
-        m = b.shape[1]
-        if m < coarse_width:
-            continue
-        _inverse_norms(coarse[coarse_bounds[c] : coarse_bounds[c + 1]], coarse_width, inverse_b)
-        for r in range(ratios):
-            start, stop = coarse_query_bounds[r], coarse_query_bounds[r + 1]
-            n = stop - start
-            if n < coarse_width:
-                promise[r * turns : (r + 1) * turns] = -np.inf
-                continue
-            _inverse_norms(coarse_query[0, start:stop], coarse_width, inverse_a)
-            for t in range(turns):
-                _dots(coarse_query[rotations[c, t], start:stop], b, dots)
-                _stack(
-                    dots, n, m, coarse_width, inverse_a, inverse_b,
-                    stacked, row_limit, column_limit, moments,
-                )  # fmt: skip
-                promise[r * turns + t] = _promise(
-                    stacked, n - coarse_width + 1, m - coarse_width + 1,
-                    row_limit, column_limit, peak,
-                )  # fmt: skip
-        whole = fine[fine_bounds[c] : fine_bounds[c + 1]]
-        m = len(whole)
-        if m < fine_width:
-            continue
-        b = np.ascontiguousarray(whole.T)
-        _inverse_norms(whole, fine_width, inverse_b)
-        for _ in range(min(refined, ratios * turns)):
-            h = np.argmax(promise)
-            if promise[h] == -np.inf:
+        promises = _promises(coarse, c, rotations[c], dots, stacked)
+        for _ in range(min(refined, len(promises))):
+            h = np.argmax(promises)
+            if promises[h] == -np.inf:
                 break
-            promise[h] = -np.inf
-            r, rotation = h // turns, rotations[c, h % turns]
-            start, stop = fine_query_bounds[r], fine_query_bounds[r + 1]
-            n = stop - start
-            if n < fine_width:
+            promises[h] = -np.inf
+            ratio, rotation = h // turns, rotations[c, h % turns]
+            row_limit, column_limit = _compare(fine, c, ratio, rotation, dots, stacked)
+            if len(row_limit) == 0:
                 continue
-            _inverse_norms(fine_query[0, start:stop], fine_width, inverse_a)
-            _dots(fine_query[rotation, start:stop], b, dots)
-            _stack(
-                dots, n, m, fine_width, inverse_a, inverse_b,
-                stacked, row_limit, column_limit, moments,
-            )  # fmt: skip
-            weight = _heaviest_weight(
-                stacked, n - fine_width + 1, m - fine_width + 1,
-                row_limit, column_limit, table, peak,
-            )  # fmt: skip
-            scaled = np.float32(weight / np.sqrt((n + m) / 2))
+            weight = _heaviest_weight(stacked, row_limit, column_limit)
+            frames = len(row_limit) + len(column_limit) + 2 * (fine.width - 1)
+            scaled = np.float32(weight / np.sqrt(frames / 2))
             if scaled > similarity[c]:
                 similarity[c] = scaled
-                chosen[c, 0] = r
-                chosen[c, 1] = rotation
-    return similarity, chosen
+                hypothesis[c, 0] = ratio
+                hypothesis[c, 1] = rotation
+    return similarity, hypothesis
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def excess_of(a: Floats, b: Floats, width: int) -> Floats:
-    """What each cell adds to a stretch, -GAP to 1."""
-    n, m = len(a), len(b)
-    dots, stacked = np.empty((n, m), np.float32), np.empty((n, m), np.float32)
-    row_limit, column_limit = np.empty(n, np.float32), np.empty(m, np.float32)
-    inverse_a, inverse_b = np.empty(n, np.float32), np.empty(m, np.float32)
-    _inverse_norms(a, width, inverse_a)
-    _inverse_norms(b, width, inverse_b)
+    """Return what each pair of stacks adds to a stretch, from -GAP to 1."""
+    dots = np.empty((len(a), len(b)), np.float32)
+    stacked = np.empty((len(a) - width + 1, len(b) - width + 1), np.float32)
     _dots(a, np.ascontiguousarray(b.T), dots)
-    _stack(
-        dots, n, m, width, inverse_a, inverse_b,
-        stacked, row_limit, column_limit, np.empty((2, m), np.float32),
-    )  # fmt: skip
-    excess = stacked[: n - width + 1, : m - width + 1].copy()
-    for i in range(excess.shape[0]):
-        row, limit = excess[i], row_limit[i]
-        for j in range(excess.shape[1]):
+    inverse_a, inverse_b = _inverse_norms(a, width), _inverse_norms(b, width)
+    row_limit, column_limit = _stack(dots, width, inverse_a, inverse_b, stacked)
+    for i in range(stacked.shape[0]):
+        row, limit = stacked[i], row_limit[i]
+        for j in range(stacked.shape[1]):
             value = (row[j] - max(limit, column_limit[j])) * np.float32(STEEPNESS)
             row[j] = min(max(value, np.float32(-GAP)), np.float32(1))
-    return excess
+    return stacked
 
 
 @numba.njit(cache=True, nogil=True)
 def heaviest(excess: Floats) -> tuple[float, int, int, int, int]:
-    """Weight, first and last row, first and last column of the heaviest stretch."""
+    """Return the weight of the heaviest stretch, its first and last row, first and last column."""
     rows, columns = excess.shape
     table = np.zeros((rows + 2, columns + 2), np.float32)
     best, i, j = np.float32(0), 0, 0

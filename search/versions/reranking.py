@@ -1,9 +1,10 @@
-"""Re-ranking: candidates that the vectors found, ordered by how well their sequences align.
+"""Reranking: order the candidates that the vectors found by how well their sequences align.
 
-A similarity means little by itself, since some performances resemble everything (hubs). So each
-performance's background, its usual similarity to others of the catalogue, is measured once when a
-collection is published, and discounts it as a candidate. Where the bundle is calibrated, the
-candidates are ordered by how likely they are versions, which weighs in their distance too.
+A similarity means little by itself, because some performances (hubs) resemble everything. So the
+background of each performance, its usual similarity to others of the catalogue, is measured once
+when a collection is published, and is subtracted from its score as a candidate. If the bundle is
+calibrated, the candidates are ordered by the probability that they are versions instead, which
+depends on their distance too.
 """
 
 import logging
@@ -17,25 +18,23 @@ from search.versions.alignment import Chroma, Floats, similarities
 
 logger = logging.getLogger(__name__)
 
-#: So many of the nearest performances are aligned with the query; those beyond keep their place.
+#: Number of nearest performances that are aligned with the query; the others follow by distance.
 CANDIDATES = 100
 
-#: Performances that each background is measured against.
-REFERENCES = 32
-
-TRIMMED = 0.1  # share of the references left out of a background, the most similar ones
-FLOOR = 0.1  # added before logarithms: a small similarity is common
-HUB_POWER = 0.75  # of the candidate's background, in ranking
-SPREAD = 0.3  # added to the spread of a background, which so few references tell badly
+MAX_REFERENCES = 32  # performances that each background is measured against
+TRIMMED_SHARE = 0.1  # the most similar references, which are left out of a background
+SIMILARITY_FLOOR = 0.1  # added before the logarithm, because similarities near 0 are common
+HUB_WEIGHT = 0.75  # of the candidate's background in the ranking score
+EXTRA_SPREAD = 0.3  # added to the spread of a background, which few references estimate badly
 
 
 def log_similarity(similarity: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return the log of similarities, shape=(n,): what is compared and averaged."""
-    return np.log(np.asarray(similarity, np.float64) + FLOOR)
+    """Return the logarithm of similarities, shape=(n,), which is compared and averaged."""
+    return np.log(np.asarray(similarity, np.float64) + SIMILARITY_FLOOR)
 
 
 def ranking_score(similarity: npt.ArrayLike, background: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """What candidates are ordered by where there is no calibration, highest first.
+    """Score the candidates in a collection without calibration; the best has the highest score.
 
     Parameters
     ----------
@@ -44,57 +43,57 @@ def ranking_score(similarity: npt.ArrayLike, background: npt.ArrayLike) -> npt.N
     background : array_like, shape=(n, 2)
         Of each candidate.
     """
-    return log_similarity(similarity) - HUB_POWER * np.asarray(background, np.float64)[:, 0]
+    return log_similarity(similarity) - HUB_WEIGHT * np.asarray(background, np.float64)[:, 0]
 
 
 def backgrounds(
     sequences: Sequence[Chroma], rate: float, known: npt.ArrayLike | None = None
 ) -> Floats:
-    """Measure how much each performance resembles others anyway: high for a hub.
+    """Measure how much each performance resembles others in general: high for a hub.
 
-    The references are the first `REFERENCES` that have a sequence, so let the order be an arbitrary
-    one. Of a performance's similarities to them, the highest tenth is left out of the mean, for
-    these may be versions of it and no sign of a hub; and so is its similarity to itself.
+    The references are the first `MAX_REFERENCES` performances that have a sequence, so the order
+    should be arbitrary. The similarity of a performance to itself and the highest tenth of its
+    similarities are left out of the mean, because those references may be versions of it.
 
-    Takes `REFERENCES` alignments a performance, on every core.
+    It takes `MAX_REFERENCES` alignments per performance, and uses all cores.
 
     Parameters
     ----------
     sequences : sequence of np.ndarray, each shape=(F, 2, 12)
-        Of the whole catalogue; any may be empty.
+        Of all performances of the catalogue; any may be empty.
     rate : float
-        Frames a second.
+        Frames per second.
     known : array_like, shape=(n, 2), optional
-        Backgrounds that were measured before, NaN where none was. They stay as they are: other
-        references would say nearly the same.
+        Backgrounds that were measured before, and NaN where there is none. They are kept, because
+        other references would give nearly the same.
 
     Returns
     -------
     np.ndarray, shape=(n, 2), float32
-        Mean log similarity, that of similarity 0 for an empty sequence; and its standard deviation,
-        with `SPREAD` added.
+        Mean log similarity, and its standard deviation + `EXTRA_SPREAD`. An empty sequence has the
+        log of similarity 0 as its mean.
     """
     from joblib import cpu_count  # takes longer to import than a search to answer
 
-    chosen = [i for i in range(len(sequences)) if len(sequences[i])][:REFERENCES]
+    chosen = [i for i in range(len(sequences)) if len(sequences[i])][:MAX_REFERENCES]
     references = [np.asarray(sequences[i]) for i in chosen]
 
     def measure(i: int) -> tuple[float, float]:
         others = [r for j, r in zip(chosen, references, strict=True) if j != i]
         ordered = np.sort(similarities(np.asarray(sequences[i]), others, rate)[0])
-        kept = ordered[: int(np.ceil(len(ordered) * (1 - TRIMMED)))]
-        usual = log_similarity(kept if len(kept) else [0.0])
-        return float(usual.mean()), float(usual.std()) + SPREAD
+        lower = ordered[: int(np.ceil(len(ordered) * (1 - TRIMMED_SHARE)))]
+        usual = log_similarity(lower if len(lower) else [0.0])
+        return float(usual.mean()), float(usual.std()) + EXTRA_SPREAD
 
     found = np.full((len(sequences), 2), np.nan, np.float32)
     if known is not None:
         found[:] = known
     missing = np.flatnonzero(np.isnan(found[:, 0])).tolist()
-    # The compiled loops release the interpreter, so threads do.
+    # Threads are enough, because the compiled loops release the interpreter lock.
     with ThreadPoolExecutor(cpu_count()) as threads:
         measured = threads.map(measure, missing)
         for done, (i, value) in enumerate(zip(missing, measured, strict=True), 1):
             found[i] = value
             if done % 1000 == 0:
-                logger.info("compared %d of %d with the references", done, len(missing))
+                logger.info("measured %d of %d backgrounds", done, len(missing))
     return found

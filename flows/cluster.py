@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
@@ -13,7 +13,7 @@ from embedding.encoders.scaling import Standardizer
 from embedding.metrics import clusters
 from flows import alert, plots
 from flows.show import show_figures
-from flows.workspace import MADE_FROM, Workspace, key, make_once, write_json
+from flows.workspace import Workspace
 
 #: Counted up when what is computed or drawn changes.
 VERSION = 2
@@ -65,12 +65,9 @@ def cluster(
 def find_clusters(features: Path, smallest: int, largest: int, seed: int, home: Path) -> Path:
     """Run K-Means for every k, unless it stands for the same features."""
     workspace, store = Workspace(home), FeatureStore.open(features)
-    made_from = workspace.relative(features)
-    name = f"{store.name}-{key(VERSION, made_from, store.fingerprint, smallest, largest, seed)}"
-    place = workspace.path("clusters", name)
+    about = workspace.relative(features)
 
     def make(directory: Path) -> None:
-        write_json(directory / MADE_FROM, {"features": made_from})
         rows = Standardizer.fit(store.means).transform(store.means)
         found = clusters.cluster(rows, store.table["work_id"], range(smallest, largest + 1), seed)
         curve = [
@@ -85,6 +82,5 @@ def find_clusters(features: Path, smallest: int, largest: int, seed: int, home: 
         plots.save(plots.elbow(found), directory / "elbow.png")
         plots.save(plots.silhouette(found), directory / "silhouette.png")
 
-    made = make_once(place, make)
-    get_run_logger().info("%s %s", "clustered" if made else "unchanged: had clustered", store.name)
-    return place
+    made_of = (VERSION, about, store.fingerprint, smallest, largest, seed)
+    return workspace.result("clusters", store.name, made_of, make, {"features": about})

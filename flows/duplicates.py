@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 import search
 from flows import alert
-from flows.workspace import MADE_FROM, Workspace, key, make_once, write_json
+from flows.workspace import Workspace
 
 #: Counted up when what is found or listed changes, so that it is done anew.
 VERSION = 2
@@ -53,11 +53,8 @@ def list_duplicates(limit: int, least: float, home: Path) -> Path:
     logger = get_run_logger()
     searcher = search.Searcher(search.connect(home))
     current = searcher.engine.open().description
-    made_of = key(VERSION, current.content, limit, least)
-    place = Workspace(home).path("duplicates", f"{current.name}-{made_of}")
 
     def make(directory: Path) -> None:
-        write_json(directory / MADE_FROM, {"collection": current.name})
         found = searcher.duplicates(limit, least=least)
         works = Counter(frozenset((one.work_id, one.match.work_id)) for one in found)
         rows = [
@@ -79,7 +76,9 @@ def list_duplicates(limit: int, least: float, home: Path) -> Path:
         ]
         pl.DataFrame(rows, schema=SCHEMA).write_csv(directory / "duplicates.csv")
 
-    make_once(place, make)
+    made_of = (VERSION, current.content, limit, least)
+    about = {"collection": current.name}
+    place = Workspace(home).result("duplicates", current.name, made_of, make, about)
     table = place / "duplicates.csv"
     logger.info("%d pairs of %s are probably of one work", len(pl.read_csv(table)), current.name)
     return table

@@ -11,7 +11,7 @@ from embedding import bundle as bundles
 from embedding.data.store import FeatureStore
 from flows import alert
 from flows.vectors import VECTORS, origin, read
-from flows.workspace import PRETRAINED_NAME, Workspace, claimed, key, make_once
+from flows.workspace import PRETRAINED_NAME, Workspace, claimed
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def named(bundle: Path) -> Path:
     return bundles.PRETRAINED if is_ours else bundle.expanduser().resolve()
 
 
-@task(cache_policy=NO_CACHE, retries=1)
+@task(cache_policy=NO_CACHE)
 def embed_features(features: Path, bundle: Path, home: Path) -> Path:
     """Embed the performances of a feature store that the same bundle has not embedded before.
 
@@ -66,7 +66,6 @@ def embed_features(features: Path, bundle: Path, home: Path) -> Path:
     logger = get_run_logger()
     workspace = Workspace(home)
     store, encoder = FeatureStore.open(features), bundles.load(bundle)
-    place = workspace.path("vectors", f"{encoder.id}-{key(VERSION, store.fingerprint)}")
 
     made_with = {
         "bundle": workspace.relative(bundle),
@@ -85,7 +84,7 @@ def embed_features(features: Path, bundle: Path, home: Path) -> Path:
         usable = store.select(~store.table["track_id"].is_in(rejects["track_id"]))
         ids = usable.table.select("track_id", "work_id", "fingerprint")
         kind = pl.Array(pl.Float32, encoder.dimension)
-        vectors = embedded_before(ids, kind, place)
+        vectors = embedded_before(ids, kind, workspace, encoder.id)
         new = vectors["vector"].is_null()
         fresh = encoder.embed(usable.select(new.to_numpy()))
         logger.info("%d performances of %s are new or changed", len(fresh), store.name)
@@ -93,15 +92,8 @@ def embed_features(features: Path, bundle: Path, home: Path) -> Path:
         table = pl.concat([vectors.filter(~new), made]).sort("track_id")
         table.write_parquet(directory / VECTORS, metadata=made_with)
 
-    made = make_once(place, make)
-    if not made:
-        _renew_origin(place, made_with)
-    logger.info(
-        "%s %d performances with %s",
-        "embedded" if made else "unchanged: had embedded",
-        len(store),
-        encoder.id,
-    )
+    place = workspace.result("vectors", encoder.id, (VERSION, store.fingerprint), make)
+    _renew_origin(place, made_with)
     return place / VECTORS
 
 
@@ -118,15 +110,16 @@ def _renew_origin(place: Path, made_with: dict[str, str]) -> None:
             scratch.replace(path)
 
 
-def embedded_before(ids: pl.DataFrame, kind: pl.Array, place: Path) -> pl.DataFrame:
+def embedded_before(
+    ids: pl.DataFrame, kind: pl.Array, workspace: Workspace, bundle_id: str
+) -> pl.DataFrame:
     """Add the vectors that the same bundle has made of the same contents; null where it has not.
 
     A vector depends on its own performance only, so it does not matter what was embedded with it.
     The newest files are read first, and no more of them than it takes to find all.
     """
-    bundle_id = place.name.rpartition("-")[0]
     found = ids.with_columns(vector=pl.lit(None, dtype=kind))
-    earlier = place.parent.glob(f"{bundle_id}-*/{VECTORS}")
+    earlier = workspace.root.glob(f"vectors/{bundle_id}-*/{VECTORS}")
     for path in sorted(earlier, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         if not found["vector"].null_count():
             break

@@ -26,7 +26,7 @@ from flows.measuring.trial import ask, certainty, choose_queries, identified, pu
 from flows.publish import may_pass, points_of
 from flows.show import show_figures
 from flows.vectors import origin, read
-from flows.workspace import MADE_FROM, Workspace, key, make_once, write_json
+from flows.workspace import Workspace
 from search.fields import RESULTS
 
 #: Counted up when a metric's definition or a plot changes, so that it is computed anew.
@@ -106,16 +106,12 @@ def evaluate(
 @task(cache_policy=NO_CACHE)
 def measure(vectors: Path, home: Path, sample: int | None) -> Path:
     """Compute the metrics and draw the plots, unless they stand for the same vectors."""
-    logger = get_run_logger()
     workspace = Workspace(home)
     made_with = origin(vectors)
     bundle_path = workspace.resolve(made_with["bundle"])
     bundle = bundles.load(bundle_path)
-    made_by = key(VERSION, bundle.id, workspace.relative(vectors), sample)
-    place = workspace.path("evaluations", f"{vectors.parent.name}-{made_by}")
 
     def make(directory: Path) -> None:
-        write_json(directory / MADE_FROM, {"vectors": workspace.relative(vectors)})
         everything = read(vectors)
         seen = everything["work_id"].is_in(bundle.seen_works.implode())
         if seen.all():
@@ -162,9 +158,9 @@ def measure(vectors: Path, home: Path, sample: int | None) -> Path:
         if len(bundle.loss_curve):
             plots.save(plots.loss_curve(bundle.loss_curve), directory / "loss.png")
 
-    made = make_once(place, make)
-    logger.info("%s %s", "measured" if made else "unchanged: had measured", vectors)
-    return place
+    about = {"vectors": workspace.relative(vectors)}
+    made_of = (VERSION, bundle.id, about["vectors"], sample)
+    return workspace.result("evaluations", vectors.parent.name, made_of, make, about)
 
 
 def _suspicious_first(points: search.Points, judged: pl.DataFrame) -> pl.DataFrame:

@@ -20,7 +20,7 @@ from embedding.encoders.imported import ImportedConfig
 from embedding.splits import split_works
 from flows.measuring.calibrate import are_enough, calibrate, heard, sample
 from flows.vectors import BROUGHT, VECTORS
-from flows.workspace import Workspace, claimed, key, make_once
+from flows.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -107,15 +107,12 @@ def bring_in(path: Path, features: Path | None, model: str | None, home: Path) -
         made_with["features"] = workspace.relative(features)
     if model:
         made_with["model"] = model
-    place = workspace.path("vectors", f"{bundle_id}-{key(VERSION, made_with, _digest(table))}")
 
     def make(directory: Path) -> None:
         table.write_parquet(directory / VECTORS, metadata=made_with)
 
-    made = make_once(place, make)
-    known = "brought in" if made else "unchanged: had brought in"
-    logger.info("%s %d vectors of %s", known, len(table), bundle_id)
-    return place / VECTORS
+    made_of = (VERSION, made_with, _digest(table))
+    return workspace.result("vectors", bundle_id, made_of, make) / VECTORS
 
 
 def read(path: Path) -> pl.DataFrame:
@@ -298,21 +295,22 @@ def _bundle(
     validation = calibrating(table, store)
     content = _digest(validation)
     features = None if store is None else store.fingerprint
-    made_from = key(VERSION, vars(model), content, features)
-    place = workspace.path("bundles", f"{model.name}-{made_from}")
-    with claimed(place) as missing:
-        if missing:
-            works = validation.select("work_id", side=pl.lit("validation")).unique()
-            training = Training(
-                data=data,
-                fingerprint=content,
-                seed=SEED,
-                works=works.sort("work_id"),
-                validation=validation.select(*LABELS, "vector"),
-                loss_curve=pl.DataFrame(schema=LOSS_CURVE),
-                figures={},
-            )
-            bundles.save(place, model, training)
+
+    def make(directory: Path) -> None:
+        works = validation.select("work_id", side=pl.lit("validation")).unique()
+        training = Training(
+            data=data,
+            fingerprint=content,
+            seed=SEED,
+            works=works.sort("work_id"),
+            validation=validation.select(*LABELS, "vector"),
+            loss_curve=pl.DataFrame(schema=LOSS_CURVE),
+            figures={},
+        )
+        bundles.save(directory, model, training)
+
+    made_of = (VERSION, vars(model), content, features)
+    place = workspace.result("bundles", model.name, made_of, make)
     return place, bundles.load(place).id
 
 

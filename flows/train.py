@@ -13,7 +13,7 @@ from embedding.data.store import FeatureStore
 from embedding.splits import split_works
 from flows import alert
 from flows.measuring.calibrate import calibrate
-from flows.workspace import Workspace, claimed, key
+from flows.workspace import Workspace
 
 
 @flow(name="train", flow_run_name="train {encoder}", **alert.WATCHED)
@@ -69,22 +69,24 @@ def train_encoder(
     logger = get_run_logger()
     store = FeatureStore.open(features)
     settings = bundles.configure(encoder, config or {})
-    made_from = key(_code(), store.fingerprint, asdict(settings), hold_out, seed)
-    place = Workspace(home).path("bundles", f"{encoder}-{made_from}")
-    with claimed(place) as missing:
-        if missing:
-            # Lightning takes seconds to import, and often there is nothing to train.
-            from embedding.training import train as train_on
 
-            if hold_out:
-                works = store.table["work_id"]
-                held = split_works(works, (1 - hold_out, hold_out), seed, "hold-out") == 1
-                store = store.select(~held)
-            logger.info("training %s on %d performances of %s", encoder, len(store), store.name)
-            trained, training = train_on(store, encoder, config=settings, seed=seed)
-            bundles.save(place, trained, training)
+    def make(directory: Path) -> None:
+        # Lightning takes seconds to import, and often there is nothing to train.
+        from embedding.training import train as train_on
+
+        known = store
+        if hold_out:
+            works = store.table["work_id"]
+            sides = split_works(works, (1 - hold_out, hold_out), seed, "hold-out")
+            known = store.select(sides == 0)
+        logger.info("training %s on %d performances of %s", encoder, len(known), store.name)
+        trained, training = train_on(known, encoder, config=settings, seed=seed)
+        bundles.save(directory, trained, training)
+
+    made_of = (_code(), store.fingerprint, asdict(settings), hold_out, seed)
+    place = Workspace(home).result("bundles", encoder, made_of, make)
     made = bundles.load(place)
-    logger.info("%s %s: %s", "trained" if missing else "unchanged:", made.id, made.training.figures)
+    logger.info("%s: %s", made.id, made.training.figures)
     return place
 
 

@@ -25,8 +25,9 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -37,7 +38,10 @@ import polars as pl
 from filelock import FileLock
 
 import embedding
+from embedding.data.atomic import whole_directory
 from search import settings
+
+logger = logging.getLogger(__name__)
 
 #: What the system calls a disk, a quota or a file that cannot grow.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -74,6 +78,42 @@ class Workspace:
     def path(self, kind: str, name: str) -> Path:
         """The place of one result: `kind` is features, bundles, vectors and so on, as above."""
         return self.root / kind / name
+
+    def result(
+        self,
+        kind: str,
+        subject: str,
+        made_of: Sequence[object],
+        make: Callable[[Path], None],
+        made_from: Mapping[str, str] | None = None,
+    ) -> Path:
+        """Return the directory of a result, and make the result if it is missing.
+
+        Parameters
+        ----------
+        kind : str
+            features/<data set>, bundles, vectors and so on, as above.
+        subject : str
+            The first part of the name; the second is the key.
+        made_of : sequence of object
+            All that the content follows from: the key is a hash of it.
+        make : callable
+            Writes the content into the empty directory that it is given.
+        made_from : mapping of str to str, optional
+            The results (as `relative` writes them) and the collection that this result is about,
+            by role. `covers gc` deletes the result when one of them is deleted.
+        """
+        name = "-".join(filter(None, (subject, key(*made_of))))
+        place = self.path(kind, name)
+
+        def write(directory: Path) -> None:
+            if made_from is not None:
+                write_json(directory / MADE_FROM, made_from)
+            make(directory)
+
+        made = make_once(place, write)
+        logger.info("%s %s", "made" if made else "unchanged:", self.relative(place))
+        return place
 
     def relative(self, path: Path) -> str:
         """Write a path so that it stays right when the workspace moves, if the path is inside."""
@@ -174,7 +214,7 @@ def key(*made_from: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file as a whole or not at all."""
     scratch = path.with_name(f".{path.name}.new")
     scratch.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -227,31 +267,30 @@ def room_for(place: Path) -> Iterator[None]:
 
 @contextmanager
 def claimed(place: Path) -> Iterator[bool]:
-    """Hold a result's place, and say whether it has to be made.
+    """Lock the place of a result, and say whether the result is missing.
 
-    A second process that wants the same result waits for the first one, then finds it. What a
-    killed process left half-made beside the place is cleared away.
+    A second process that wants the same result waits for the first, then finds it. What a killed
+    process left beside the place is deleted.
     """
     with room_for(place):
         place.parent.mkdir(parents=True, exist_ok=True)
     with room_for(place), FileLock(place.parent / f".{place.name}.lock"):
-        for left in place.parent.glob(f".{place.name}.*/"):
-            shutil.rmtree(left, ignore_errors=True)
+        for dots in (".", ".."):  # two where a result was written within a result
+            for left in place.parent.glob(f"{dots}{place.name}.*/"):
+                shutil.rmtree(left, ignore_errors=True)
         yield not place.exists()
 
 
 def make_once(place: Path, make: Callable[[Path], None]) -> bool:
-    """Fill `place` by calling `make` on a scratch directory, unless it is there already.
+    """Call `make` on a scratch directory that becomes `place`, unless `place` exists.
 
     Returns
     -------
     bool
-        Whether it had to be made.
+        Whether `make` was called.
     """
     with claimed(place) as missing:
         if missing:
-            scratch = place.parent / f".{place.name}.building"
-            scratch.mkdir()
-            make(scratch)
-            scratch.replace(place)
+            with whole_directory(place) as scratch:
+                make(scratch)
     return missing

@@ -213,16 +213,18 @@ def test_no_more_old_vectors_are_read_than_it_takes(home, monkeypatch):
     """The newest first, and none where nothing is missing."""
     place = Workspace(home).latest("vectors").parent
     table = vectors.read(place / vectors.VECTORS)
-    kind = table["vector"].dtype
+    kind, bundle_id = table["vector"].dtype, place.name.rpartition("-")[0]
     for i in range(3):
         shutil.copytree(place, place.with_name(f"{place.name[:-1]}{i}x"))
     os.utime(place / vectors.VECTORS)
     read = []
     monkeypatch.setattr("flows.embed.read", lambda path: read.append(path) or vectors.read(path))
-    found = embedded_before(table.select(vectors.IDS), kind, place)
+    found = embedded_before(table.select(vectors.IDS), kind, Workspace(home), bundle_id)
     assert found["vector"].equals(table["vector"])
     assert len(read) == 1
-    assert embedded_before(table.select(vectors.IDS).clear(), kind, place).is_empty()
+    assert embedded_before(
+        table.clear().select(vectors.IDS), kind, Workspace(home), bundle_id
+    ).is_empty()
     assert len(read) == 1
 
 

@@ -34,7 +34,7 @@ from flows.publish import points_of
 from flows.show import show_figures
 from flows.train import train_encoder
 from flows.vectors import read
-from flows.workspace import MADE_FROM, Workspace, claimed, key, make_once, write_json
+from flows.workspace import Workspace
 
 #: Counted up when a row, a metric's definition or the plot changes, so that it is computed anew.
 VERSION = 2
@@ -221,22 +221,22 @@ def set_apart(features: Path, home: Path) -> Path:
     One split for all seeds, so that each is measured on the same works.
     """
     everything = FeatureStore.open(features)
-    name = f"{everything.name}-{key(everything.fingerprint, HELD_OUT)}"
-    place = Workspace(home).path("splits", name)
-    with claimed(place) as missing:
-        if missing:
-            works = everything.table["work_id"]
-            learned = everything.select(
-                split_works(works, (1 - HELD_OUT, HELD_OUT), 0, "hold-out") == 0
-            )
-            store.write(
-                place,
-                name=learned.name,
-                table=learned.table,
-                sequences=(learned.sequence(i) for i in range(len(learned))),
-                frame_rate=learned.frame_rate,
-            )
-    return place
+
+    def make(directory: Path) -> None:
+        works = everything.table["work_id"]
+        learned = everything.select(
+            split_works(works, (1 - HELD_OUT, HELD_OUT), 0, "hold-out") == 0
+        )
+        store.write(
+            directory,
+            name=learned.name,
+            table=learned.table,
+            sequences=(learned.sequence(i) for i in range(len(learned))),
+            frame_rate=learned.frame_rate,
+        )
+
+    made_of = (everything.fingerprint, HELD_OUT)
+    return Workspace(home).result("splits", everything.name, made_of, make)
 
 
 @task(cache_policy=NO_CACHE)
@@ -307,13 +307,9 @@ def measure(
     chosen = everything.select(everything.table["track_id"].is_in(tracks))  # in their order
     works = chosen.table["work_id"].to_list()
     made_with = bundles.load(bundle) if bundle else None
-    name = row.name.lower().replace(",", "").replace(" ", "-")
-    made_from = key(VERSION, row.name, chosen.fingerprint, made_with and made_with.id)
-    place = Workspace(home).path("comparisons", f"rows/{name}-{made_from}")
+    workspace = Workspace(home)
 
     def make(directory: Path) -> None:
-        if bundle is not None:
-            write_json(directory / MADE_FROM, {"bundle": Workspace(home).relative(bundle)})
         start, took = time.perf_counter(), seconds
         if isinstance(row, Peer):
             distances = row.distances(chosen)
@@ -347,7 +343,10 @@ def measure(
         queries.write_parquet(directory / "queries.parquet")
         (directory / "row.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
-    make_once(place, make)
+    name = row.name.lower().replace(",", "").replace(" ", "-")
+    made_of = (VERSION, row.name, chosen.fingerprint, made_with and made_with.id)
+    about = {} if bundle is None else {"bundle": workspace.relative(bundle)}
+    place = workspace.result("comparisons/rows", name, made_of, make, about)
     figures: dict[str, Any] = json.loads((place / "row.json").read_text(encoding="utf-8"))
     return figures
 
@@ -375,7 +374,6 @@ def _vectors(
 @task(cache_policy=NO_CACHE)
 def show(rows: list[dict[str, Any]], measured_on: dict[str, Any], home: Path) -> Path:
     """Write the table and draw it, unless the same one stands."""
-    place = Workspace(home).path("comparisons", key(VERSION, rows, measured_on))
 
     def make(directory: Path) -> None:
         table = pl.DataFrame(rows, schema=COLUMNS)
@@ -384,8 +382,7 @@ def show(rows: list[dict[str, Any]], measured_on: dict[str, Any], home: Path) ->
         (directory / "comparison.json").write_text(text + "\n", encoding="utf-8")
         plots.save(plots.comparison(table), directory / "comparison.png")
 
-    make_once(place, make)
-    return place
+    return Workspace(home).result("comparisons", "", (VERSION, rows, measured_on), make)
 
 
 def _of_seeds(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -108,7 +108,8 @@ def read_vectors(path: Path) -> np.ndarray:
     """As `embed`, `publish` and `evaluate` do."""
     vectors.origin(path)
     known = vectors.read(path)
-    embedded_before(known.select(vectors.IDS), known["vector"].dtype, path.parent)
+    bundle_id, workspace = path.parent.name.rpartition("-")[0], Workspace(path.parents[2])
+    embedded_before(known.select(vectors.IDS), known["vector"].dtype, workspace, bundle_id)
     return points_of_recipe(recipe_of(path.parents[2])).vectors
 
 

@@ -1,25 +1,31 @@
-"""The import arrows: flows -> embedding, flows -> search, and nothing the other way."""
+"""Imports go in one direction: flows to embedding and search, and downwards within each package."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = {"embedding", "search", "flows"}
+PACKAGES = ("embedding", "flows", "search")
 
 
-def imports(path: Path) -> set[str]:
-    """Top-level names of everything a file imports, wherever in the file it does so."""
+def imported_names(path: Path) -> set[str]:
+    """Dotted names of everything that a file imports, in functions too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names of everything that a file imports."""
+    return {name.split(".")[0] for name in imported_names(path)}
 
 
 def modules(package: str) -> list[Path]:
@@ -74,11 +80,57 @@ def test_a_package_imports_nothing_that_is_not_its_business(package, forbidden):
 def test_a_heavy_library_is_imported_in_modules_of_its_own_only(library, homes):
     users = [
         str(path.relative_to(ROOT))
-        for package in sorted(OURS)
+        for package in PACKAGES
         for path in modules(package)
         if library in imports(path)
     ]
     assert users == homes
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden", "exceptions"),
+    [
+        ("embedding/data", ["embedding.encoders", "embedding.metrics"], set()),
+        ("embedding/data", ["embedding.bundle", "embedding.training"], set()),
+        ("embedding/encoders", ["embedding.metrics", "embedding.bundle"], set()),
+        ("embedding/metrics", ["embedding.encoders"], {"peers.py"}),
+        ("embedding/metrics", ["embedding.bundle", "embedding.training"], set()),
+        ("search/engines", ["search.query", "search.connecting", "search.copying"], set()),
+        ("search/versions", ["search.query", "search.connecting", "search.copying"], set()),
+        ("flows", ["flows.cli"], {"commands.py", "console.py", "tables.py"}),
+    ],
+)
+def test_a_folder_imports_nothing_that_builds_on_it(folder, forbidden, exceptions):
+    for path in modules(folder):
+        if path.name not in exceptions:
+            for name in imported_names(path):
+                assert not any(f"{name}.".startswith(f"{module}.") for module in forbidden), path
+
+
+def private_names(tree: ast.Module) -> Iterator[str]:
+    """Private names of our other modules that a module imports, or reads as attributes."""
+    ours = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGES):
+            ours |= {alias.asname or alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names if is_private(alias.name))
+        elif isinstance(node, ast.Import):
+            ours |= {alias.name for alias in node.names if alias.name.startswith(PACKAGES)}
+    for node in ast.walk(tree):
+        private = isinstance(node, ast.Attribute) and is_private(node.attr)
+        if private and ast.unparse(node.value) in ours:
+            yield ast.unparse(node)
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_uses_a_private_name_of_another(package):
+    for path in modules(package):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert not list(private_names(tree)), path
 
 
 @pytest.mark.parametrize(

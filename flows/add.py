@@ -26,7 +26,7 @@ def add(
     Only that is read, aggregated and embedded; nothing is trained. Performances that a data set no
     longer has disappear from the collection, and corrected titles and works arrive in it. A run
     that finds nothing new changes nothing. On a Qdrant server, only what is new, changed or
-    withdrawn is sent, as long as it is little, see `search.publish`; and a run that was killed is
+    withdrawn is sent, as long as it is little, see `Engine.publish`; and a run that was killed is
     completed by the next one.
 
     Parameters
@@ -71,7 +71,7 @@ def add(
 
 
 def _published(workspace: Workspace) -> Recipe:
-    engine = search.connect(workspace.root)
+    engine = search.connect(home=workspace.root)
     found = current(engine, workspace)
     if found is None:
         raise search.NoCollection(

@@ -20,14 +20,16 @@ SHOWN = 100
 
 
 @flow(name="duplicates", flow_run_name="duplicates", **alert.WATCHED)
-def duplicates(limit: int = 1000, least: float = 0.5, home: Path | None = None) -> Path:
+def duplicates(
+    max_pairs: int = 1000, min_probability: float = 0.5, home: Path | None = None
+) -> Path:
     """Go through the published collection for mislabelled performances and unlinked works.
 
     Parameters
     ----------
-    limit : int in [1, 10000]
+    max_pairs : int
         The most pairs to list.
-    least : float in [0, 1]
+    min_probability : float in [0, 1]
         And none that is less probable.
     home : Path, optional
         The workspace; by default `$COVERS_HOME`.
@@ -41,21 +43,21 @@ def duplicates(limit: int = 1000, least: float = 0.5, home: Path | None = None) 
     """
     workspace = Workspace.at(home)
     with workspace.used():
-        table = list_duplicates(limit, least, workspace.root)
+        table = list_duplicates(max_pairs, min_probability, workspace.root)
         rows = pl.read_csv(table, n_rows=SHOWN).to_dicts()
     create_table_artifact(rows, key="duplicates", description=f"The whole table: {table}")
     return table
 
 
 @task(cache_policy=NO_CACHE)
-def list_duplicates(limit: int, least: float, home: Path) -> Path:
+def list_duplicates(max_pairs: int, min_probability: float, home: Path) -> Path:
     """Write the table, unless it stands for the same collection."""
     logger = get_run_logger()
-    searcher = search.Searcher(search.connect(home))
+    searcher = search.Searcher(search.connect(home=home))
     current = searcher.engine.open().description
 
     def make(directory: Path) -> None:
-        found = searcher.duplicates(limit, least=least)
+        found = searcher.duplicates(max_pairs, min_probability=min_probability)
         works = Counter(frozenset((one.work_id, one.match.work_id)) for one in found)
         rows = [
             {
@@ -76,7 +78,7 @@ def list_duplicates(limit: int, least: float, home: Path) -> Path:
         ]
         pl.DataFrame(rows, schema=SCHEMA).write_csv(directory / "duplicates.csv")
 
-    made_of = (VERSION, current.content, limit, least)
+    made_of = (VERSION, current.content, max_pairs, min_probability)
     about = {"collection": current.name}
     place = Workspace(home).result("duplicates", current.name, made_of, make, about)
     table = place / "duplicates.csv"

@@ -60,7 +60,7 @@ def evaluate(
     Works that the bundle was trained or chosen on take no part, neither as queries nor as
     candidates: what remains is as unknown to the encoder as a user's next performance. How near
     each performance of these lies to its versions is written beside it in the published collection,
-    if the same bundle made that (`search.annotate`); the others get no such fields.
+    if the same bundle made that (`Engine.annotate`); the others get no such fields.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def write_back(table: Path, bundle: str, home: Path) -> int:
     """Write a quality.csv into what is published, where `bundle` made it, and say of how many."""
     rows = pl.read_csv(table, schema=QUALITY).select("track_id", *RESULTS)
     results = {row.pop("track_id"): row for row in rows.to_dicts()}
-    written = search.annotate(results, bundle, search.connect(home))
+    written = search.connect(home=home).annotate(results, bundle)
     if written:
         get_run_logger().info("wrote the quality of %d performances beside them", written)
     return written

@@ -164,7 +164,7 @@ def _publish(asked: Asked, workspace: Workspace) -> dict[str, Any]:
 def _plan(asked: Asked, workspace: Workspace) -> Plan:
     """Say what to publish beside what is current now, and embed what has to be embedded for it."""
     try:
-        found = current(search.connect(workspace.root), workspace)
+        found = current(search.connect(home=workspace.root), workspace)
     except UnknownSources:
         if not asked.only:
             raise
@@ -244,7 +244,7 @@ def check_before_training(data: Path, bundle: Path | None, workspace: Workspace)
         As `sources.current` and `sources.check_kept`.
     """
     try:
-        found = current(search.connect(workspace.root), workspace)
+        found = current(search.connect(home=workspace.root), workspace)
     except (search.ServerUnreachable, search.ServerBusy):
         return  # the server can be back when there is something to publish
     if found is not None:
@@ -283,12 +283,9 @@ def publish_recipe(recipe: Recipe, home: Path) -> search.Description:
         If a performance is in two of the sources.
     """
     workspace = Workspace(home)
-    engine = search.connect(home)
-    published = search.publish(
-        points_of_recipe(recipe),
-        recipe.bundle_id,
-        engine,
-        origin=write_origin(recipe, workspace),
+    engine = search.connect(home=home)
+    published = engine.publish(
+        points_of_recipe(recipe), recipe.bundle_id, origin=write_origin(recipe, workspace)
     )
     note_served(engine, workspace)
     get_run_logger().info("serving %s: %d performances", published.name, published.points)

@@ -121,7 +121,7 @@ def _unneeded(workspace: Workspace) -> Iterator[tuple[str, Path]]:
 
 def _needed(workspace: Workspace) -> tuple[set[Path], set[str]]:
     """The directories that are needed, and the names of the collections that are served."""
-    origins = served(search.connect(workspace.root), workspace)
+    origins = served(search.connect(home=workspace.root), workspace)
     texts = set(workspace.noted().values())
     for place in origins.values():
         for origin in place.values():

@@ -22,7 +22,7 @@ from filelock import FileLock
 import search
 from flows import vectors
 from flows.workspace import Workspace, damaged, read_json, room_for, write_json
-from search.engines.collection import Engine
+from search.engines.engine import Engine
 
 
 @dataclass(frozen=True)

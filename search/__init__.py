@@ -4,10 +4,9 @@
 >>> search.similar("P_135582", limit=3)  # doctest: +SKIP
 """
 
-from search.annotating import annotate
-from search.connecting import connect, connect_to
+from search.connecting import connect
 from search.copying import copy
-from search.engines.collection import Description, Point, Points
+from search.engines.engine import Engine, Status
 from search.errors import (
     DamagedCollection,
     InvalidPoints,
@@ -21,8 +20,9 @@ from search.errors import (
     ServerUnreachable,
     TrackNotFound,
 )
+from search.fields import between, none_of
 from search.matches import Duplicate, Identification, Match, Work
-from search.publishing import Status, publish, rollback
+from search.points import Description, Point, Points
 from search.query import (
     Searcher,
     distance,
@@ -44,6 +44,7 @@ __all__ = [
     "DamagedCollection",
     "Description",
     "Duplicate",
+    "Engine",
     "Identification",
     "InvalidPoints",
     "InvalidQuery",
@@ -62,15 +63,13 @@ __all__ = [
     "Stretch",
     "TrackNotFound",
     "Work",
-    "annotate",
+    "between",
     "connect",
-    "connect_to",
     "copy",
     "distance",
     "duplicates",
     "identify",
-    "publish",
-    "rollback",
+    "none_of",
     "same_work",
     "similar",
     "similar_many",

@@ -1,72 +1,82 @@
-"""Which engine to use: the one that the environment selects, or one at a place that is named."""
+"""Connect to an engine: the one that the environment selects, or the one at a place."""
 
+import os
 from pathlib import Path
 
 from search import settings
-from search.engines.collection import Engine
+from search.engines.engine import Engine
 from search.settings import Settings
 
-#: What marks a directory as a workspace: its collections, or what the flows note of their results.
+#: What a workspace holds: its collections, or what the flows note about their results.
 WORKSPACE = ("qdrant", "latest.json")
 
 
-def connect(home: Path | str | None = None) -> Engine:
-    """Return the engine that the environment selects: QDRANT_URL's, else the embedded one.
+def connect(
+    place: str | os.PathLike[str] | None = None,
+    *,
+    api_key: str | None = None,
+    home: Path | None = None,
+) -> Engine:
+    """Connect to the engine at a place, by default the one that the environment selects.
 
     Parameters
     ----------
-    home : Path or str, optional
-        The workspace; by default the environment's.
-    """
-    environment = settings.read()
-    home = environment.home if home is None else Path(home).expanduser()
-    if environment.qdrant_url is None:
-        return _embedded(environment, home)
-    return _server(environment, environment.qdrant_url, environment.qdrant_api_key, home)
-
-
-def connect_to(place: str, api_key: str | None = None) -> Engine:
-    """Return the engine at a named place, whatever the environment selects.
-
-    Parameters
-    ----------
-    place : str
-        A Qdrant server's URL; or a workspace, for the embedded engine in it. A workspace that does
-        not exist yet is made by the first publication.
+    place : str or path, optional
+        The URL of a Qdrant server, or a workspace directory for the embedded engine in it. The
+        first publication makes a workspace that does not exist. By default the server at QDRANT_URL
+        or, if that is not set, the embedded engine in the workspace.
     api_key : str, optional
-        The server's key; by default COVERS_COPY_API_KEY. QDRANT_API_KEY is sent to no other server
-        than the one in QDRANT_URL.
+        The key of the server at `place`; by default COVERS_COPY_API_KEY. QDRANT_API_KEY is only
+        sent to the server at QDRANT_URL.
+    home : Path, optional
+        The workspace if no place is given; by default $COVERS_HOME.
+
+    Returns
+    -------
+    Engine
+        A context manager, with `publish`, `rollback`, `annotate` and `status`.
 
     Raises
     ------
     ValueError
-        If the place is neither, or is a directory that holds something other than a workspace.
+        If the place is neither a server nor a workspace.
+
+    Examples
+    --------
+    >>> with connect() as engine:
+    ...     engine.status().current.points
+    40
     """
     environment = settings.read()
-    if place.startswith(("http://", "https://")):
+    if place is None:
+        home = environment.home if home is None else Path(home).expanduser()
+        if environment.qdrant_url is None:
+            return _embedded(environment, home)
+        return _server(environment, environment.qdrant_url, environment.qdrant_api_key, home)
+    if isinstance(place, str) and place.startswith(("http://", "https://")):
         key = api_key or environment.copy_api_key
         if key is None and place == environment.qdrant_url:
             key = environment.qdrant_api_key
         return _server(environment, place, key, environment.home)
-    if "://" in place:
+    if isinstance(place, str) and "://" in place:
         raise ValueError(
-            f"{place!r} is not a place for a collection: name a directory, or a Qdrant server like "
-            "http://localhost:6333."
+            f"{place!r} is not a place for a collection: name a directory, or a Qdrant server such "
+            "as http://localhost:6333."
         )
     home = Path(place).expanduser()
     if home.exists() and not home.is_dir():
         raise ValueError(f"{home} is a file: name a directory for the workspace.")
-    held = sorted(path.name for path in home.iterdir()) if home.is_dir() else []
-    if held and not set(WORKSPACE) & set(held):
+    names = sorted(path.name for path in home.iterdir()) if home.is_dir() else []
+    if names and not set(WORKSPACE) & set(names):
         raise ValueError(
-            f"{home} is not a workspace, but holds {held[0]}: name a workspace, an empty "
-            "directory, or one that does not exist yet."
+            f"{home} is not a workspace, because it holds {names[0]}: name a workspace, an empty "
+            "directory, or a directory that does not exist yet."
         )
     return _embedded(environment, home)
 
 
 def _embedded(environment: Settings, home: Path) -> Engine:
-    from search.engines.embedded import Embedded  # the engine takes a while to import
+    from search.engines.embedded import Embedded  # importing the engine takes a while
 
     return Embedded(home / "qdrant" / environment.collection, environment.collection)
 

@@ -1,23 +1,28 @@
-"""The fields of a point's payload, and the small form of a filter over them.
+"""The fields of a point's payload, and filters over them.
 
-A filter is written `where={"instrumental": True, "year": (1960, None), "work_artist": ["A", "B"]}`:
-a value asks for equality, a list for any of its values, and a pair of a field of numbers for an
-inclusive range, open at an end that is None. All of them must hold, and a performance that lacks a
-field meets no condition on it.
+A filter is a mapping of fields to what they must hold. All conditions must be met. A performance
+without a field meets no condition on it, except `none_of`:
+
+>>> where = {"instrumental": True, "artist": ["A", "B"], "year": between(1960, None)}
+
+A value asks for equality, a list for any of its values, `between` for a range, and `none_of` for
+anything else. A filter stays what it is when it is written as JSON and read again.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from search.errors import InvalidQuery
 
 Value: TypeAlias = str | int | bool
 Result: TypeAlias = int | float | bool
 
-#: What a payload can hold, by the names that a dashboard shows, and the type of each. Any of them
-#: can be filtered by; where one is indexed, it is as a keyword, an integer, a float or a bool.
+#: The fields of a payload, by the names that a dashboard shows, with their types. Each can be
+#: filtered by. An index is of keywords, integers, floats or booleans.
 FIELDS: dict[str, type[str] | type[int] | type[bool] | type[float]] = {
     "track_id": str,
     "work_id": str,
@@ -36,32 +41,32 @@ FIELDS: dict[str, type[str] | type[int] | type[bool] | type[float]] = {
     "in_map": bool,
 }
 
-#: Those that an evaluation finds out about a performance after it is published.
+#: Fields that an evaluation writes after a performance is published.
 RESULTS = ("nearest_cover", "clique_distance", "outlier")
 
-#: Marks the performances of the largest works; the others do not have the field.
+#: Marks the performances of the largest works; other performances do not have the field.
 IN_MAP = "in_map"
 
-#: Those that publishing fills in by itself.
+#: Fields that publishing fills in.
 FILLED_IN = ("bundle", IN_MAP)
 
-#: What the fields say, for whoever opens a collection in a dashboard.
+#: What the fields mean, for a person who opens a collection in a dashboard.
 MEANINGS = {
     "track_id": "the performance",
-    "work_id": "the work it is a performance of; versions share it",
+    "work_id": "the work that it is a performance of; versions share it",
     "work_title": "title of the work",
-    "work_artist": "who wrote the work, or played it first",
+    "work_artist": "who wrote the work, or performed it first",
     "title": "title of the performance",
-    "artist": "who plays it",
-    "year": "when it came out",
-    "instrumental": "whether nobody sings",
-    "subset": "the part of the data it comes from",
-    "clique_size": "how many performances of its work are here, itself included",
+    "artist": "who performs it",
+    "year": "year of its release",
+    "instrumental": "whether it has no singing",
+    "subset": "the part of the data that it comes from",
+    "clique_size": "number of performances of its work here, including itself",
     "bundle": "the encoder that made the vector",
-    "nearest_cover": "rank of its nearest version among all others; 1 where nothing is nearer",
+    "nearest_cover": "rank of its nearest version among all others; 1 if nothing is nearer",
     "clique_distance": "mean distance to its versions",
-    "outlier": "whether that is further than nearly all others are from their versions",
-    "in_map": "true for the performances of the largest works, to draw these alone",
+    "outlier": "whether clique_distance is larger than for nearly all others",
+    "in_map": "true for performances of the largest works, to draw only these",
     "usual_distance": "mean of its distances to others",
     "usual_spread": "standard deviation of its distances to others",
     "digest": "changes with the content of the performance and of its sequence",
@@ -70,8 +75,8 @@ MEANINGS = {
 
 KIND = {str: "text", int: "an integer", bool: "true or false", float: "a number"}
 
-# What Qdrant's integer indexes hold.
-LOWEST, HIGHEST = -(2**63), 2**63 - 1
+#: The range of Qdrant's integer indexes.
+MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class AnyOf:
 
 @dataclass(frozen=True)
 class Between:
-    """The field holds a number from `low` to `high`, both included; None leaves an end open."""
+    """The field holds a number from `low` to `high`, inclusive; None leaves an end open."""
 
     field: str
     low: float | None
@@ -102,25 +107,48 @@ class NoneOf:
 Condition: TypeAlias = AnyOf | Between | NoneOf
 
 
+def between(low: float | None, high: float | None) -> dict[str, Any]:
+    """Ask for numbers from `low` to `high`, inclusive; None leaves an end open.
+
+    >>> between(1960, 1990)
+    {'between': [1960, 1990]}
+    """
+    return {"between": [low, high]}
+
+
+def none_of(values: Iterable[Value]) -> dict[str, Any]:
+    """Ask for performances that hold none of the values.
+
+    >>> none_of(["live", "remix"])
+    {'none_of': ['live', 'remix']}
+    """
+    return {"none_of": [*values]}
+
+
+def plain(value: object) -> object:
+    """Return a number of numpy as Python's own, and anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def fits(field: str, value: object) -> bool:
-    """Whether a field can hold a value: True is no integer here, though Python has it so."""
+    """Whether a field can hold a value. True is not an integer here, although Python has it so."""
     if type(value) is not FIELDS[field]:
         return False
     if isinstance(value, str):
-        # Half a surrogate pair is no character, and no engine stores it.
+        # Half a surrogate pair is not a character, and no engine stores it.
         return not any("\ud800" <= character <= "\udfff" for character in value)
     if isinstance(value, float):
         return math.isfinite(value)
-    return not isinstance(value, int) or LOWEST <= value <= HIGHEST
+    return not isinstance(value, int) or MIN_INTEGER <= value <= MAX_INTEGER
 
 
 def conditions(where: Mapping[str, object] | None) -> tuple[Condition, ...]:
-    """Read a filter in its small form.
+    """Read a filter.
 
     Raises
     ------
     InvalidQuery
-        If a field doesn't exist, or what is asked of it isn't of its type.
+        If a field does not exist, or a value is not of its type.
     """
     return tuple(_condition(field, asked) for field, asked in (where or {}).items())
 
@@ -130,41 +158,56 @@ def _condition(field: str, asked: object) -> Condition:
         raise InvalidQuery(
             f"There is no field {field!r} to filter by: the fields are {', '.join(FIELDS)}."
         )
-    if isinstance(asked, tuple):
-        return _range(field, asked)
+    if isinstance(asked, Mapping):
+        if len(asked) == 1 and (kind := next(iter(asked))) in ("between", "none_of"):
+            given = asked[kind]
+            given = list(given) if isinstance(given, Iterable) else [given]
+            return _range(field, given) if kind == "between" else NoneOf(*_values(field, given))
+        raise InvalidQuery(
+            f"{field}={dict(asked)!r} is not a condition: use a value, a list, "
+            "search.between(low, high) or search.none_of(values)."
+        )
     if FIELDS[field] is float:
         raise InvalidQuery(
-            f"{field} is a number that is hardly ever met exactly, so ask for a range like (4, "
-            f"None), and not for {asked!r}."
+            f"{field} is a number that hardly any performance has exactly: ask for a range, such "
+            f"as search.between(4, None), instead of {asked!r}."
         )
-    values = tuple(asked) if isinstance(asked, list) else (asked,)
+    many = isinstance(asked, (list, tuple, set, frozenset, range, np.ndarray))
+    return AnyOf(*_values(field, [*asked] if many else [asked]))  # type: ignore[misc]
+
+
+def _values(field: str, given: list[object]) -> tuple[str, tuple[Any, ...]]:
+    values = tuple(plain(value) for value in given)
     if not values:
-        raise InvalidQuery(f"{field}=[] lets nothing through: list at least one value.")
+        raise InvalidQuery(f"{field}=[] has no value: list at least one.")
     for value in values:
         if not fits(field, value):
-            raise InvalidQuery(f"{field} is {KIND[FIELDS[field]]}, so it can't be {value!r}.")
-    return AnyOf(field, values)
+            hint = " (a range is search.between(low, high))" if value is None else ""
+            raise InvalidQuery(
+                f"{field} is {KIND[FIELDS[field]]}, so it cannot be {value!r}{hint}."
+            )
+    return field, values
 
 
-def _range(field: str, ends: tuple[object, ...]) -> Between:
+def _range(field: str, given: list[object]) -> Between:
     if FIELDS[field] not in (int, float):
         raise InvalidQuery(
-            f"{field} has no order, so {ends!r} is no range of it: for any of several values "
-            "write a list."
+            f"{field} is {KIND[FIELDS[field]]} and has no range: list its values instead of "
+            f"{given!r}."
         )
+    ends = [plain(end) for end in given]
     if len(ends) != 2 or not all(end is None or _is_end(field, end) for end in ends):
-        kind, example = ("integers", "1960, 1990") if FIELDS[field] is int else ("numbers", "2, 4")
         raise InvalidQuery(
-            f"A range of {field} is a pair of {kind} like ({example}), either of them None for "
-            f"an open end, and not {ends!r}."
+            f"A range of {field} has two ends that are {KIND[FIELDS[field]]} each, or None, such "
+            f"as search.between(4, None), and not {given!r}."
         )
     low, high = ends
     if low is not None and high is not None and low > high:  # type: ignore[operator]
-        raise InvalidQuery(f"The range {ends!r} of {field} is empty: its first end is the larger.")
+        raise InvalidQuery(f"The range {given!r} of {field} is empty: its first end is larger.")
     return Between(field, low, high)  # type: ignore[arg-type]
 
 
 def _is_end(field: str, end: object) -> bool:
-    if type(end) is int and FIELDS[field] is float:  # 4 will do for 4.0
-        return LOWEST <= end <= HIGHEST
+    if type(end) is int and FIELDS[field] is float:  # 4 stands for 4.0
+        return MIN_INTEGER <= end <= MAX_INTEGER
     return fits(field, end)

@@ -1,64 +1,100 @@
-"""What a search answers with."""
+"""The answers of a search.
+
+They are dataclasses: `dataclasses.asdict` makes them JSON, and `polars.DataFrame(matches)` a table.
+"""
 
 from dataclasses import dataclass
 
 from search.versions.alignment import Alignment
 
 
-@dataclass(frozen=True)
+def _brief(answer: object, *names: str) -> str:
+    """Show the fields of an answer that say most, without those that are None."""
+    shown = []
+    for name in names:
+        value = getattr(answer, name)
+        if value is not None:
+            text = f"{value:.4g}" if isinstance(value, float) else repr(value)
+            shown.append(f"{name}={text}")
+    return f"{type(answer).__name__}({', '.join(shown)})"
+
+
+@dataclass(frozen=True, repr=False)
 class Match:
-    """A performance near to the query.
+    """A performance that a search has found.
 
     Attributes
     ----------
     track_id, work_id : str
-        The performance, and the work it is a version of.
-    title, work_title, artist, work_artist : str or None
-        Of the performance and of the work, where known.
+        The performance, and the work that it is a version of.
+    work_title, work_artist, title, artist : str or None
+        Of the work and of the performance, if known.
     year : int or None
-        When the performance was released, where known.
+        Year of its release, if known.
+    instrumental : bool or None
+        Whether it has no singing, if known.
+    subset, bundle : str or None
+        The part of the data that it comes from, and the encoder that made its vector.
+    clique_size : int or None
+        Number of performances of its work in the collection.
+    nearest_cover, clique_distance, outlier : int, float and bool, or None
+        Results of an evaluation, see `search.fields.MEANINGS`.
+    in_map : bool or None
+        True for performances of the largest works.
     distance : float, at least 0
-        Euclidean, between the query's vector and this one's.
+        Euclidean distance between the vectors of the query and of this performance.
     relative_distance : float or None
-        In standard deviations from what is usual for the two, added up: far below 0 is much nearer
-        than either is to others. None for a query that is only a vector.
+        The distance in standard deviations from what is usual for both. Far below 0, it is much
+        closer than either is to others. None for a query that is only a vector.
     same_work : bool or None
-        Whether it is labelled as of the query's work; None for a query that is only a vector.
+        Whether it is labelled with the work of the query; None for a query that is only a vector.
     probability : float in [0, 1] or None
-        That it is a version of the query, judged by the alignment where there is one, and by the
-        distance where there is none; labels play no part in it. None in a collection whose bundle
-        isn't calibrated.
+        The probability that it is a version of the query, judged by the alignment or, without one,
+        by the distance; labels play no part. None if the bundle of the collection has no
+        calibration, or if the query is only a vector.
     alignment : Alignment or None
-        Which stretch of it matches which of the query, where the two were aligned.
+        Which stretches of both match, if they were aligned.
     """
 
     track_id: str
     work_id: str
-    title: str | None
     work_title: str | None
-    artist: str | None
     work_artist: str | None
+    title: str | None
+    artist: str | None
     year: int | None
+    instrumental: bool | None
+    subset: str | None
+    clique_size: int | None
+    bundle: str | None
+    nearest_cover: int | None
+    clique_distance: float | None
+    outlier: bool | None
+    in_map: bool | None
     distance: float
     relative_distance: float | None
     same_work: bool | None
     probability: float | None = None
     alignment: Alignment | None = None
 
+    def __repr__(self) -> str:
+        return _brief(self, "track_id", "work_id", "title", "distance", "probability", "same_work")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Work:
     """A work that a performance may be a version of.
 
     Attributes
     ----------
     work_id : str
+        Its id.
     work_title, work_artist : str or None
-        Where known.
+        If known.
     probability : float in [0, 1]
-        That the performance is a version of it.
+        The probability that the performance is a version of it.
     performances : tuple of Match
-        Those of its performances that speak for it most, first; the query isn't among them.
+        Its performances that give most evidence, best first, without the query.
     """
 
     work_id: str
@@ -67,47 +103,57 @@ class Work:
     probability: float
     performances: tuple[Match, ...]
 
+    def __repr__(self) -> str:
+        return _brief(self, "work_id", "work_title", "work_artist", "probability")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Identification:
     """What a performance is a version of.
 
     Attributes
     ----------
     track_id : str
-        The performance that was asked for.
+        The performance.
     work : Work or None
-        The likeliest, or None where it is likelier that there is no version of it here.
-    none : float in [0, 1]
-        Probability that no performance of the collection is a version of it.
+        The likeliest work; None if it is likelier that no version of it is here.
+    probability_of_none : float in [0, 1]
+        The probability that no performance of the collection is a version of it.
     works : tuple of Work
-        The likeliest works; with `none` and those left out, their probabilities sum to 1.
+        The likeliest works. Their probabilities, those of works that are not listed, and
+        `probability_of_none` sum to 1.
     """
 
     track_id: str
     work: Work | None
-    none: float
+    probability_of_none: float
     works: tuple[Work, ...]
 
+    def __repr__(self) -> str:
+        return _brief(self, "track_id", "work", "probability_of_none")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Duplicate:
-    """Two performances that are probably of one work, although they are labelled otherwise.
+    """Two performances that are probably of one work, although their labels say otherwise.
 
     Attributes
     ----------
     track_id, work_id : str
-        One of them.
-    title, work_title, artist, work_artist : str or None
-        Of it, where known.
+        The first performance, and its work.
+    work_title, work_artist, title, artist : str or None
+        Of the first performance, if known.
     match : Match
-        The other, as it is seen from this one, with its probability.
+        The second performance, as a match of the first, with its probability.
     """
 
     track_id: str
     work_id: str
-    title: str | None
     work_title: str | None
-    artist: str | None
     work_artist: str | None
+    title: str | None
+    artist: str | None
     match: Match
+
+    def __repr__(self) -> str:
+        return _brief(self, "track_id", "work_id", "title", "match")

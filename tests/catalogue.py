@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from search import Point, Points
-from search.engines.collection import Engine
 from search.engines.embedded import Embedded
+from search.engines.engine import Engine
 
 #: Kept from before any test changes the environment.
 QDRANT_URL = os.environ.get("QDRANT_URL")

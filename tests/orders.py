@@ -72,7 +72,7 @@ class Model:
 
     def __post_init__(self) -> None:
         self.home = self.root / "home"
-        self.engine = search.connect(self.home)
+        self.engine = search.connect(home=self.home)
         self.stores: dict[tuple[str, int], FeatureStore] = {}
         self.contents: dict[tuple[str, int, str], dict[str, tuple[str, bytes]]] = {}
         for name in "ab":
@@ -185,8 +185,8 @@ class Model:
 
     def copy(self) -> None:
         """Bring back the copy there is, and make one of what was current."""
-        elsewhere = search.connect_to(str(self.root / "elsewhere"))
-        aside = search.connect_to(str(self.root / "aside"))
+        elsewhere = search.connect(self.root / "elsewhere")
+        aside = search.connect(self.root / "aside")
         current, backup = self.history[0], self.backup
         search.copy(self.engine, aside)
         if backup is not None:
@@ -198,9 +198,9 @@ class Model:
     def rollback(self) -> None:
         if len(self.history) < 2:
             with pytest.raises(search.PublishError, match="no other collection"):
-                search.rollback(self.engine)
+                self.engine.rollback()
             return
-        search.rollback(self.engine)
+        self.engine.rollback()
         self.history.reverse()
 
     def gc(self) -> None:

@@ -68,7 +68,7 @@ def embedded(monkeypatch):
 
 
 def served(home) -> dict[str, dict]:
-    collection = search.connect(home).open()
+    collection = search.connect(home=home).open()
     return {one.payload["track_id"]: one.payload for one in collection.everything()}
 
 
@@ -92,7 +92,7 @@ def test_what_is_new_changed_and_withdrawn_arrives_and_only_that_is_embedded(
     assert "P_20" not in now
     assert now["P_00"]["title"] == "Hello"
     assert {payload["bundle"] for payload in now.values()} == {bundles.load(bundle.parent).id}
-    assert len(search.Searcher(search.connect(home)).similar("P_02", 100)) == len(now) - 1
+    assert len(search.Searcher(search.connect(home=home)).similar("P_02", 100)) == len(now) - 1
 
 
 def test_a_corrected_work_arrives_without_embedding_again(catalogue, home, embedded):
@@ -108,7 +108,7 @@ def test_a_corrected_work_arrives_without_embedding_again(catalogue, home, embed
 def test_running_twice_changes_nothing(catalogue, home, embedded):
     add(home=home)
     embedded.clear()
-    name = search.connect(home).open().description.name
+    name = search.connect(home=home).open().description.name
     before = {path: path.stat().st_mtime_ns for path in home.rglob("*.parquet")}
     result = add(home=home)
     assert numbers(result) == (0, 0, 0, 0)
@@ -127,9 +127,9 @@ def stub(monkeypatch):
 
 
 def test_on_a_server_only_what_differs_is_sent(catalogue, home, stub, monkeypatch):
-    embedded = search.connect(home)
+    embedded = search.connect(home=home)
     monkeypatch.setenv("QDRANT_URL", stub.url)
-    name = search.copy(embedded, search.connect(home)).name
+    name = search.copy(embedded, search.connect(home=home)).name
     stub.requests.clear()
     catalogue.add("W_0", "P_02")
     catalogue.path("W_2", "P_20").unlink()
@@ -176,7 +176,7 @@ def test_without_a_collection_there_is_nothing_to_add_to(catalogue, tmp_path):
 def test_what_one_went_back_to_is_what_is_added_to(catalogue, home):
     catalogue.add("W_0", "P_02")
     add(home=home)
-    search.rollback(search.connect(home))
+    search.connect(home=home).rollback()
     assert "P_02" not in served(home)
     assert numbers(add(home=home)) == (1, 0, 0, 0)
     assert "P_02" in served(home)

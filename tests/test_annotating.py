@@ -1,12 +1,13 @@
 """Results of an evaluation come into the collections that hold the performances, and stay there."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 from catalogue import ENGINES, engine_of_kind, in_memory, make_points
 
 import search
-from search import InvalidPoints, Searcher, annotate, publish
+from search import InvalidPoints, Searcher, between
 from search.engines.embedded import Embedded
 from search.fields import RESULTS
 
@@ -39,45 +40,46 @@ def found(engine, **where) -> list[str]:
 
 
 def test_results_are_written_beside_what_was_published_and_can_be_filtered_by(engine):
-    publish(POINTS, "b", engine)
+    engine.publish(POINTS, "b")
     before = {one.payload["track_id"]: one for one in engine.open().everything()}
     searcher = Searcher(engine)
     answer = searcher.similar("P_3", 59)
-    assert annotate({**JUDGED, "P_999": BAD}, "b", engine) == 4  # what isn't here is passed over
+    assert engine.annotate({**JUDGED, "P_999": BAD}, "b") == 4  # what isn't here is passed over
     assert results(engine) == JUDGED
     for one in engine.open().everything():
         old = before[one.payload["track_id"]]
         assert one.vector.tobytes() == old.vector.tobytes()
         assert one.payload == old.payload | JUDGED.get(one.payload["track_id"], {})
-    assert searcher.similar("P_3", 59) == answer
+    for match, earlier in zip(searcher.similar("P_3", 59), answer, strict=True):
+        assert match == replace(earlier, **JUDGED.get(match.track_id, {}))
     assert found(engine, outlier=True) == ["P_1", "P_40"]
-    assert found(engine, nearest_cover=(2, None)) == ["P_1", "P_40"]
-    assert found(engine, clique_distance=(1, 4)) == ["P_0", "P_2"]
-    assert found(engine, clique_distance=(None, 4.2), outlier=True) == ["P_1", "P_40"]
+    assert found(engine, nearest_cover=between(2, None)) == ["P_1", "P_40"]
+    assert found(engine, clique_distance=between(1, 4)) == ["P_0", "P_2"]
+    assert found(engine, clique_distance=between(None, 4.2), outlier=True) == ["P_1", "P_40"]
 
 
 def test_what_stands_is_not_written_again_and_what_changed_is(engine):
-    publish(POINTS, "b", engine)
-    annotate(JUDGED, "b", engine)
-    write = engine.annotate
-    engine.annotate = None
-    assert annotate(JUDGED, "b", engine) == 0
-    engine.annotate = write
-    assert annotate({**JUDGED, "P_0": NONE, "P_1": GOOD, "P_3": NONE}, "b", engine) == 2
+    engine.publish(POINTS, "b")
+    engine.annotate(JUDGED, "b")
+    write = engine.write_results
+    engine.write_results = None
+    assert engine.annotate(JUDGED, "b") == 0
+    engine.write_results = write
+    assert engine.annotate({**JUDGED, "P_0": NONE, "P_1": GOOD, "P_3": NONE}, "b") == 2
     assert results(engine) == {"P_1": GOOD, "P_2": GOOD, "P_40": BAD}
 
 
 def test_they_stay_with_each_collection_of_their_bundle_and_no_other_knows_them(engine):
-    first = publish(POINTS, "b", engine).name
-    assert annotate(JUDGED, "c", engine) == 0
-    assert annotate(JUDGED, "b", engine) == 4
-    publish(make_points(30), "b", engine)
+    first = engine.publish(POINTS, "b").name
+    assert engine.annotate(JUDGED, "c") == 0
+    assert engine.annotate(JUDGED, "b") == 4
+    engine.publish(make_points(30), "b")
     assert results(engine) == {}
-    assert annotate(JUDGED, "b", engine) == 3
+    assert engine.annotate(JUDGED, "b") == 3
     assert set(results(engine)) == {"P_0", "P_1", "P_2"}
     assert results(engine, first) == JUDGED
     engine.build = None
-    publish(POINTS, "b", engine)  # the same stands as it is
+    engine.publish(POINTS, "b")  # the same stands as it is
     assert results(engine) == JUDGED
 
 
@@ -85,8 +87,8 @@ def test_they_stay_with_each_collection_of_their_bundle_and_no_other_knows_them(
 def test_a_copy_has_them_too(engine):
     with in_memory() as directory:
         here, back = (Embedded(directory / name, engine.collection) for name in ("here", "back"))
-        publish(POINTS, "b", here)
-        annotate(JUDGED, "b", here)
+        here.publish(POINTS, "b")
+        here.annotate(JUDGED, "b")
         search.copy(here, engine)
         search.copy(engine, back)
         held = [
@@ -96,25 +98,28 @@ def test_a_copy_has_them_too(engine):
         assert held[0] == held[1] == held[2]
         assert results(back) == JUDGED
         back.build = None
-        publish(POINTS, "b", back)  # the same content as ever
+        back.publish(POINTS, "b")  # the same content as ever
 
 
 def test_where_nothing_is_published_nothing_happens(engine):
-    assert annotate(JUDGED, "b", engine) == 0
+    assert engine.annotate(JUDGED, "b") == 0
     assert not engine.lock.exists()
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"title": "X"}, "title of P_0 can't be 'X': it is no result of an evaluation"),
-        ({"nearest_cover": 1.0}, r"nearest_cover of P_0 can't be 1\.0: it is an integer"),
-        ({"clique_distance": float("nan")}, "clique_distance of P_0 can't be nan: it is a number"),
+        ({"title": "X"}, "title of P_0 cannot be 'X', because it is not a result"),
+        ({"nearest_cover": 1.0}, r"nearest_cover of P_0 cannot be 1\.0, because it is an integer"),
+        (
+            {"clique_distance": float("nan")},
+            "clique_distance of P_0 cannot be nan, bec",
+        ),
     ],
 )
 def test_what_is_no_result_is_refused(wrong, words, tmp_path):
     with pytest.raises(InvalidPoints, match=words):
-        annotate({"P_0": wrong}, "b", Embedded(tmp_path))
+        Embedded(tmp_path).annotate({"P_0": wrong}, "b")
 
 
 @pytest.fixture
@@ -124,7 +129,7 @@ def embedded():
 
 
 def test_readers_go_on_with_what_they_have_and_see_all_of_the_new_next(embedded):
-    publish(POINTS, "b", embedded)
+    embedded.publish(POINTS, "b")
     said: set[tuple] = set()
     failed: list[Exception] = []
     stop = threading.Event()
@@ -146,7 +151,7 @@ def test_readers_go_on_with_what_they_have_and_see_all_of_the_new_next(embedded)
     thread.start()
     for rank in range(1, 3):
         judged = {track_id: {"nearest_cover": rank} for track_id in POINTS.track_ids}
-        annotate(judged, "b", embedded)
+        embedded.annotate(judged, "b")
         assert opened.performances(["P_0"])[0].payload.get("nearest_cover") == (rank - 1 or None)
         assert reader.open() is not opened
         opened = reader.open()
@@ -160,7 +165,7 @@ def test_readers_go_on_with_what_they_have_and_see_all_of_the_new_next(embedded)
 def test_what_is_killed_before_the_end_has_changed_nothing_and_leaves_nothing(
     embedded, monkeypatch
 ):
-    name = publish(POINTS, "b", embedded).name
+    name = embedded.publish(POINTS, "b").name
 
     class KilledError(BaseException):
         pass
@@ -171,8 +176,8 @@ def test_what_is_killed_before_the_end_has_changed_nothing_and_leaves_nothing(
     with monkeypatch.context() as patched:
         patched.setattr("search.engines.embedded._write_manifest", killed)
         with pytest.raises(KilledError):
-            annotate(JUDGED, "b", embedded)
+            embedded.annotate(JUDGED, "b")
     assert results(Embedded(embedded.directory)) == {}
-    annotate(JUDGED, "b", embedded)
+    embedded.annotate(JUDGED, "b")
     assert results(embedded) == JUDGED
     assert len([*(embedded.directory / name).glob("shard*")]) == 1

@@ -13,12 +13,11 @@ from test_copying import content
 from test_judging import CALIBRATION
 from test_server import asked
 
-from search import Points, Searcher, SearchError, copy, publish, rollback
-from search.engines.collection import USUAL_DISTANCE, USUAL_SPREAD, point_id, sequence_digest
+from search import Points, Searcher, SearchError, copy
 from search.engines.embedded import Embedded
 from search.engines.server.server import Server
 from search.fields import FIELDS, FILLED_IN, IN_MAP
-from search.publishing import status
+from search.points import USUAL_DISTANCE, USUAL_SPREAD, point_id, sequence_digest
 
 SERVERS = ENGINES[1:]
 
@@ -69,7 +68,7 @@ def _measured():
 @pytest.fixture(params=SERVERS)
 def engine(request):
     with in_memory() as directory, engine_of_kind(request.param, directory) as engine:
-        publish(BEFORE, "b", engine)
+        engine.publish(BEFORE, "b")
         yield engine
 
 
@@ -83,7 +82,7 @@ def stub():
 @pytest.fixture
 def own(stub, tmp_path):
     engine = Server(stub.url, None, tmp_path / "publish.lock")
-    publish(BEFORE, "b", engine)
+    engine.publish(BEFORE, "b")
     stub.requests.clear()
     yield engine
     engine.close()
@@ -135,7 +134,7 @@ def content_of(points: Points) -> str:
 def test_after_a_change_all_is_as_in_a_full_publication_and_searchers_see_it_at_once(engine):
     searcher, first = Searcher(engine), engine.open().description
     assert len(searcher.similar("P_7", 200, rerank=True)) == COUNT - 1
-    changed = publish(AFTER, "b", engine, origin={"from": "there"})
+    changed = engine.publish(AFTER, "b", origin={"from": "there"})
     assert {**vars(changed), "created": None} == {
         **vars(AFTER.describe("b", engine.collection)),
         "created": None,
@@ -151,7 +150,7 @@ def test_after_a_change_all_is_as_in_a_full_publication_and_searchers_see_it_at_
 
 
 def test_only_what_differs_is_sent_and_twice_changes_nothing(stub, own):
-    name = publish(AFTER, "b", own).name
+    name = own.publish(AFTER, "b").name
     of_id = {str(point_id(name)): name for name in (*BEFORE.track_ids, "P_100")}
 
     def names(method, target) -> list[str]:
@@ -167,7 +166,7 @@ def test_only_what_differs_is_sent_and_twice_changes_nothing(stub, own):
     scrolled = asked(stub, "POST", "/scroll")
     assert [body["with_payload"] for body in scrolled] == [["digest"], False]
     stub.requests.clear()
-    publish(AFTER, "b", own)
+    own.publish(AFTER, "b")
     assert not [
         (method, target)
         for method, target, _ in stub.requests
@@ -229,18 +228,18 @@ def test_a_change_that_is_killed_leaves_each_performance_old_or_new_and_is_compl
     killed, half = 0, 0
     # It is completed by publishing the same, and undone by publishing what was there before.
     for step, then in zip(itertools.count(), itertools.cycle((AFTER, BEFORE))):
-        publish(BEFORE, "b", engine)
+        engine.publish(BEFORE, "b")
         with monkeypatch.context() as patch, contextlib.suppress(Killed):
             die_at(step, engine.connection, patch)
             killed += 1
-            publish(AFTER, "b", engine)
+            engine.publish(AFTER, "b")
             break
         assert_each_is_old_or_new(engine.open())
         if not engine.describe(name).content:
             half += 1
-            with pytest.raises(SearchError, match="was broken off: publish again with"):
+            with pytest.raises(SearchError, match="is going on or was interrupted: complete it"):
                 copy(engine, Embedded(tmp_path / "qdrant"))
-        publish(then, "b", engine)
+        engine.publish(then, "b")
         assert given(held(engine)) == given(expected(then, engine.open().description))
     # Digests away, sequences up, points up, points away, sequences away, noted.
     assert half >= 6
@@ -249,7 +248,7 @@ def test_a_change_that_is_killed_leaves_each_performance_old_or_new_and_is_compl
 
 
 def test_past_its_share_of_changes_a_collection_is_built_anew(engine):
-    first = publish(AFTER, "b", engine).name
+    first = engine.publish(AFTER, "b").name
 
     def two(performances: dict) -> None:
         nine(performances)
@@ -257,12 +256,12 @@ def test_past_its_share_of_changes_a_collection_is_built_anew(engine):
             performances[name][1]["title"] = "Another"
 
     # Nine and two are more than a tenth of a hundred.
-    second = publish(make_catalogue(two), "b", engine)
+    second = engine.publish(make_catalogue(two), "b")
     assert second.name != first
-    assert status(engine).previous[0].content == content_of(AFTER)
+    assert engine.status().previous[0].content == content_of(AFTER)
     # What stood before is whole, and neither built nor changed.
     engine.build = engine.change = None
-    assert publish(AFTER, "b", engine, keep=1).name == first
+    assert engine.publish(AFTER, "b", keep=1).name == first
     assert engine.names() == [first]
 
 
@@ -277,21 +276,21 @@ def test_past_its_share_of_changes_a_collection_is_built_anew(engine):
 def test_what_holds_for_all_performances_is_changed_for_none(own, other):
     first = own.open().description
     own.change = None
-    assert publish(other, "b", own).name != first.name
-    assert publish(BEFORE, "another", own).name != first.name
+    assert own.publish(other, "b").name != first.name
+    assert own.publish(BEFORE, "another").name != first.name
 
 
 def test_a_collection_with_a_graph_is_changed_too(monkeypatch):
-    monkeypatch.setattr("search.engines.collection.EXACT_BYTES", 0)
+    monkeypatch.setattr("search.points.EXACT_BYTES", 0)
     monkeypatch.setattr("search.engines.server.server.QUANTIZED_BYTES", 0)
     monkeypatch.setattr("search.engines.server.server.POLL", 0.001)
     stub = ContractStub()
     grpc = GrpcStub(stub)
     with in_memory() as directory:
         engine = Server(stub.url, None, directory / "publish.lock", grpc_port=grpc.port)
-        first = publish(BEFORE, "b", engine)
+        first = engine.publish(BEFORE, "b")
         grpc.calls.clear()
-        assert publish(AFTER, "b", engine).name == first.name
+        assert engine.publish(AFTER, "b").name == first.name
         assert grpc.calls == ["Upsert", "Upsert"]  # the sequences, the points
         assert holds(engine, AFTER)
         assert len(Searcher(engine).similar("P_100", 200)) == len(AFTER) - 1
@@ -301,15 +300,15 @@ def test_a_collection_with_a_graph_is_changed_too(monkeypatch):
 
 
 def test_a_name_that_is_taken_is_not_built_over(engine, monkeypatch):
-    name = publish(AFTER, "b", engine).name
+    name = engine.publish(AFTER, "b").name
     assert name == BEFORE.describe("b", engine.collection).name
     monkeypatch.setattr("search.engines.server.server.CHANGED_SHARE", 0)
-    assert publish(BEFORE, "b", engine).name == f"{name}-2"
+    assert engine.publish(BEFORE, "b").name == f"{name}-2"
     assert holds(engine, BEFORE)
-    assert rollback(engine).name == name
+    assert engine.rollback().name == name
     assert holds(engine, AFTER)
     engine.build = engine.change = None
-    publish(AFTER, "b", engine)
+    engine.publish(AFTER, "b")
 
 
 def test_a_change_that_does_not_read_back_is_followed_by_building_anew(engine):
@@ -323,7 +322,7 @@ def test_a_change_that_does_not_read_back_is_followed_by_building_anew(engine):
         return change(description, wrong)
 
     engine.change = bend
-    built = publish(AFTER, "b", engine)
+    built = engine.publish(AFTER, "b")
     assert built.name != name
     assert engine.history() == [built.name]  # what failed is not gone back to
     assert content(engine)["payloads"] == [AFTER.payload(i, built) for i in range(len(AFTER))]
@@ -339,7 +338,7 @@ def test_a_performance_withdrawn_while_it_is_aligned_is_asked_for_no_more(
         if path.endswith("-sequences/points"):
             monkeypatch.setattr(stub, "route", route)
             stub.lock.release()
-            publish(AFTER, "b", publisher)
+            publisher.publish(AFTER, "b")
             stub.lock.acquire()
         return route(method, path, body, query)
 
@@ -351,7 +350,7 @@ def test_a_performance_withdrawn_while_it_is_aligned_is_asked_for_no_more(
 
 def test_a_changed_collection_is_copied_as_it_is(engine):
     """By the name of its content, which is not the one it was built with."""
-    publish(AFTER, "b", engine)
+    engine.publish(AFTER, "b")
     with in_memory() as directory:
         there = Embedded(directory / "qdrant")
         copied = copy(engine, there)
@@ -363,5 +362,5 @@ def test_a_changed_collection_is_copied_as_it_is(engine):
         unchanged = ("vectors", "sequences", "backgrounds")
         assert found["payloads"] == named
         assert [found[name] for name in unchanged] == [here[name] for name in unchanged]
-        publish(AFTER, "b", there)
+        there.publish(AFTER, "b")
         assert there.history() == [copied.name]

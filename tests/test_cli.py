@@ -42,7 +42,7 @@ def home(tmp_path) -> Path:
             for i in range(5)
         ],
     )
-    search.publish(points, "line", search.connect(tmp_path))
+    search.connect(home=tmp_path).publish(points, "line")
     return tmp_path
 
 
@@ -78,14 +78,14 @@ def test_similar_says_how_what_it_re_ranked_aligns(covers, tmp_path):
         [tune, np.roll(tune, 3, axis=2)[50:], other],
         rate=5.0,
     )
-    search.publish(points, "line", search.connect(tmp_path))
+    search.connect(home=tmp_path).publish(points, "line")
     _, out, _ = covers("similar", "P_0", "--rerank", "--home", tmp_path, "--json")
     first, second = json.loads(out)["matches"]
     assert (first["track_id"], second["track_id"]) == ("P_1", "P_2")
     assert first["alignment"]["transposition"] == 3
     rows = [
         tables._alignment(match.alignment)
-        for match in search.Searcher(search.connect(tmp_path)).similar("P_0", rerank=True)
+        for match in search.Searcher(search.connect(home=tmp_path)).similar("P_0", rerank=True)
     ]
     assert rows[0] == ("+3", "0:10-1:00 ~ 0:00-0:50")
     _, out, _ = covers("similar", "P_0", "--rerank", "--home", tmp_path)
@@ -115,7 +115,7 @@ def test_results_of_an_evaluation_narrow_it_too(covers, home):
         "P_1": {"outlier": False, "clique_distance": 0.5, "nearest_cover": 1},
         "P_3": {"outlier": True, "clique_distance": 4.25, "nearest_cover": 9},
     }
-    search.annotate(judged, "line", search.connect(home))
+    search.connect(home=home).annotate(judged, "line")
     for condition, expected in {
         "outlier=yes": ["P_3"],
         "clique_distance=4..": ["P_3"],
@@ -171,7 +171,7 @@ def test_what_nothing_needs_is_shown_and_then_deleted(covers, home):
 
 def test_status_shows_what_a_collection_was_made_of(covers, home):
     assert "unknown" in covers("status", "--home", home)[1]
-    engine = search.connect(home)
+    engine = search.connect(home=home)
     engine.note(replace(
         engine.open().description, origin={"bundle": "b", "sources": [{"data": "/songs"}]}
     ))  # fmt: skip
@@ -185,7 +185,7 @@ def test_rollback_serves_the_previous_collection_again(covers, home):
     assert (code, err.count("\n")) == (1, 1)
     assert "no other collection" in err
     shifted = points_of(["P_0"], np.zeros((1, 1), np.float32), [{"work_id": "W_0"}])
-    search.publish(shifted, "dot", search.connect(home))
+    search.connect(home=home).publish(shifted, "dot")
     assert covers("rollback", "--home", home)[0] == 0
     assert json.loads(covers("status", "--home", home, "--json")[1])["current"]["bundle"] == "line"
 
@@ -196,7 +196,10 @@ def test_rollback_serves_the_previous_collection_again(covers, home):
         (["similar", "P_77"], "no performance 'P_77'"),
         (["similar", "P_0", "--where", "genre=folk"], "no field 'genre'"),
         (["similar", "P_0", "--where", "year"], "not of the form key=value"),
-        (["similar", "P_0", "--where", "clique_distance=4"], "ask for a range like (4, None)"),
+        (
+            ["similar", "P_0", "--where", "clique_distance=4"],
+            "ask for a range, such as",
+        ),
         (["aggregate", ".", "--frame-rate", "fast"], "fast"),
     ],
 )

@@ -10,8 +10,7 @@ from hypothesis.extra.numpy import arrays
 from test_judging import CALIBRATED
 from test_reranking import EMPTY, POINTS, RATE, SEQUENCE, SHORT
 
-import search
-from search import DamagedCollection, PublishError, Searcher, publish, rollback
+from search import DamagedCollection, PublishError, Searcher
 from search.engines.embedded import Embedded
 from search.engines.server import companion
 from search.engines.server.server import Server
@@ -23,14 +22,14 @@ SERVERS = ENGINES[1:]
 def embedded():
     with in_memory() as directory:
         engine = Embedded(directory / "qdrant")
-        publish(CALIBRATED, "b", engine)
+        engine.publish(CALIBRATED, "b")
         yield engine
 
 
 @pytest.fixture(scope="module", params=SERVERS)
 def server(request):
     with in_memory() as directory, engine_of_kind(request.param, directory) as engine:
-        publish(CALIBRATED, "b", engine)
+        engine.publish(CALIBRATED, "b")
         yield engine
 
 
@@ -48,7 +47,7 @@ def collections(stub: ContractStub) -> list[str]:
         lambda searcher: searcher.identify(EMPTY),
         lambda searcher: searcher.same_work("P_0", "P_1"),
         lambda searcher: searcher.same_work("P_0", SHORT),
-        lambda searcher: searcher.duplicates(least=0.01),
+        lambda searcher: searcher.duplicates(min_probability=0.01),
     ],
 )  # fmt: skip
 def test_a_server_answers_what_the_embedded_engine_answers(embedded, server, ask):
@@ -78,7 +77,7 @@ def test_what_describes_a_collection_is_the_same_on_both_engines(embedded, serve
 def test_the_companion_is_none_of_the_collections_and_goes_with_its_own(server):
     name = server.open().description.name
     assert server.names() == server.history() == [name]
-    assert search.publishing.status(server).previous == ()
+    assert server.status().previous == ()
     beside = companion.companion(name)
     info = server.connection.ask(lambda client: client.get_collection(beside))
     assert info.points_count == 40
@@ -87,7 +86,7 @@ def test_the_companion_is_none_of_the_collections_and_goes_with_its_own(server):
 
 
 def test_re_ranking_takes_one_request_and_a_read_only_key(stub, own, tmp_path):
-    name = publish(POINTS, "b", own).name
+    name = own.publish(POINTS, "b").name
     reader = Server(stub.url, "read-only", tmp_path / "publish.lock")
     searcher = Searcher(reader)
     stub.requests.clear()
@@ -99,7 +98,7 @@ def test_re_ranking_takes_one_request_and_a_read_only_key(stub, own, tmp_path):
 
 
 def test_backgrounds_alone_come_without_sequences(stub, own):
-    publish(POINTS, "b", own)
+    own.publish(POINTS, "b")
     sequences = own.open().sequences
     stub.requests.clear()
     assert sequences.backgrounds(["P_1", "P_2"]).shape == (2, 2)
@@ -110,7 +109,7 @@ def test_backgrounds_alone_come_without_sequences(stub, own):
 def test_only_so_many_sequences_are_kept(own, monkeypatch):
     monkeypatch.setattr(companion, "KEPT", 2)
     monkeypatch.setattr(companion, "BATCH", 3)
-    publish(POINTS, "b", own)
+    own.publish(POINTS, "b")
     sequences = own.open().sequences
     for names in (["P_1", "P_2", "P_3", "P_4", "P_1"], ["P_2", "P_1"], ["P_3"]):
         for found, name in zip(sequences.of(names), names, strict=True):
@@ -119,13 +118,13 @@ def test_only_so_many_sequences_are_kept(own, monkeypatch):
 
 
 def test_both_are_pruned_and_rolled_back_together(stub, own):
-    first = publish(POINTS, "a", own).name
+    first = own.publish(POINTS, "a").name
     before = Searcher(own).similar("P_0", rerank=True)
-    second = publish(make_points(12), "b", own).name
+    second = own.publish(make_points(12), "b").name
     assert collections(stub) == sorted([first, companion.companion(first), second])
-    rollback(own)
+    own.rollback()
     assert Searcher(own).similar("P_0", rerank=True) == before
-    publish(make_points(12), "b", own, keep=1)
+    own.publish(make_points(12), "b", keep=1)
     assert collections(stub) == [second]
 
 
@@ -134,35 +133,35 @@ def test_a_companion_that_lacks_a_sequence_is_not_published(stub, own, monkeypat
         "search.engines.server.companion.batches", lambda sequences: [range(3, len(sequences))]
     )
     with pytest.raises(PublishError, match="it holds 37 sequences and not 40"):
-        publish(POINTS, "b", own)
+        own.publish(POINTS, "b")
     assert own.history() == collections(stub) == []
 
 
 def test_a_sequence_that_is_lost_later_is_told_and_published_anew(stub, own):
-    name = publish(POINTS, "b", own).name
+    name = own.publish(POINTS, "b").name
     beside = companion.companion(name)
     records, _ = stub.local.scroll(beside, limit=1)
     stub.local.delete(beside, [records[0].id])
     lost = records[0].payload["track_id"]
     with pytest.raises(DamagedCollection, match=f"{beside} on .* has no sequence of {lost}: publi"):
         Searcher(own).similar(lost, rerank=True)
-    assert publish(POINTS, "b", own).name == f"{name}-2"
+    assert own.publish(POINTS, "b").name == f"{name}-2"
     assert Searcher(own).similar(lost, rerank=False)
     assert own.open().sequences.count() == 40
 
 
 def test_a_companion_that_is_gone_is_told_and_not_taken_for_pruning(stub, own):
-    name = publish(POINTS, "b", own).name
+    name = own.publish(POINTS, "b").name
     stub.local.delete_collection(companion.companion(name))
     with pytest.raises(DamagedCollection, match=f"{companion.companion(name)} on .* isn't there"):
         Searcher(own).similar("P_0", rerank=True)
     assert len(Searcher(own).similar("P_0", 39)) == 39
-    publish(POINTS, "b", own)
+    own.publish(POINTS, "b")
     assert len(Searcher(own).similar("P_0", 39, rerank=True)) == 39
 
 
 def test_a_collection_that_says_of_itself_what_nobody_understands_is_told_and_replaced(stub, own):
-    name = publish(make_points(12), "b", own).name
+    name = own.publish(make_points(12), "b").name
     stub.local.update_collection(name, metadata={"deployment": "covers", "exactly": "?"})
     own.close()
     again = Server(stub.url, "full", own.lock)

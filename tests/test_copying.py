@@ -9,7 +9,7 @@ from qdrant_client import models
 from test_judging import CALIBRATED
 
 import search
-from search import NoCollection, PublishError, Searcher, copy, publish
+from search import NoCollection, PublishError, Searcher, copy
 from search.copying import take_out
 from search.engines.embedded import Embedded
 
@@ -56,10 +56,10 @@ def content(engine) -> dict:
 @pytest.mark.parametrize("points", [FRACTIONS, make_points(1100)], ids=["sequences", "plain"])
 def test_there_and_back_every_point_is_what_it_was(server, make_embedded, points, monkeypatch):
     here, back = make_embedded("here"), make_embedded("back")
-    publish(points, "b", here, origin={"sources": ["here"]})
+    here.publish(points, "b", origin={"sources": ["here"]})
     # What was measured once is copied.
-    monkeypatch.setattr("search.engines.collection.backgrounds", None)
-    monkeypatch.setattr("search.engines.collection.usual_distances", None)
+    monkeypatch.setattr("search.points.backgrounds", None)
+    monkeypatch.setattr("search.points.usual_distances", None)
     assert copy(here, server) == copy(server, back) == here.open().description
     assert content(here) == content(server) == content(back)
     queries = points.track_ids[:3]
@@ -68,40 +68,40 @@ def test_there_and_back_every_point_is_what_it_was(server, make_embedded, points
 
 def test_what_is_copied_is_published(server, make_embedded):
     here = make_embedded("here")
-    publish(make_points(12, seed=1), "old", server)
-    publish(make_points(16, seed=2), "new", here)
+    server.publish(make_points(12, seed=1), "old")
+    here.publish(make_points(16, seed=2), "new")
     copied = copy(here, server)
-    assert search.publishing.status(server).current == copied
+    assert server.status().current == copied
     assert len(Searcher(server).similar("P_1", 100)) == 15
-    assert search.rollback(server).bundle == "old"
+    assert server.rollback().bundle == "old"
     server.build = None
     assert copy(server, server).bundle == "old"  # it stands, and whole
 
 
 def test_the_same_content_published_later_is_found_standing(server, make_embedded):
     here = make_embedded("here")
-    publish(FRACTIONS, "b", here)
+    here.publish(FRACTIONS, "b")
     copied = copy(here, server)
     server.build = None
-    assert publish(FRACTIONS, "b", server) == copied
+    assert server.publish(FRACTIONS, "b") == copied
 
 
 def test_every_performance_is_compared_before_searchers_see_it(server, make_embedded):
     here = make_embedded("here")
-    first = publish(make_points(12, seed=1), "good", server)
-    publish(make_points(300, seed=2), "b", here)
+    first = server.publish(make_points(12, seed=1), "good")
+    here.publish(make_points(300, seed=2), "b")
     bent = take_out(here.open())
     bent.vectors[151, 0] += 1e-6  # which a sample of 64 would pass over
     build = server.build
     server.build = lambda description, points: build(description, bent)
-    with pytest.raises(PublishError, match=f"{bent.track_ids[151]} doesn't read back as it was"):
+    with pytest.raises(PublishError, match=f"{bent.track_ids[151]} does not read back as it was"):
         copy(here, server)
     assert server.history() == [first.name]
 
 
 def test_a_background_that_differs_is_found(server, make_embedded):
     here = make_embedded("here")
-    publish(CALIBRATED, "b", here)
+    here.publish(CALIBRATED, "b")
     copy(here, server)
     name = server.open().description.name
     (record, *_) = server.connection.scroll(f"{name}-sequences", 1, with_payload=True)
@@ -121,7 +121,7 @@ def test_nothing_to_copy_says_so(server, make_embedded):
 
 def test_a_copy_is_of_the_deployment_it_goes_to(tmp_path):
     here, there = Embedded(tmp_path / "here"), Embedded(tmp_path / "there", "other")
-    name = publish(make_points(12), "b", here).name
+    name = here.publish(make_points(12), "b").name
     copied = copy(here, there)
     assert copied.name == name.replace("covers", "other", 1)
     assert there.names() == [copied.name]
@@ -130,40 +130,40 @@ def test_a_copy_is_of_the_deployment_it_goes_to(tmp_path):
 
 
 def test_a_back_up_can_be_brought_back_after_everything_is_lost(tmp_path):
-    here = search.connect(tmp_path / "home")
-    published = publish(FRACTIONS, "b", here, origin={"sources": ["here"]})
-    copy(here, search.connect_to(str(tmp_path / "backup")))
+    here = search.connect(home=tmp_path / "home")
+    published = here.publish(FRACTIONS, "b", origin={"sources": ["here"]})
+    copy(here, search.connect(tmp_path / "backup"))
     before = content(here)
     shutil.rmtree(here.directory)
-    assert copy(search.connect_to(str(tmp_path / "backup")), here) == published
+    assert copy(search.connect(tmp_path / "backup"), here) == published
     assert content(here) == before
 
 
 def test_a_place_is_a_url_or_a_workspace(monkeypatch, tmp_path):
     monkeypatch.setenv("COVERS_HOME", str(tmp_path))
     monkeypatch.setenv("QDRANT_URL", "http://one.example")
-    assert search.connect_to("https://two.example:6333").location == "https://two.example:6333"
-    there = search.connect_to(str(tmp_path / "there"))
+    assert search.connect("https://two.example:6333").location == "https://two.example:6333"
+    there = search.connect(tmp_path / "there")
     assert there.location == str(tmp_path / "there" / "qdrant" / "covers")
     with pytest.raises(ValueError, match=r"'s3://bucket' is not a place for a collection"):
-        search.connect_to("s3://bucket")
+        search.connect("s3://bucket")
 
 
 def test_a_directory_that_holds_something_else_is_left_alone(tmp_path):
     """Not even the directory in which a workspace keeps its collections is one itself."""
-    publish(make_points(12), "b", Embedded(tmp_path / "home" / "qdrant" / "covers"))
+    Embedded(tmp_path / "home" / "qdrant" / "covers").publish(make_points(12), "b")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.jpg").write_text("")
     for place, held in (("photos", "one.jpg"), ("home/qdrant", "covers")):
         before = sorted(tmp_path.rglob("*"))
-        with pytest.raises(ValueError, match=rf"{place} is not a workspace, but holds {held}"):
-            search.connect_to(str(tmp_path / place))
+        with pytest.raises(ValueError, match=f"is not a workspace, because it holds {held}"):
+            search.connect(tmp_path / place)
         assert sorted(tmp_path.rglob("*")) == before
     with pytest.raises(ValueError, match=r"one\.jpg is a file: name a directory"):
-        search.connect_to(str(tmp_path / "photos" / "one.jpg"))
+        search.connect(tmp_path / "photos" / "one.jpg")
     (tmp_path / "empty").mkdir()
     for place in ("empty", "home"):
-        search.connect_to(str(tmp_path / place))
+        search.connect(tmp_path / place)
 
 
 def test_a_key_goes_to_no_other_server_than_it_is_meant_for(monkeypatch):
@@ -171,7 +171,7 @@ def test_a_key_goes_to_no_other_server_than_it_is_meant_for(monkeypatch):
     monkeypatch.setenv("QDRANT_API_KEY", "of-one")
 
     def key_sent_to(url: str, **given: str) -> str | None:
-        return search.connect_to(url, **given).connection._api_key
+        return search.connect(url, **given).connection._api_key
 
     assert key_sent_to("http://one.example") == "of-one"
     assert key_sent_to("http://two.example") is None

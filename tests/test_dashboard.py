@@ -21,10 +21,9 @@ from catalogue import (
 )
 from qdrant_client import models
 
-import search
-from search.engines.collection import point_id
 from search.engines.server.server import _strictness
 from search.fields import FIELDS, MEANINGS
+from search.points import point_id
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = (ROOT / "deploy/DASHBOARD.md").read_text(encoding="utf-8")
@@ -107,8 +106,8 @@ def server(request):
     # One that is in the guide, whichever these are.
     judged["P_249990"] = {"nearest_cover": 12, "clique_distance": 3.5, "outlier": True}
     with in_memory() as directory, engine_of_kind(request.param, directory) as engine:
-        search.publish(points, "b", engine)
-        search.annotate(judged, "b", engine)
+        engine.publish(points, "b")
+        engine.annotate(judged, "b")
         yield engine
 
 

@@ -8,7 +8,7 @@ from catalogue import altered, in_memory
 from test_judging import CALIBRATED
 
 from flows.duplicates import duplicates as run_duplicates
-from search import InvalidQuery, Searcher, publish
+from search import InvalidQuery, Searcher
 from search.engines.embedded import Embedded, EmbeddedCollection
 
 #: P_9 is of W_2, and W_4 and W_5 are told to be one more work each than they are.
@@ -25,7 +25,7 @@ def home():
         del payload["clique_size"]
     with in_memory() as directory:
         points = altered(CALIBRATED, payloads=payloads)
-        publish(points, "b", Embedded(directory / "qdrant" / "covers"))
+        Embedded(directory / "qdrant" / "covers").publish(points, "b")
         yield directory
 
 
@@ -37,7 +37,7 @@ def expected() -> set[frozenset[str]]:
 
 def test_wrong_labels_and_split_works_are_found_and_nothing_else(home, monkeypatch):
     monkeypatch.setattr("search.query.NEIGHBOURS", 39)  # these vectors find nothing
-    found = Searcher(Embedded(home / "qdrant" / "covers")).duplicates(least=0.5)
+    found = Searcher(Embedded(home / "qdrant" / "covers")).duplicates(min_probability=0.5)
     assert {frozenset((one.track_id, one.match.track_id)) for one in found} == expected()
     stated = [one.match.probability for one in found]
     assert stated == sorted(stated, reverse=True)
@@ -54,7 +54,7 @@ def test_a_limit_keeps_the_most_probable(home, monkeypatch):
 def test_a_catalogue_is_gone_through_some_performances_at_a_time(home, monkeypatch):
     monkeypatch.setattr("search.query.NEIGHBOURS", 39)
     searcher = Searcher(Embedded(home / "qdrant" / "covers"))
-    expected = searcher.duplicates(least=0.01)
+    expected = searcher.duplicates(min_probability=0.01)
     asked = []
 
     class Counted(EmbeddedCollection):
@@ -64,21 +64,21 @@ def test_a_catalogue_is_gone_through_some_performances_at_a_time(home, monkeypat
 
     collection = searcher.engine.open()
     monkeypatch.setattr(collection, "__class__", Counted)
-    monkeypatch.setattr("search.query.BATCH", 9)
-    assert searcher.duplicates(least=0.01) == expected
+    monkeypatch.setattr("search.nearest.BATCH_QUERIES", 9)
+    assert searcher.duplicates(min_probability=0.01) == expected
     assert asked == [9, 9, 9, 9, 4]
 
 
 def test_where_all_labels_are_right_there_is_nothing_to_report():
     with in_memory() as directory:
         engine = Embedded(directory / "qdrant" / "covers")
-        publish(CALIBRATED, "b", engine)
+        engine.publish(CALIBRATED, "b")
         assert Searcher(engine).duplicates() == []
 
 
 def test_what_is_not_a_probability_is_refused(home):
-    with pytest.raises(InvalidQuery, match="least=2 is not a probability"):
-        Searcher(Embedded(home / "qdrant" / "covers")).duplicates(least=2)
+    with pytest.raises(InvalidQuery, match="min_probability=2 is not a probability"):
+        Searcher(Embedded(home / "qdrant" / "covers")).duplicates(min_probability=2)
 
 
 def test_the_table_counts_the_pairs_between_two_works(home, monkeypatch, prefect_server):

@@ -18,8 +18,8 @@ import pytest
 from catalogue import in_memory, make_points, points_of
 
 import search
-from search import DamagedCollection, PublishError, Searcher, SearchError, publish
-from search.engines import collection, embedded
+from search import DamagedCollection, PublishError, Searcher, SearchError
+from search.engines import embedded
 from search.engines.embedded import Embedded
 
 ROOT = Path(search.__file__).parent.parent
@@ -57,7 +57,7 @@ def test_a_reader_changes_nothing_that_is_published_and_leaves_nothing_behind(
     copies.mkdir()
     monkeypatch.setenv("TMPDIR", str(copies))
     monkeypatch.setattr(tempfile, "tempdir", str(copies))
-    name = publish(make_points(300, 8), "b", engine).name
+    name = engine.publish(make_points(300, 8), "b").name
     before = contents(engine.directory / name)
     opened = engine.open()
     assert list(copies.iterdir()) == []
@@ -73,7 +73,7 @@ def test_a_reader_changes_nothing_that_is_published_and_leaves_nothing_behind(
 def test_a_searcher_needs_no_right_to_write_in_the_workspace(tmp_path):
     home = Path(tempfile.mkdtemp())  # pytest's own directories are closed to others
     try:
-        publish(make_points(20), "b", Embedded(home / "qdrant"))
+        Embedded(home / "qdrant").publish(make_points(20), "b")
         home.chmod(0o755)
         child = os.fork()
         if child == 0:
@@ -89,9 +89,9 @@ def test_a_searcher_needs_no_right_to_write_in_the_workspace(tmp_path):
 
 
 def test_a_collection_that_is_open_can_be_pruned(engine):
-    publish(version(0), "b", engine)
+    engine.publish(version(0), "b")
     opened = engine.open()
-    publish(version(1), "b", engine, keep=1)
+    engine.publish(version(1), "b", keep=1)
     assert opened.description.name not in engine.names()
     assert opened.count() == 40
     assert opened.performances(["P_4"])[0].payload["title"] == "Title 4"
@@ -100,7 +100,7 @@ def test_a_collection_that_is_open_can_be_pruned(engine):
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
 def test_a_forked_child_searches_on_its_own(engine):
-    publish(make_points(20), "b", engine)
+    engine.publish(make_points(20), "b")
     searcher = Searcher(engine)
     answer = searcher.similar("P_1")
     child = os.fork()
@@ -113,7 +113,7 @@ def test_a_forked_child_searches_on_its_own(engine):
 
 def test_threads_share_a_searcher(engine):
     points = make_points(40)
-    publish(points, "b", engine)
+    engine.publish(points, "b")
     searcher = Searcher(engine)
     expected = Searcher(Embedded(engine.directory)).similar_many(points.track_ids)
     answers = {}
@@ -134,7 +134,7 @@ import sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
 from catalogue import make_points
-from search import publish
+
 from search.engines import embedded
 from search.engines.embedded import Embedded
 engine = Embedded(Path({home!r}))
@@ -142,7 +142,7 @@ def halt(*args):
     print("here", flush=True)
     input()
 {patch}
-publish(make_points(12, seed=2), "new", engine, keep=1)
+engine.publish(make_points(12, seed=2), "new", keep=1)
 """
 
 
@@ -159,7 +159,7 @@ publish(make_points(12, seed=2), "new", engine, keep=1)
     ],
 )
 def test_a_publisher_killed_at_any_stage_leaves_a_collection_serving(engine, stage):
-    old = publish(make_points(12, seed=1), "old", engine)
+    old = engine.publish(make_points(12, seed=1), "old")
     code = PUBLISH.format(
         paths=[str(ROOT), str(ROOT / "tests")], home=str(engine.directory), patch=stage
     )
@@ -171,7 +171,7 @@ def test_a_publisher_killed_at_any_stage_leaves_a_collection_serving(engine, sta
     killed_late = "serve(*args)" in stage  # pruning the old one was next
     assert (engine.history()[0] == old.name) != killed_late
     assert len(Searcher(Embedded(engine.directory)).similar("P_1", 100)) == 11
-    new = publish(make_points(12, seed=2), "new", engine, keep=1)
+    new = engine.publish(make_points(12, seed=2), "new", keep=1)
     assert engine.history() == engine.names() == [new.name]
     left = {path.name for path in engine.directory.iterdir()}
     assert left - {"CURRENT.new"} == {"CURRENT", "publish.lock", new.name}
@@ -193,15 +193,15 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_collection_says_so_and_publishing_the_same_again_heals_it(engine, damage):
     points = make_points(300, 8)
-    earlier = publish(make_points(30), "earlier", engine)
-    name = publish(points, "b", engine).name
+    earlier = engine.publish(make_points(30), "earlier")
+    name = engine.publish(points, "b").name
     DAMAGES[damage](engine.directory / name)
     searcher = Searcher(Embedded(engine.directory))
     with pytest.raises(
         DamagedCollection, match=f"The collection {name} .* is damaged .*covers pipeline --data DIR"
     ):
         searcher.similar("P_1")
-    healed = publish(points, "b", engine).name
+    healed = engine.publish(points, "b").name
     assert (healed == name) == (damage == "all gone")  # what is there is never overwritten
     assert len(searcher.similar("P_1", 1000)) == 299
     assert engine.history() == [healed, earlier.name]
@@ -209,15 +209,15 @@ def test_a_damaged_collection_says_so_and_publishing_the_same_again_heals_it(eng
 
 
 def test_a_damaged_collection_can_be_rolled_back(engine):
-    earlier = publish(make_points(30), "earlier", engine)
-    name = publish(make_points(300, 8), "b", engine).name
+    earlier = engine.publish(make_points(30), "earlier")
+    name = engine.publish(make_points(300, 8), "b").name
     shutil.rmtree(engine.directory / name / "shard")
-    assert search.rollback(engine) == earlier
+    assert engine.rollback() == earlier
     assert len(Searcher(engine).similar("P_1", 100)) == 29
 
 
 def test_a_large_collection_is_compared_by_bytes_first_and_then_exactly(engine, monkeypatch):
-    monkeypatch.setattr(collection, "EXACT_BYTES", 1000)
+    monkeypatch.setattr("search.points.EXACT_BYTES", 1000)
     rng = np.random.default_rng(0)
     works = rng.normal(size=(400, 32)).repeat(5, axis=0)
     points = points_of(
@@ -225,7 +225,7 @@ def test_a_large_collection_is_compared_by_bytes_first_and_then_exactly(engine, 
         works + 0.7 * rng.normal(size=works.shape),
         [{"work_id": f"W_{i // 5}", "year": 1950 + i % 50} for i in range(2000)],
     )
-    name = publish(points, "b", engine).name
+    name = engine.publish(points, "b").name
     assert list((engine.directory / name).rglob("quantized.data"))
     queries = points.track_ids[::20]
     found = Searcher(engine).similar_many(queries, 10)
@@ -240,16 +240,16 @@ def test_a_large_collection_is_compared_by_bytes_first_and_then_exactly(engine, 
 
 
 def test_a_full_disk_is_noticed_before_anything_is_written(engine, monkeypatch):
-    old = publish(make_points(12), "b", engine)
+    old = engine.publish(make_points(12), "b")
     full = shutil.disk_usage(engine.directory)._replace(free=10 * 2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     with pytest.raises(PublishError, match=r"has room for 10 MB .* make room and publish again"):
-        publish(make_points(13), "b", engine)
+        engine.publish(make_points(13), "b")
     assert engine.names() == [old.name]
 
 
 def test_no_room_for_a_readers_copy_is_said_with_the_place(engine, monkeypatch):
-    publish(make_points(12), "b", engine)
+    engine.publish(make_points(12), "b")
     monkeypatch.setattr(embedded, "MEMORY_BYTES", 0)
     monkeypatch.setattr(tempfile, "tempdir", "/proc/nowhere")
     with pytest.raises(SearchError, match=r"by way of /proc/nowhere .* directory in TMPDIR"):
@@ -259,7 +259,7 @@ def test_no_room_for_a_readers_copy_is_said_with_the_place(engine, monkeypatch):
 def test_a_workspace_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PublishError, match=r"file/qdrant cannot be written .* publish again"):
-        publish(make_points(12), "b", Embedded(tmp_path / "file" / "qdrant"))
+        Embedded(tmp_path / "file" / "qdrant").publish(make_points(12), "b")
 
 
 def test_the_copy_of_a_reader_killed_long_ago_is_swept(engine, tmp_path, monkeypatch):
@@ -270,20 +270,20 @@ def test_the_copy_of_a_reader_killed_long_ago_is_swept(engine, tmp_path, monkeyp
         left.mkdir()
         (left / "file").write_text("")
     os.utime(old, (0, 0))
-    publish(make_points(12), "b", engine)
+    engine.publish(make_points(12), "b")
     assert not old.exists()
     assert young.exists()
 
 
 def test_the_manifest_lists_every_file(engine):
-    place = engine.directory / publish(make_points(12), "b", engine).name
+    place = engine.directory / engine.publish(make_points(12), "b").name
     listed = json.loads((place / "collection.json").read_text())["files"]
     there = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
     assert set(listed) == there - {"collection.json"}
 
 
 def test_a_reader_opens_a_collection_however_often_its_description_is_replaced(engine, monkeypatch):
-    publish(make_points(12), "b", engine)
+    engine.publish(make_points(12), "b")
     publisher, bring, number = Embedded(engine.directory), embedded._bring, itertools.count()
 
     def note_meanwhile(*given) -> None:

@@ -59,7 +59,7 @@ def file(tmp_path):
 
 
 def asked(home) -> search.Searcher:
-    return search.Searcher(search.connect(home))
+    return search.Searcher(search.connect(home=home))
 
 
 def latest(home, file):
@@ -88,9 +88,10 @@ def test_vectors_of_another_model_are_published_searched_and_measured(file, home
     assert all(0 < match.probability < 1 for match in found)
     assert searcher.works("P_000", 1)[0].work_id == "W_0"
     assert searcher.identify("P_000", 1).work.work_id == "W_0"
-    assert {match.year for match in searcher.similar("P_000", 5, where={"year": (None, 1969)})} <= {
-        *range(1960, 1970)
-    }
+    assert {
+        match.year
+        for match in searcher.similar("P_000", 5, where={"year": search.between(None, 1969)})
+    } <= {*range(1960, 1970)}
 
     measured = evaluate(home=home)  # what was published last
     assert measured["metrics"]["map"] > 0.9

@@ -5,7 +5,7 @@ import pytest
 from catalogue import altered, in_memory, make_points, points_of
 from test_reranking import EMPTY, POINTS, SHORT
 
-from search import Calibration, InvalidQuery, Searcher, publish
+from search import Calibration, InvalidQuery, Searcher
 from search.engines.embedded import Embedded
 from search.versions.calibration import Logistic
 
@@ -19,7 +19,7 @@ CALIBRATED = altered(POINTS, calibration=CALIBRATION)
 def searcher():
     with in_memory() as directory:
         engine = Embedded(directory / "qdrant")
-        publish(CALIBRATED, "b", engine)
+        engine.publish(CALIBRATED, "b")
         yield Searcher(engine)
 
 
@@ -35,7 +35,7 @@ def by_distance():
     assert len(points) == len(plain)
     with in_memory() as directory:
         engine = Embedded(directory / "qdrant")
-        publish(points, "b", engine)
+        engine.publish(points, "b")
         yield Searcher(engine)
 
 
@@ -50,7 +50,7 @@ def test_every_match_has_a_probability_and_aligned_ones_stand_in_its_order(searc
 def test_without_a_calibration_there_is_no_probability_and_a_sentence_says_why():
     with in_memory() as directory:
         engine = Embedded(directory / "qdrant")
-        publish(POINTS, "b", engine)
+        engine.publish(POINTS, "b")
         searcher = Searcher(engine)
         assert all(match.probability is None for match in searcher.similar("P_0", rerank=True))
         for ask in (lambda: searcher.same_work("P_0", "P_1"), lambda: searcher.identify("P_0")):
@@ -83,7 +83,7 @@ def test_what_cannot_be_aligned_is_judged_by_its_distance(searcher, other):
 
 
 def test_one_performance_twice_is_no_question(searcher):
-    with pytest.raises(InvalidQuery, match="P_1 is one performance"):
+    with pytest.raises(InvalidQuery, match="P_1 was given twice"):
         searcher.same_work("P_1", "P_1")
 
 
@@ -92,8 +92,8 @@ def test_a_work_is_named_by_its_other_performances_whatever_the_label(searcher):
     assert found.work.work_id == "W_2"
     assert found.work == found.works[0]
     assert {match.track_id for match in found.work.performances} == {"P_8", "P_10", "P_11"}
-    assert found.work.probability > 0.9 > 0.1 > found.none
-    assert found.none + sum(work.probability for work in found.works) <= 1 + 1e-9
+    assert found.work.probability > 0.9 > 0.1 > found.probability_of_none
+    assert found.probability_of_none + sum(work.probability for work in found.works) <= 1 + 1e-9
     assert len(searcher.identify("P_9", limit=2).works) == 2
 
 
@@ -110,10 +110,10 @@ def test_a_performance_without_versions_is_of_no_work_here():
     )  # fmt: skip
     with in_memory() as directory:
         engine = Embedded(directory / "qdrant")
-        publish(points, "b", engine)
+        engine.publish(points, "b")
         found = Searcher(engine).identify("P_4")
         assert found.work is None
-        assert found.none > max(work.probability for work in found.works)
+        assert found.probability_of_none > max(work.probability for work in found.works)
 
 
 def test_without_sequences_the_distance_decides(by_distance):

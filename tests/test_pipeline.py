@@ -49,7 +49,7 @@ def written(home: Path) -> dict[Path, int]:
 
 
 def collection(home: Path) -> search.Searcher:
-    return search.Searcher(search.connect(home))
+    return search.Searcher(search.connect(home=home))
 
 
 def test_every_performance_is_published_with_its_titles(result, data):
@@ -105,7 +105,7 @@ def test_what_was_measured_of_a_performance_stands_beside_it_in_the_collection(r
     stored = pl.read_parquet(result["paths"]["vectors"])
     measured = stored.filter(pl.col("track_id").is_in(table["track_id"].implode()))
     assert len(table) == len(measured) == result["measured_on"]["performances"]
-    engine = search.connect(result["home"])
+    engine = search.connect(home=result["home"])
     published = {
         one.payload["track_id"]: {name: one.payload.get(name) for name in RESULTS}
         for one in engine.open().everything()
@@ -147,9 +147,9 @@ def test_what_long_work_tells_of_itself_is_in_the_run_s_log(result, prefect_serv
     logs = []
     while more := ask(server, "logs", offset=len(logs)):
         logs += more
-    collection = search.connect(result["home"]).open().description.name
+    collection = search.connect(home=result["home"]).open().description.name
     [told] = [log for log in logs if log["message"] == f"building {collection}"]
-    assert told["name"] == "search.publishing"
+    assert told["name"] == "search.engines.engine"
     assert told["flow_run_id"]
 
 

@@ -12,13 +12,10 @@ from search import (
     ServerBusy,
     ServerRefused,
     ServerUnreachable,
-    publish,
-    rollback,
 )
 from search.engines.embedded import Embedded
 from search.engines.server.server import Server
 from search.errors import CollectionGone
-from search.publishing import status
 
 
 @pytest.fixture(params=ENGINES)
@@ -57,18 +54,18 @@ def names(engine) -> list[str]:
 
 
 def test_what_is_published_is_described(engine):
-    description = publish(make_points(12), "first", engine, origin={"sources": []})
+    description = engine.publish(make_points(12), "first", origin={"sources": []})
     assert description.name.startswith(f"{engine.collection}-first-")
     assert description.origin == {"sources": []}
     assert (description.bundle, description.points, description.dimension) == ("first", 12, 4)
     assert description.created.endswith("+00:00")
-    assert status(engine).current == description
-    assert status(engine).previous == ()
+    assert engine.status().current == description
+    assert engine.status().previous == ()
 
 
 def test_everything_can_be_taken_out_again(engine):
     points = make_points(1300)
-    description = publish(points, "first", engine)
+    description = engine.publish(points, "first")
     held = {stored.payload["track_id"]: stored for stored in engine.open().everything()}
     assert sorted(held) == list(points.track_ids)
     for i, track_id in enumerate(points.track_ids):
@@ -77,12 +74,12 @@ def test_everything_can_be_taken_out_again(engine):
 
 
 def test_publishing_the_same_again_changes_nothing(engine):
-    first = publish(make_points(12), "bundle", engine)
+    first = engine.publish(make_points(12), "bundle")
     searcher = Searcher(engine)
     answer = searcher.similar("P_1")
     builds = []
     engine.build = lambda *args: builds.append(args)
-    assert publish(make_points(12), "bundle", engine) == first
+    assert engine.publish(make_points(12), "bundle") == first
     assert builds == []
     assert names(engine) == [first.name]
     assert searcher.similar("P_1") == answer
@@ -91,80 +88,80 @@ def test_publishing_the_same_again_changes_nothing(engine):
 def test_searchers_see_the_new_collection_and_the_old_one_stays_for_rollback(engine):
     searcher = Searcher(engine)
     old, new = make_points(12, seed=1), make_points(16, seed=2)
-    first = publish(old, "old", engine)
+    first = engine.publish(old, "old")
     before = searcher.similar("P_1")
-    second = publish(new, "new", engine)
+    second = engine.publish(new, "new")
     assert names(engine) == [second.name, first.name]
-    assert status(engine).previous == (first,)
+    assert engine.status().previous == (first,)
     after = searcher.similar("P_1")
     assert after != before
     assert len(searcher.similar("P_1", 100)) == 15
-    assert rollback(engine) == first
+    assert engine.rollback() == first
     assert searcher.similar("P_1") == before
-    assert status(engine).current == first
-    assert status(engine).previous == (second,)
+    assert engine.status().current == first
+    assert engine.status().previous == (second,)
 
 
 def test_rolling_back_twice_goes_forward_again(engine):
-    first = publish(make_points(12, seed=1), "old", engine)
-    second = publish(make_points(12, seed=2), "new", engine)
-    assert rollback(engine) == first
-    assert rollback(engine) == second
+    first = engine.publish(make_points(12, seed=1), "old")
+    second = engine.publish(make_points(12, seed=2), "new")
+    assert engine.rollback() == first
+    assert engine.rollback() == second
     assert names(engine) == [second.name, first.name]
 
 
 def test_what_was_rolled_back_makes_room_for_what_is_published_next(engine):
-    first = publish(make_points(12, seed=1), "old", engine)
-    publish(make_points(12, seed=2), "bad", engine)
-    rollback(engine)
-    third = publish(make_points(12, seed=3), "new", engine)
+    first = engine.publish(make_points(12, seed=1), "old")
+    engine.publish(make_points(12, seed=2), "bad")
+    engine.rollback()
+    third = engine.publish(make_points(12, seed=3), "new")
     assert names(engine) == [third.name, first.name]
 
 
 def test_what_was_current_before_becomes_current_without_being_built(engine):
-    first = publish(make_points(12, seed=1), "a", engine)
-    second = publish(make_points(12, seed=2), "b", engine)
+    first = engine.publish(make_points(12, seed=1), "a")
+    second = engine.publish(make_points(12, seed=2), "b")
     engine.build = None
-    assert publish(make_points(12, seed=1), "a", engine) == first
+    assert engine.publish(make_points(12, seed=1), "a") == first
     assert names(engine) == [first.name, second.name]
-    assert rollback(engine) == second
+    assert engine.rollback() == second
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_only_so_many_collections_are_kept(engine, keep):
-    made = [publish(make_points(8, seed=seed), "b", engine, keep=keep).name for seed in range(4)]
+    made = [engine.publish(make_points(8, seed=seed), "b", keep=keep).name for seed in range(4)]
     assert names(engine) == made[::-1][:keep]
-    assert publish(make_points(8, seed=3), "b", engine, keep=1).name == made[-1]
+    assert engine.publish(make_points(8, seed=3), "b", keep=1).name == made[-1]
     assert names(engine) == made[-1:]
 
 
 def test_keeping_none_is_refused(engine):
     with pytest.raises(ValueError, match="keep=0 would leave nothing to search"):
-        publish(make_points(8), "b", engine, keep=0)
+        engine.publish(make_points(8), "b", keep=0)
 
 
 def test_nothing_to_roll_back_says_so(engine):
     with pytest.raises(PublishError, match="nothing is all that is kept"):
-        rollback(engine)
+        engine.rollback()
 
 
 def test_where_points_come_from_is_noted_without_building_anything(engine):
-    publish(make_points(12), "b", engine, origin={"sources": ["A"]})
+    engine.publish(make_points(12), "b", origin={"sources": ["A"]})
     engine.build = None
-    noted = publish(make_points(12), "b", engine, origin={"sources": ["A", "B"]})
-    assert status(engine).current == noted
+    noted = engine.publish(make_points(12), "b", origin={"sources": ["A", "B"]})
+    assert engine.status().current == noted
     assert noted.origin == {"sources": ["A", "B"]}
     assert len(Searcher(engine).similar("P_1", 100)) == 11
 
 
 def test_two_deployments_in_one_place_leave_each_other_alone(engine, beside):
-    mine = publish(make_points(12, seed=1), "b", engine)
-    theirs = publish(make_points(16, seed=2), "b", beside)
+    mine = engine.publish(make_points(12, seed=1), "b")
+    theirs = beside.publish(make_points(16, seed=2), "b")
     for seed in (3, 4, 5):
-        mine = publish(make_points(12, seed=seed), "b", engine)
+        mine = engine.publish(make_points(12, seed=seed), "b")
     assert beside.names() == [theirs.name]
     assert len(Searcher(beside).similar("P_1", 100)) == 15
-    publish(make_points(16, seed=6), "b", beside, keep=1)
+    beside.publish(make_points(16, seed=6), "b", keep=1)
     assert mine.name in engine.names()
     assert len(Searcher(engine).similar("P_1", 100)) == 11
     assert not set(engine.names()) & set(beside.names())
@@ -181,7 +178,7 @@ def test_a_failure_to_ask_ends_the_publication_and_changes_nothing(
 ):
     """To ask in vain is not to find a fault: what searchers have stays as it is."""
     engine = own_embedded
-    first = publish(make_points(12, seed=1), "b", engine)
+    first = engine.publish(make_points(12, seed=1), "b")
 
     def fail(*_):
         raise failure("not now")
@@ -190,20 +187,20 @@ def test_a_failure_to_ask_ends_the_publication_and_changes_nothing(
         patched.setattr(engine, asked, fail)
         if seed == 2 or asked in ("history", "describe", "open"):
             with pytest.raises(failure, match="not now"):
-                publish(make_points(12, seed=seed), "b", engine)
+                engine.publish(make_points(12, seed=seed), "b")
         else:
-            publish(make_points(12, seed=seed), "b", engine)
+            engine.publish(make_points(12, seed=seed), "b")
     assert engine.history() == [first.name]
     assert len(Searcher(engine).similar("P_1", 100)) == 11
-    next_one = publish(make_points(12, seed=seed), "b", engine)
+    next_one = engine.publish(make_points(12, seed=seed), "b")
     assert names(engine) == list(dict.fromkeys([next_one.name, first.name]))
 
 
 @pytest.mark.parametrize("fault", [DamagedCollection, CollectionGone])
 def test_a_faulty_collection_is_replaced_by_one_of_another_name(own_embedded, fault, monkeypatch):
     engine = own_embedded
-    earlier = publish(make_points(16, seed=2), "b", engine)
-    first = publish(make_points(12, seed=1), "b", engine)
+    earlier = engine.publish(make_points(16, seed=2), "b")
+    first = engine.publish(make_points(12, seed=1), "b")
     open_ = engine.open
 
     def open_other(name=None):
@@ -216,7 +213,7 @@ def test_a_faulty_collection_is_replaced_by_one_of_another_name(own_embedded, fa
     monkeypatch.setattr(engine, "open", open_other)
     monkeypatch.setattr(engine, "drop", lambda name: (dropped.append(name), drop(name)))
     monkeypatch.setattr(engine, "serve", lambda history: (serve(history), dropped.append("serve")))
-    again = publish(make_points(12, seed=1), "b", engine)
+    again = engine.publish(make_points(12, seed=1), "b")
     assert again.name == f"{first.name}-2"
     assert dropped == ["serve", first.name]  # and not before the new one is served
     assert names(engine) == [again.name, earlier.name]
@@ -225,17 +222,17 @@ def test_a_faulty_collection_is_replaced_by_one_of_another_name(own_embedded, fa
 def test_old_collections_that_cannot_be_dropped_are_left_for_the_next(own_embedded, monkeypatch):
     engine = own_embedded
     for seed in (1, 2):
-        publish(make_points(12, seed=seed), "b", engine)
+        engine.publish(make_points(12, seed=seed), "b")
 
     def fail(_):
         raise ServerBusy("not now")
 
     with monkeypatch.context() as patched:
         patched.setattr(engine, "drop", fail)
-        third = publish(make_points(16, seed=3), "b", engine)
-    assert status(engine).current == third
+        third = engine.publish(make_points(16, seed=3), "b")
+    assert engine.status().current == third
     assert len(engine.names()) == 3
-    publish(make_points(16, seed=3), "b", engine)
+    engine.publish(make_points(16, seed=3), "b")
     assert len(names(engine)) == 2
 
 
@@ -261,28 +258,28 @@ def rename_a_work(points: Points) -> Points:
     ("damage", "words"),
     [
         (lose_the_last, "it holds 11 performances and not 12|11 of its 12 performances"),
-        (bend_a_vector, "performance P_.* doesn't read back as it was written"),
-        (rename_a_work, "performance P_0 doesn't read back as it was written"),
+        (bend_a_vector, "performance P_.* does not read back as it was written"),
+        (rename_a_work, "performance P_0 does not read back as it was written"),
     ],
 )
 def test_a_collection_that_does_not_hold_what_was_written_is_not_published(engine, damage, words):
-    first = publish(make_points(12, seed=1), "good", engine)
+    first = engine.publish(make_points(12, seed=1), "good")
     build = engine.build
     engine.build = lambda description, points: build(description, damage(points))
     with pytest.raises(PublishError, match=words):
-        publish(make_points(12, seed=2), "bad", engine)
+        engine.publish(make_points(12, seed=2), "bad")
     assert names(engine) == [first.name]
     assert len(Searcher(engine).similar("P_1", 100)) == 11
 
 
 def test_what_a_killed_publisher_left_is_never_served_and_cleared_by_the_next(engine):
-    first = publish(make_points(12, seed=1), "a", engine)
+    first = engine.publish(make_points(12, seed=1), "a")
     unfinished = make_points(12, seed=2)
     engine.build(unfinished.describe("b", engine.collection), unfinished)  # nobody is told
     assert engine.history() == [first.name]
     assert len(engine.names()) == 2
     assert Searcher(engine).status().current == first
-    publish(make_points(12, seed=1), "a", engine)
+    engine.publish(make_points(12, seed=1), "a")
     assert names(engine) == [first.name]
 
 
@@ -290,7 +287,7 @@ def test_a_second_publisher_waits_for_the_first_and_says_so(engine):
     engine.lock.parent.mkdir(exist_ok=True)
     with FileLock(engine.lock):
         with pytest.raises(PublishError, match=r"has been publishing for 0\.1 s .*\.lock"):
-            publish(make_points(8), "b", engine, timeout=0.1)
+            engine.publish(make_points(8), "b", timeout=0.1)
         with pytest.raises(PublishError, match="wait for it to finish"):
-            rollback(engine, timeout=0.1)
-    publish(make_points(8), "b", engine, timeout=0.1)
+            engine.rollback(timeout=0.1)
+    engine.publish(make_points(8), "b", timeout=0.1)

@@ -14,10 +14,9 @@ from search import (
     Points,
     PublishError,
     Searcher,
-    publish,
 )
-from search.engines.collection import point_id
 from search.engines.embedded import Embedded
+from search.points import point_id
 from search.versions import reranking
 from search.versions.alignment import explain, similarities
 
@@ -53,7 +52,7 @@ SEQUENCE = dict(zip(POINTS.track_ids, POINTS.sequences, strict=True))
 def engine():
     with in_memory() as directory:
         engine = Embedded(directory / "qdrant")
-        publish(POINTS, "b", engine)
+        engine.publish(POINTS, "b")
         yield engine
 
 
@@ -153,13 +152,13 @@ def test_published_sequences_read_back(engine):
 def test_sequences_stay_readable_when_their_collection_is_pruned_and_damage_is_told():
     with in_memory() as directory:
         engine = Embedded(directory / "qdrant")
-        name = publish(POINTS, "b", engine).name
+        name = engine.publish(POINTS, "b").name
         opened = engine.open()
-        publish(make_points(12), "b", engine, keep=1)
+        engine.publish(make_points(12), "b", keep=1)
         assert name not in engine.names()
         np.testing.assert_array_equal(opened.sequences.of(["P_7"])[0], SEQUENCE["P_7"])
 
-        publish(POINTS, "b", engine)
+        engine.publish(POINTS, "b")
         frames = engine.directory / name / "sequences" / "frames.npy"
         os.truncate(frames, frames.stat().st_size - 1)
         with pytest.raises(DamagedCollection, match=r"frames\.npy is missing or cut short"):
@@ -169,7 +168,7 @@ def test_sequences_stay_readable_when_their_collection_is_pruned_and_damage_is_t
 @pytest.mark.parametrize("kind", ENGINES)
 def test_without_sequences_re_ranking_says_what_it_needs(kind):
     with in_memory() as directory, engine_of_kind(kind, directory) as engine:
-        assert publish(make_points(12), "b", engine).rate is None
+        assert engine.publish(make_points(12), "b").rate is None
         with pytest.raises(InvalidQuery, match="holds none: publish performances that have chroma"):
             Searcher(engine).similar("P_1", rerank=True)
 
@@ -204,9 +203,9 @@ def test_sequences_that_do_not_read_back_are_not_published():
         bent.digests = POINTS.digests
         engine.build = lambda description, points: build(description, bent)
         with pytest.raises(
-            PublishError, match="the sequence of P_0 isn't the one that was written"
+            PublishError, match="the sequence of P_0 does not read back as it was written"
         ):
-            publish(POINTS, "b", engine)
+            engine.publish(POINTS, "b")
         assert engine.names() == []
 
 
@@ -227,7 +226,7 @@ def test_a_background_is_high_for_what_resembles_many_and_blind_to_one_version()
 def test_backgrounds_that_are_known_are_not_measured_again(monkeypatch):
     with in_memory() as directory:
         engine = Embedded(directory / "qdrant")
-        publish(POINTS, "b", engine)
+        engine.publish(POINTS, "b")
         before = engine.open().sequences.backgrounds(POINTS.track_ids)
         changed = list(POINTS.sequences)
         changed[3] = changed[3][::-1]
@@ -237,7 +236,7 @@ def test_backgrounds_that_are_known_are_not_measured_again(monkeypatch):
             "similarities",
             lambda query, *rest: (measured.append(query), similarities(query, *rest))[1],
         )
-        publish(altered(POINTS, sequences=changed), "b", engine)
+        engine.publish(altered(POINTS, sequences=changed), "b")
         assert len(measured) == 1
         np.testing.assert_array_equal(measured[0], changed[3])
         after = engine.open().sequences.backgrounds(POINTS.track_ids)

@@ -58,10 +58,10 @@ def test_the_current_collection_and_the_one_before_keep_what_they_were_made_of(h
     assert counts == {"features": 3, "bundles": 2, "vectors": 4, "evaluations": 2,
                       "clusters": 0, "duplicates": 0}  # fmt: skip
     assert prune(Workspace(home)) == []
-    engine = search.connect(home)
+    engine = search.connect(home=home)
     write_table(home / "b.csv", 5, 2, seed=1)
     for _ in range(2):
-        search.rollback(engine)
+        engine.rollback()
         assert add(home=home)["added"] == 2
 
 
@@ -152,7 +152,7 @@ def test_what_was_found_out_stays_as_long_as_what_it_is_about(home):
     workspace = Workspace(home)
     cluster(smallest=2, largest=3, home=home)
     for kind, made_from in {
-        "duplicates": {"collection": search.connect(home).history()[1]},
+        "duplicates": {"collection": search.connect(home=home).history()[1]},
         "evaluations": {"vectors": __file__},
         "comparisons/rows": {"bundle": "bundles/compared"},
         "bundles": {},

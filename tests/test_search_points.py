@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search import InvalidPoints, Point, Points
-from search.engines.collection import NAMESPACE, WORKS_IN_MAP, point_id
 from search.fields import FIELDS
+from search.points import NAMESPACE, WORKS_IN_MAP, point_id
 
 
 def points(ids=("P_1", "P_2"), vectors=((1, 2), (3, 4)), payloads=None) -> Points:
@@ -53,7 +53,7 @@ def test_points_are_sorted_and_completed():
     assert made.payload(0, description) == made.content(0, description) | computed
     assert made.payload(1, description)["in_map"] is True  # another performance of W_1 is here
     assert (len(made), made.dimension) == (3, 2)
-    assert repr(made) == "<3 points of dimension 2>"
+    assert repr(made) == "Points(P_1, P_10, P_2; dimension 2)"
 
 
 def test_what_a_collection_holds_can_be_published_again():

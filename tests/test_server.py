@@ -26,7 +26,6 @@ from search import (
     ServerBusy,
     ServerRefused,
     ServerUnreachable,
-    publish,
 )
 from search.engines.server.connection import PATIENT_PAUSES, PAUSES
 from search.engines.server.server import Server
@@ -66,7 +65,7 @@ def asked(stub: ContractStub, method: str, ending: str) -> list:
 
 
 def test_points_go_up_in_batches_that_are_waited_for_and_are_counted_exactly(stub, server):
-    publish(make_points(1100), "b", server)
+    server.publish(make_points(1100), "b")
     assert sorted(len(body["points"]) for body in asked(stub, "PUT", "/points")) == [76, 512, 512]
     # That each of them says wait=true is asserted by the stub.
     assert asked(stub, "POST", "/count") == [{"exact": True}]
@@ -74,7 +73,7 @@ def test_points_go_up_in_batches_that_are_waited_for_and_are_counted_exactly(stu
 
 
 def test_a_collection_has_one_unnamed_euclidean_vector_and_an_index_on_each_field(stub, server):
-    name = publish(make_points(12), "b", server).name
+    name = server.publish(make_points(12), "b").name
     (made,) = asked(stub, "PUT", f"/collections/{name}")
     assert made["vectors"]["size"] == 4
     assert made["vectors"]["distance"] == "Euclid"
@@ -84,9 +83,9 @@ def test_a_collection_has_one_unnamed_euclidean_vector_and_an_index_on_each_fiel
 
 
 def test_the_alias_moves_in_one_request(stub, server):
-    first = publish(make_points(12, seed=1), "a", server)
-    second = publish(make_points(12, seed=2), "b", server)
-    search.rollback(server)
+    first = server.publish(make_points(12, seed=1), "a")
+    second = server.publish(make_points(12, seed=2), "b")
+    server.rollback()
     create = [
         {"create_alias": {"collection_name": name, "alias_name": "covers"}}
         for name in (first.name, second.name, first.name)
@@ -103,7 +102,7 @@ def test_other_collections_on_the_server_are_left_alone(stub, server):
     for theirs in ("covers-of-books", "art"):
         stub.local.create_collection(theirs, vectors_config={})
     for seed in range(3):
-        publish(make_points(12, seed=seed), "b", server, keep=1)
+        server.publish(make_points(12, seed=seed), "b", keep=1)
     there = {found.name for found in stub.local.get_collections().collections}
     assert there == {"covers-of-books", "art", *server.history()}
     assert server.names() == server.history()
@@ -115,13 +114,13 @@ def test_two_deployments_on_one_server_know_nothing_of_each_other(stub, server, 
     other = Server(stub.url, KEY, tmp_path / "other.lock", collection="covers-b")
     points = [make_points(12, seed=seed) for seed in range(3)]
     for each in points:
-        publish(each, "b", server)
-        publish(each, "b", other)
+        server.publish(each, "b")
+        other.publish(each, "b")
     assert all(name.startswith("covers-b-b-") for name in other.names())
     assert len(server.names()) == len(other.names()) == 2
     assert not set(server.names()) & set(other.names())
     engine_names = server.names()
-    publish(points[0], "another", other, keep=1)
+    other.publish(points[0], "another", keep=1)
     server.drop(other.names()[0])  # it isn't theirs to drop
     assert len(other.names()) == 1
     assert server.names() == engine_names
@@ -138,7 +137,7 @@ def test_an_alias_or_collection_of_somebody_else_under_our_name_is_refused(stub,
         stub.local.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
     said = r"'covers' on the Qdrant server at .* of somebody else: set COVERS_COLLECTION"
     for ask in (
-        lambda: publish(make_points(12), "b", server),
+        lambda: server.publish(make_points(12), "b"),
         lambda: Searcher(server).similar("P_1"),
         lambda: Searcher(server).status(),
         lambda: server.serve([theirs]),
@@ -152,23 +151,23 @@ def test_a_name_that_somebody_else_has_is_not_used(stub, server):
     wanted = make_points(12).describe("b", "covers").name
     stub.local.create_collection(wanted, vectors_config={})
     stub.local.create_collection(f"{wanted}-2-sequences", vectors_config={})
-    assert publish(make_points(12), "b", server).name == f"{wanted}-3"
+    assert server.publish(make_points(12), "b").name == f"{wanted}-3"
     server.drop(wanted)
     assert server.is_taken(wanted)
 
 
 def test_searching_needs_a_read_only_key_and_publishing_a_full_one(stub, server, tmp_path):
-    publish(make_points(12), "b", server)
+    server.publish(make_points(12), "b")
     reader = Server(stub.url, READ_ONLY, tmp_path / "publish.lock")
     searcher = Searcher(reader)
-    assert searcher.similar("P_1", where={"year": (1950, None)})
+    assert searcher.similar("P_1", where={"year": search.between(1950, None)})
     assert searcher.works("P_1")
     assert searcher.similar_many(["P_1", "P_2"])
     assert searcher.status().current.points == 12
     with pytest.raises(search.TrackNotFound, match="did you mean P_1"):
         searcher.similar("p_1")
     with pytest.raises(ServerRefused, match=r"refuses the key in QDRANT_API_KEY: .* a full one"):
-        publish(make_points(13), "b", reader)
+        reader.publish(make_points(13), "b")
     assert searcher.status().current.points == 12
     reader.close()
 
@@ -193,7 +192,7 @@ def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path, slep
     for ask in (
         lambda: Searcher(server).similar("P_1"),
         lambda: Searcher(server).status(),
-        lambda: publish(make_points(12), "b", server),
+        lambda: server.publish(make_points(12), "b"),
     ):
         with pytest.raises(ServerUnreachable, match=words) as raised:
             ask()
@@ -201,12 +200,12 @@ def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path, slep
 
 
 def test_a_searcher_waits_a_little_for_a_server_and_a_publication_long(stub, server, slept):
-    publish(make_points(12), "b", server)
+    server.publish(make_points(12), "b")
     searcher = Searcher(server)
     answer = searcher.similar("P_1")
     for pauses, ask in (
         (PAUSES, lambda: searcher.similar("P_1")),
-        (PATIENT_PAUSES, lambda: publish(make_points(12), "b", server)),
+        (PATIENT_PAUSES, lambda: server.publish(make_points(12), "b")),
     ):
         stub.fail_next = len(pauses)
         ask()
@@ -226,7 +225,7 @@ def test_a_searcher_waits_a_little_for_a_server_and_a_publication_long(stub, ser
 def test_a_user_who_waited_for_a_time_out_does_not_wait_for_another(
     stub, server, slept, monkeypatch
 ):
-    publish(make_points(12), "b", server)
+    server.publish(make_points(12), "b")
     clock = iter(range(0, 1000, 60))
     monkeypatch.setattr("search.engines.server.connection.monotonic", lambda: next(clock))
     stub.fail_next = 99
@@ -238,7 +237,7 @@ def test_a_user_who_waited_for_a_time_out_does_not_wait_for_another(
 def test_an_upload_that_fails_for_good_is_not_published_nor_asked_for_again(
     stub, server, slept, monkeypatch
 ):
-    old = publish(make_points(12), "b", server)
+    old = server.publish(make_points(12), "b")
     route = stub.route
     why = BusyError("the disk is slow")
 
@@ -249,11 +248,11 @@ def test_an_upload_that_fails_for_good_is_not_published_nor_asked_for_again(
 
     monkeypatch.setattr(stub, "route", falter)
     with pytest.raises(ServerBusy, match=r"answers 503 \(the disk is slow\)"):
-        publish(make_points(14, seed=2), "b", server)
+        server.publish(make_points(14, seed=2), "b")
     assert slept == list(PATIENT_PAUSES)
     why = ValueError("such points can't be")
     with pytest.raises(SearchError, match=r"answers 400 \(such points can't be\)"):
-        publish(make_points(14, seed=2), "b", server)
+        server.publish(make_points(14, seed=2), "b")
     assert slept == list(PATIENT_PAUSES)  # asking again wouldn't help
     assert server.history() == server.names() == [old.name]
     assert len(Searcher(server).similar("P_1", 100)) == 11
@@ -289,7 +288,7 @@ def test_what_a_server_answers_is_told_as_what_it_is_in_one_sentence(
 ):
     status, said, error, words = ANSWERS[kind]
     monkeypatch.setattr("search.engines.server.collection.BATCH", 5)
-    publish(make_points(12), "b", server)
+    server.publish(make_points(12), "b")
     everything = server.open().everything()
     next(everything)
     searcher = Searcher(server)
@@ -302,8 +301,8 @@ def test_what_a_server_answers_is_told_as_what_it_is_in_one_sentence(
         lambda: searcher.similar_to([0, 0, 0, 0]),
         lambda: searcher.distance("P_1", "P_2"),
         lambda: list(server.open().everything()),
-        lambda: publish(make_points(13), "b", server),
-        lambda: search.rollback(server),
+        lambda: server.publish(make_points(13), "b"),
+        lambda: server.rollback(),
         lambda: Searcher(Server(stub.url, KEY, server.lock)).similar("P_1"),
     ):
         with pytest.raises(error, match=words) as raised:
@@ -323,7 +322,7 @@ def test_another_version_of_the_server_is_refused(tmp_path):
 def test_a_collection_pruned_between_two_requests_is_asked_again_as_the_new_one(
     stub, server, monkeypatch, tmp_path
 ):
-    publish(make_points(12, seed=1), "old", server)
+    server.publish(make_points(12, seed=1), "old")
     publisher = Server(stub.url, KEY, tmp_path / "publish.lock")
     new = make_points(20, seed=2)
     route = stub.route
@@ -332,7 +331,7 @@ def test_a_collection_pruned_between_two_requests_is_asked_again_as_the_new_one(
         if path.endswith("/query/batch"):
             monkeypatch.setattr(stub, "route", route)
             stub.lock.release()
-            publish(new, "new", publisher, keep=1)
+            publisher.publish(new, "new", keep=1)
             stub.lock.acquire()
         return route(method, path, body, query)
 
@@ -344,7 +343,7 @@ def test_a_collection_pruned_between_two_requests_is_asked_again_as_the_new_one(
 
 
 def test_collections_that_are_replaced_all_the_time_are_given_up_on(stub, server, monkeypatch):
-    publish(make_points(12), "b", server)
+    server.publish(make_points(12), "b")
     route = stub.route
 
     def gone(method, path, body, query):
@@ -365,10 +364,10 @@ def test_the_environment_selects_the_server(stub, monkeypatch, tmp_path):
         search.similar("P_1")
     assert search.status().location == stub.url
     monkeypatch.setenv("QDRANT_API_KEY", KEY)
-    publish(make_points(12), "b", search.connect())
+    search.connect().publish(make_points(12), "b")
     assert len(search.similar("P_1", 100)) == 11
     with pytest.raises(PublishError, match="no other collection"):
-        search.rollback(search.connect())
+        search.connect().rollback()
 
 
 @pytest.fixture
@@ -397,12 +396,12 @@ def test_an_own_authority_vouches_for_the_server_on_both_its_ports(
     monkeypatch.setenv("QDRANT_GRPC_PORT", str(grpc.port))
     stranger = search.connect()
     with pytest.raises(ServerUnreachable, match=r"doesn't trust .* set QDRANT_CA_CERT") as raised:
-        publish(make_points(12), "b", stranger)
+        stranger.publish(make_points(12), "b")
     assert "s3cret" not in str(raised.value)
     assert stub.requests == []  # and so the key wasn't sent
     monkeypatch.setenv("QDRANT_CA_CERT", str(tmp_path / "ca.pem"))
     server = search.connect()
-    publish(make_points(12), "b", server)
+    server.publish(make_points(12), "b")
     assert grpc.calls == ["CollectionExists", "Upsert"]
     assert len(Searcher(server).similar("P_1", 20)) == 11
     server.close()
@@ -415,7 +414,7 @@ def test_no_secret_is_shown_whatever_is_printed(stub, tmp_path, caplog, monkeypa
     server = Server(url, READ_ONLY, tmp_path / "publish.lock", grpc_port=9)
     with caplog.at_level("DEBUG"):
         for ask in (
-            lambda: publish(make_points(12), "b", server),
+            lambda: server.publish(make_points(12), "b"),
             lambda: Searcher(server).similar("P_1"),
         ):
             with pytest.raises((SearchError, ValueError)) as raised:
@@ -427,10 +426,10 @@ def test_no_secret_is_shown_whatever_is_printed(stub, tmp_path, caplog, monkeypa
 
 
 def test_a_collection_that_says_what_nobody_understands_is_replaced_by_the_next(server):
-    name = publish(make_points(12), "b", server).name
+    name = server.publish(make_points(12), "b").name
     server.connection.ask(lambda client: client.update_collection(name, metadata={"exactly": "{"}))
     with pytest.raises(DamagedCollection, match="says of itself what this version doesn't"):
         Searcher(server).similar("P_1")
-    assert publish(make_points(12), "b", server).name == f"{name}-2"
+    assert server.publish(make_points(12), "b").name == f"{name}-2"
     assert server.names() == [f"{name}-2"]
     assert len(Searcher(server).similar("P_1", 100)) == 11

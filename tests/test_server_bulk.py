@@ -32,7 +32,6 @@ from search import (
     ServerRefused,
     ServerUnreachable,
     TrackNotFound,
-    publish,
 )
 from search.engines.server.collection import HNSW_EF
 from search.engines.server.server import Server
@@ -76,7 +75,7 @@ def make_server(stub, tmp_path):
 
 def test_uploads_and_queries_go_by_grpc_and_the_rest_by_http(stub, grpc, make_server):
     server, plain = make_server(grpc_port=grpc.port), make_server()
-    publish(POINTS, "b", server)
+    server.publish(POINTS, "b")
     assert asked(stub, "PUT", "/points") == []
     assert grpc.calls == ["CollectionExists", "Upsert", "Upsert"]  # the points, the sequences
     where = {"year": (1955, 1985), "instrumental": [True, False], "subset": "benchmark"}
@@ -96,7 +95,7 @@ def test_uploads_and_queries_go_by_grpc_and_the_rest_by_http(stub, grpc, make_se
 
 
 def test_a_query_is_one_request_and_the_first_of_a_process_three(stub, make_server):
-    publish(VARIED, "b", make_server())
+    make_server().publish(VARIED, "b")
     searcher = Searcher(make_server())
     path = "/collections/covers/points/query/batch"
     for ask, more in (
@@ -114,26 +113,26 @@ def test_a_query_is_one_request_and_the_first_of_a_process_three(stub, make_serv
 
 
 def test_many_batches_find_the_way_once(grpc, make_server):
-    publish(make_points(1600), "b", make_server(grpc_port=grpc.port))
+    make_server(grpc_port=grpc.port).publish(make_points(1600), "b")
     assert grpc.calls == ["CollectionExists", *["Upsert"] * 4]
 
 
 def test_what_nobody_reads_of_a_candidate_is_not_sent(stub, make_server):
     server = make_server()
-    publish(VARIED, "b", server)
+    server.publish(VARIED, "b")
     (found,) = server.open().around(["P_1"], 3, ())
     stored, candidates = found
     assert stored.payload["collection"] == server.history()[0]
     assert len(candidates) == 3
     for candidate in candidates:
-        assert not {"collection", "digest", "bundle", "in_map", "subset"} & set(candidate.payload)
+        assert not {"collection", "digest"} & set(candidate.payload)
         assert {"track_id", "work_id", "usual_distance", "usual_spread"} <= set(candidate.payload)
 
 
 def test_the_facts_of_a_collection_are_read_again_from_time_to_time(stub, make_server, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("search.engines.server.server.monotonic", lambda: clock[0])
-    publish(VARIED, "b", make_server())
+    make_server().publish(VARIED, "b")
     searcher = Searcher(make_server())
     read = []
     for clock[0] in (0, 10, 29, 31, 60, 62):
@@ -156,10 +155,10 @@ def test_the_facts_of_a_collection_are_read_again_from_time_to_time(stub, make_s
     ],
 )
 def test_another_publisher_s_collection_is_seen_at_the_next_question(make_server, ask):
-    publish(make_points(12, seed=1), "a", make_server())
+    make_server().publish(make_points(12, seed=1), "a")
     searcher = Searcher(make_server())
     searcher.similar("P_1")
-    publish(make_points(16, seed=2), "b", make_server())
+    make_server().publish(make_points(16, seed=2), "b")
     for _ in range(2):
         expected = ask(Searcher(make_server()))
         try:
@@ -171,16 +170,16 @@ def test_another_publisher_s_collection_is_seen_at_the_next_question(make_server
 
 def test_a_collection_that_is_pruned_meanwhile_says_nothing_of_the_grpc_port(grpc, make_server):
     server = make_server(grpc_port=grpc.port)
-    publish(make_points(12, seed=1), "a", make_server())
+    make_server().publish(make_points(12, seed=1), "a")
     server.open()  # and what it knows of it is soon wrong
-    publish(make_points(16, seed=2), "b", make_server(), keep=1)
+    make_server().publish(make_points(16, seed=2), "b", keep=1)
     assert len(Searcher(server).similar("P_1", 100)) == 15
     assert grpc.calls[-1] == "QueryBatch"
 
 
 def test_unknown_ids_among_many_are_found_out(make_server):
     server = make_server()
-    publish(make_points(12), "b", server)
+    server.publish(make_points(12), "b")
     collection = server.open()
     found = collection.around(["P_1", "nobody", "P_1", "P_2", "none"], 3, ())
     assert [one and one[0].payload["track_id"] for one in found] == [
@@ -196,7 +195,7 @@ def test_unknown_ids_among_many_are_found_out(make_server):
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
 def test_a_forked_child_asks_by_connections_of_its_own(grpc, make_server):
     server = make_server(grpc_port=grpc.port)
-    publish(make_points(12), "b", server)
+    server.publish(make_points(12), "b")
     searcher = Searcher(server)
     answer = searcher.similar("P_1")
     child = os.fork()
@@ -212,7 +211,7 @@ def test_without_grpc_vectors_travel_as_json_and_the_log_says_so(stub, make_serv
         port = free.getsockname()[1]
     server = make_server(grpc_port=port)
     with caplog.at_level(logging.INFO, "search.engines.server.connection"):
-        publish(make_points(40), "b", server)
+        server.publish(make_points(40), "b")
         Searcher(server).similar_many([f"P_{i}" for i in range(40)])
     said = f"port {port} of 127.0.0.1 doesn't answer as its gRPC port (unavailable)"
     assert [said in message for message in caplog.messages].count(True) == 1
@@ -224,7 +223,7 @@ def test_a_grpc_port_of_another_server_is_not_used(grpc, stub, make_server, capl
     server = Server(other.url, None, tmp_path / "publish.lock", grpc_port=grpc.port)
     grpc.key = None
     with caplog.at_level(logging.INFO, "search.engines.server.connection"):
-        publish(make_points(12), "b", server)
+        server.publish(make_points(12), "b")
     assert "(it has no covers-b-" in caplog.text
     assert grpc.calls == ["CollectionExists"]
     assert len(Searcher(server).similar("P_1", 20)) == 11
@@ -239,11 +238,11 @@ def test_an_upload_by_grpc_is_tried_again_and_its_failures_are_sentences(
     monkeypatch.setattr("search.engines.server.connection.sleep", slept.append)
     server = make_server(grpc_port=grpc.port)
     grpc.fail_next = 2
-    publish(make_points(12), "b", server)
+    server.publish(make_points(12), "b")
     assert slept == [0.5, 1.0]
     grpc.fail_next = 99
     with pytest.raises(SearchError, match=f"No Qdrant server answers at {stub.url} \\(not now\\)"):
-        publish(make_points(13), "b", server)
+        server.publish(make_points(13), "b")
     grpc.key = "another"
     with pytest.raises(ServerRefused, match="refuses the key in QDRANT_API_KEY") as raised:
         Searcher(server).similar_many([f"P_{i % 12}" for i in range(32)])
@@ -266,11 +265,11 @@ def test_what_fails_by_grpc_is_told_as_it_is_by_http(
 ):
     monkeypatch.setattr("search.engines.server.connection.sleep", lambda seconds: None)
     server = make_server(grpc_port=grpc.port)
-    publish(make_points(12), "b", server)
+    server.publish(make_points(12), "b")
     grpc.failure = getattr(StatusCode, code), said
     for ask in (
         lambda: Searcher(server).similar("P_1"),
-        lambda: publish(make_points(12, seed=1), "b", server),
+        lambda: server.publish(make_points(12, seed=1), "b"),
     ):
         grpc.fail_next = 99
         with pytest.raises(error, match=words) as raised:
@@ -287,7 +286,7 @@ def made(stub: ContractStub, name: str) -> models.CreateCollection:
 
 
 def test_a_small_collection_is_exact_and_has_no_graph(stub, make_server):
-    name = publish(make_points(12), "b", make_server()).name
+    name = make_server().publish(make_points(12), "b").name
     assert made(stub, name).hnsw_config.m == 0
     assert not [body for body in asked(stub, "PATCH", name) if "hnsw_config" in body]
     Searcher(make_server()).similar("P_1")
@@ -298,12 +297,12 @@ def test_a_small_collection_is_exact_and_has_no_graph(stub, make_server):
 @pytest.fixture
 def large(monkeypatch):
     """Everything is too large to be exact, and indexed soon."""
-    monkeypatch.setattr("search.engines.collection.EXACT_BYTES", 0)
+    monkeypatch.setattr("search.points.EXACT_BYTES", 0)
     monkeypatch.setattr("search.engines.server.server.POLL", 0.001)
 
 
 def test_a_larger_one_gets_its_graph_when_all_points_are_there(stub, make_server, large):
-    name = publish(make_points(1100), "b", make_server()).name
+    name = make_server().publish(make_points(1100), "b").name
     assert made(stub, name).hnsw_config.m == 0
     steps = [
         (method, target.split("?")[0].removeprefix(f"/collections/{name}"))
@@ -325,7 +324,7 @@ def test_a_larger_one_gets_its_graph_when_all_points_are_there(stub, make_server
 
 def test_a_very_large_one_keeps_a_byte_a_component_in_memory(stub, make_server, large, monkeypatch):
     monkeypatch.setattr("search.engines.server.server.QUANTIZED_BYTES", 0)
-    name = publish(make_points(12), "b", make_server()).name
+    name = make_server().publish(make_points(12), "b").name
     assert made(stub, name).vectors.on_disk is True
     (body,) = [body for body in asked(stub, "PATCH", name) if "hnsw_config" in body]
     config = models.UpdateCollection.model_validate(body).quantization_config.scalar
@@ -340,7 +339,7 @@ def test_what_is_not_searched_exactly_is_found_all_the_same(large, monkeypatch, 
     track_ids = [f"P_{i:04d}" for i in range(2000)]
     points = points_of(track_ids, vectors, [{"work_id": f"W_{i % 500}"} for i in range(2000)])
     with in_memory() as directory, engine_of_kind(kind, directory) as engine:
-        publish(points, "b", engine)
+        engine.publish(points, "b")
         asked = track_ids[:50]
         found = Searcher(engine).similar_many(asked, 10)
         shared = [
@@ -370,7 +369,7 @@ def statuses(stub: ContractStub, monkeypatch, *wanted: str) -> None:
 
 def test_the_alias_moves_only_when_the_graph_stands(stub, make_server, large, monkeypatch):
     statuses(stub, monkeypatch, "green", "yellow", "yellow", "grey", "yellow", "green", "green")
-    name = publish(make_points(12), "b", make_server()).name
+    name = make_server().publish(make_points(12), "b").name
     looks = [
         target
         for method, target, _ in stub.requests
@@ -392,28 +391,28 @@ def test_a_graph_that_never_stands_or_fails_is_told_and_not_published(
     with monkeypatch.context() as patch:
         patch.setattr("search.engines.server.server.monotonic", lambda: next(clock))
         with pytest.raises(SearchError, match=r"hasn't indexed covers-b-\w+ after 600 s: see in"):
-            publish(make_points(12), "b", server)
+            server.publish(make_points(12), "b")
     statuses(stub, monkeypatch, "red")
     with pytest.raises(SearchError, match=r"failed to index covers-b-\w+ \("):
-        publish(make_points(12), "b", server)
+        server.publish(make_points(12), "b")
     assert server.history() == []
 
 
 def test_a_cluster_gets_the_shards_and_replicas_it_is_told(stub, make_server):
-    name = publish(POINTS, "b", make_server(shards=6, replicas=3)).name
+    name = make_server(shards=6, replicas=3).publish(POINTS, "b").name
     for each in (name, f"{name}-sequences"):
         body = made(stub, each)
         assert (body.shard_number, body.replication_factor) == (6, 3)
         assert body.write_consistency_factor == 2  # one of three nodes may be down
         assert body.on_disk_payload is True
-    name = publish(make_points(12), "b", make_server()).name
+    name = make_server().publish(make_points(12), "b").name
     assert "shard_number" not in asked(stub, "PUT", f"/collections/{name}")[0]
 
 
 def test_strict_mode_lets_everything_through_that_we_ask(stub, make_server):
     points = make_points(1100, clique=1100)
     server = make_server()
-    strict = made(stub, publish(points, "b", server).name).strict_mode_config
+    strict = made(stub, server.publish(points, "b").name).strict_mode_config
     assert strict.enabled
     assert strict.search_allow_exact is None  # so exact searches are allowed
     assert strict.unindexed_filtering_retrieve is False
@@ -427,14 +426,14 @@ def test_strict_mode_lets_everything_through_that_we_ask(stub, make_server):
 
 
 def test_a_filter_may_name_any_field(stub, make_server):
-    publish(make_points(12), "b", make_server())
+    make_server().publish(make_points(12), "b")
     assert {body["field_name"] for body in asked(stub, "PUT", "/index")} == set(FIELDS)
 
 
 def test_metadata_says_what_a_collection_is_in_words_and_exactly(stub, make_server):
     points = make_points(12)
     points.vectors += np.float32(0.1)
-    found = publish(points, "b", make_server())
+    found = make_server().publish(points, "b")
     metadata = made(stub, found.name).metadata
     assert (metadata["covers"]["bundle"], metadata["covers"]["points"]) == ("b", 12)
     assert json.loads(metadata["exactly"])["description"]["versions"] == found.versions

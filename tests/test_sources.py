@@ -42,12 +42,12 @@ def home(original, tmp_path) -> Path:
 
 def served(home: Path) -> dict[str, str]:
     """The bundle of each performance that searchers see."""
-    collection = search.connect(home).open()
+    collection = search.connect(home=home).open()
     return {each.payload["track_id"]: each.payload["bundle"] for each in collection.everything()}
 
 
 def names(home: Path) -> list[str]:
-    found = sources.current(search.connect(home), Workspace(home))
+    found = sources.current(search.connect(home=home), Workspace(home))
     return [one.name for one in found.sources]
 
 
@@ -164,8 +164,8 @@ def test_a_source_whose_features_are_missing_ends_a_pipeline_before_anything_is_
 
 
 def test_a_collection_of_unknown_origin_is_not_replaced_unasked(home):
-    engine = search.connect(home)
-    foreign = search.publish(make_points(8), "other", engine)
+    engine = search.connect(home=home)
+    foreign = engine.publish(make_points(8), "other")
     with pytest.raises(
         ValueError, match=f"{foreign.name} does not say what it was made of.*--only"
     ):
@@ -237,7 +237,7 @@ def test_titles_that_were_corrected_since_are_those_of_the_features_embedded_las
     tree.title("W_0", "P_c0", perf_title="Hello")
     features = aggregate(tree.root, home=home)
     publish([embed(features, home=home)], home=home)
-    [found] = search.connect(home).open().performances(["P_c0"])
+    [found] = search.connect(home=home).open().performances(["P_c0"])
     assert found.payload["title"] == "Hello"
 
 
@@ -279,6 +279,6 @@ def test_sources_are_merged_in_their_order(standing, renewed, asked, expected):
 
 
 def test_what_a_collection_says_of_its_sources_is_shown(home):
-    described = search.connect(home).open().description
+    described = search.connect(home=home).open().description
     assert json.dumps(described.origin)
     assert [one["data"] for one in described.origin["sources"]] == ["a.csv", "b.csv"]

@@ -45,7 +45,7 @@ def test_what_is_too_short_to_be_aligned_is_answered_by_distance(answers):
 def test_the_names_are_those_of_search(searcher, answers):
     for query, named, none in answers.names.iter_rows():
         found = searcher.identify(query)
-        assert (named, none) == (found.work and found.work.work_id, found.none)
+        assert (named, none) == (found.work and found.work.work_id, found.probability_of_none)
 
 
 def test_beyond_the_answers_the_others_follow_by_distance(answers):

@@ -96,7 +96,7 @@ def test_a_worker_runs_what_is_scheduled_and_a_crash_is_told(server, told, tree,
         assert run["auto_scheduled"]
         assert run["work_pool_name"] == "covers"
         assert run["name"] == f"pipeline {tree.root} with means"
-        assert len(search.Searcher(search.connect(home)).similar("P_11", 30)) == 12
+        assert len(search.Searcher(search.connect(home=home)).similar("P_11", 30)) == 12
 
         # The schedule has begun the next one: its process is killed, as for want of memory.
         going = wait_for(lambda: runs(server, "pipeline", "RUNNING"), 60, running)

@@ -380,8 +380,10 @@ def same_work(
 
 @app.command()
 def duplicates(
-    limit: Annotated[int, typer.Option(help="How many pairs to list, at most.", min=1)] = 1000,
-    least: Annotated[float, typer.Option(help="And none less probable.", min=0, max=1)] = 0.5,
+    max_pairs: Annotated[int, typer.Option(help="Maximum number of pairs.", min=1)] = 1000,
+    min_probability: Annotated[
+        float, typer.Option(help="Minimum probability of a pair.", min=0, max=1)
+    ] = 0.5,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -389,7 +391,7 @@ def duplicates(
 
     These are mislabelled performances and works that should be linked, the most probable first.
     """
-    tables.show_duplicates(_run("duplicates", limit, least, home), as_json)
+    tables.show_duplicates(_run("duplicates", max_pairs, min_probability, home), as_json)
 
 
 @app.command()
@@ -418,7 +420,7 @@ def rollback(home: Home = None, as_json: AsJson = False) -> None:
     """Serve the previous collection again."""
     import search
 
-    tables.show_path("collection", search.rollback(search.connect(home)).name, as_json)
+    tables.show_path("collection", search.connect(home=home).rollback().name, as_json)
 
 
 @app.command()
@@ -443,11 +445,11 @@ def copy(
     """
     import search
 
-    here = search.connect(home)
+    here = search.connect(home=home)
     if to is not None and source is None:
-        copied = search.copy(here, search.connect_to(to))
+        copied = search.copy(here, search.connect(to))
     elif source is not None and to is None:
-        copied = search.copy(search.connect_to(source), here)
+        copied = search.copy(search.connect(source), here)
     else:
         raise ValueError("Name one place, either --to copy to it, or --from it.")
     tables.show_path("collection", copied.name, as_json)
@@ -555,7 +557,7 @@ def _run(name: str, *given: Any, **named: Any) -> Any:
 def _searcher(home: Path | None) -> "Searcher":
     import search
 
-    return search.Searcher(search.connect(home))
+    return search.Searcher(search.connect(home=home))
 
 
 def _config(path: Path | None) -> dict[str, Any] | None:
@@ -595,7 +597,10 @@ def _where(texts: Sequence[str] | None) -> dict[str, Any] | None:
 def _condition(text: str) -> Any:
     low, dots, high = text.partition("..")
     if dots:
-        return tuple(_end(end) if end else None for end in (low, high))
+        from search import between
+
+        ends: Any = (_end(end) if end else None for end in (low, high))
+        return between(*ends)
     values = [_value(part.strip()) for part in text.split(",")]
     return values if len(values) > 1 else values[0]
 

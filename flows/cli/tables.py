@@ -224,7 +224,10 @@ def show_identification(found: "Identification", as_json: bool) -> None:
         return
     say = Console(soft_wrap=True).print
     if found.work is None:
-        say(f"No version of {found.track_id} is here ({percent(found.none)}).", highlight=False)
+        say(
+            f"No version of {found.track_id} is here ({percent(found.probability_of_none)}).",
+            highlight=False,
+        )
     else:
         title = found.work.work_title or found.work.work_id
         likely = percent(found.work.probability)

@@ -49,7 +49,7 @@ def published(points: search.Points, bundle: str, scratch: Path) -> Iterator[sea
     """
     with tempfile.TemporaryDirectory(dir=scratch) as directory:
         engine = Embedded(Path(directory))
-        search.publish(points, bundle, engine)
+        engine.publish(points, bundle)
         yield search.Searcher(engine)
 
 
@@ -115,7 +115,7 @@ def _table(queries: Sequence[str], ranked: Sequence[Sequence[Match]]) -> pl.Data
 def _names(found: Sequence[Identification]) -> pl.DataFrame | None:
     if not found:
         return None
-    rows = [(one.track_id, one.work and one.work.work_id, one.none) for one in found]
+    rows = [(one.track_id, one.work and one.work.work_id, one.probability_of_none) for one in found]
     schema = {"query": pl.String, "named": pl.String, "none": pl.Float64}
     return pl.DataFrame(rows, schema=schema, orient="row")
 

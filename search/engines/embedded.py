@@ -30,7 +30,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -39,23 +39,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import qdrant_edge as edge
 
-from search.engines.collection import (
-    DIGEST,
-    Candidate,
-    Description,
-    Payload,
-    Points,
-    Sequences,
-    Stored,
-    Vectors,
-    is_exact,
-    point_id,
-)
+from search.engines.collection import Candidate, Sequences, Stored
 from search.engines.durable import sync
+from search.engines.engine import Engine, Results
 from search.engines.sequences import FILES, MappedSequences
 from search.engines.sequences import write as write_sequences
 from search.errors import DamagedCollection, NoCollection, NoRoom, PublishError, SearchError
-from search.fields import FIELDS, AnyOf, Between, Condition, NoneOf, Result
+from search.fields import FIELDS, AnyOf, Between, Condition, NoneOf
+from search.points import DIGEST, Description, Payload, Points, Vectors, is_exact, point_id
 from search.settings import COLLECTION
 
 # Files that qdrant-edge 0.9 opens for reading alone, and that grow with the collection; and ours.
@@ -113,7 +104,7 @@ class _Manifest(NamedTuple):
     identity: Identity
 
 
-class Embedded:
+class Embedded(Engine):
     """Collections in a directory, for any number of processes of this machine.
 
     Safe to share between threads, and after a fork the child opens its own copy.
@@ -129,11 +120,12 @@ class Embedded:
     def __init__(self, directory: Path, collection: str = COLLECTION) -> None:
         self.directory = directory.absolute()
         self.collection = collection
+        self.lock = self.directory / "publish.lock"
         self._forget()
 
     def _forget(self) -> None:
         self._process = os.getpid()
-        self._lock = threading.Lock()
+        self._opening = threading.Lock()
         self._opened: EmbeddedCollection | None = None
 
     def __repr__(self) -> str:
@@ -143,11 +135,6 @@ class Embedded:
     def location(self) -> str:
         """The directory."""
         return str(self.directory)
-
-    @property
-    def lock(self) -> Path:
-        """See `Engine`."""
-        return self.directory / "publish.lock"
 
     def names(self) -> list[str]:
         """Names of whole, half-built and half-removed collections."""
@@ -248,7 +235,7 @@ class Embedded:
         with _engine_errors(lambda reason: PublishError(f"{shard} can't be written: {reason}.")):
             _write(shard, description, points)
 
-    def annotate(self, name: str, values: Mapping[str, Mapping[str, Result | None]]) -> None:
+    def write_results(self, name: str, results: Results) -> None:
         """Write the shard anew, which takes what a publication does without its alignments.
 
         Changed in place, the engine would move the points into a segment of their own, which takes
@@ -262,7 +249,7 @@ class Embedded:
 
         def points() -> Iterator[tuple[Vectors, Payload]]:
             for stored in self.open(name).everything():
-                payload = {**stored.payload, **values.get(stored.payload["track_id"], {})}
+                payload = {**stored.payload, **results.get(stored.payload["track_id"], {})}
                 known = {field: value for field, value in payload.items() if value is not None}
                 yield stored.vector, known
 
@@ -289,7 +276,7 @@ class Embedded:
             return self._load(name)
         if self._process != os.getpid():
             self._forget()  # the engine's threads did not come along into this forked child
-        with self._lock:
+        with self._opening:
             failed: list[tuple[str, Identity | None]] = []
             while True:
                 if not (history := self.history()):

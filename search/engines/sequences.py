@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from search.engines.collection import Frames, Vectors, point_id
 from search.errors import DamagedCollection
+from search.points import Frames, Vectors, point_id
 
 FILES = ("frames.npy", "starts.npy", "ids.npy", "background.npy")
 

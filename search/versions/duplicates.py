@@ -1,39 +1,41 @@
-"""Going through a whole catalogue for works that are one, and performances with the wrong label."""
+"""Go through a whole collection for works that are one, and performances with a wrong label."""
 
 import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from search.engines.collection import Collection, Payload
+from search.engines.collection import Collection
 from search.matches import Duplicate, Match
+from search.points import Payload
 from search.versions import judging
 
 logger = logging.getLogger(__name__)
 
-#: So many of the nearest performances of other works are compared with each performance.
+#: Number of nearest performances of other works that each performance is compared with.
 NEIGHBOURS = 10
 
 
-def duplicates(
+def find_duplicates(
     collection: Collection,
     neighbourhoods: Iterable[list[tuple[Payload, list[Match]]]],
-    limit: int,
-    least: float,
+    max_pairs: int,
+    min_probability: float,
 ) -> list[Duplicate]:
-    """Judge performances of different works that lie near to each other.
+    """Judge performances of different works that are near to each other.
 
     Parameters
     ----------
     collection : Collection
-        Calibrated.
+        Its bundle has a calibration.
     neighbourhoods : iterable of list of (dict, list of Match)
-        What is known of a performance, and the nearest of other works; some performances at a time.
-    limit : int
-        The most pairs to return.
-    least : float in [0, 1]
-        And none that is less probable.
+        The payload of a performance, and its nearest performances of other works; some performances
+        at a time.
+    max_pairs : int
+        Maximum number of pairs.
+    min_probability : float in [0, 1]
+        Minimum probability of a pair.
     """
-    from joblib import cpu_count  # takes longer to import than a search to answer
+    from joblib import cpu_count  # importing it takes longer than a search
 
     def judge(payload: Payload, matches: list[Match]) -> list[tuple[Payload, Match]]:
         aligned = judging.align(collection, payload["track_id"], matches)
@@ -43,19 +45,19 @@ def duplicates(
     seen: set[tuple[str, str]] = set()
     likeliest: list[tuple[Payload, Match]] = []
     done = 0
-    with ThreadPoolExecutor(cpu_count()) as threads:  # what is compiled lets others run
-        for some in neighbourhoods:
+    with ThreadPoolExecutor(cpu_count()) as threads:  # compiled code runs in parallel
+        for batch in neighbourhoods:
             pending = [
                 (payload, new)
-                for payload, matches in some
+                for payload, matches in batch
                 if (new := _unseen(payload, matches, seen))
             ]
             for found in threads.map(judge, *zip(*pending, strict=True)):
                 likeliest += found
-            # One way round is enough to find a pair; what is listed is judged both ways.
+            # One direction is enough to find a pair; pairs that are listed are judged in both.
             likeliest.sort(key=lambda pair: -_probability(pair[1]))
-            del likeliest[2 * limit :]
-            done += len(some)
+            del likeliest[2 * max_pairs :]
+            done += len(batch)
             logger.info("judged the neighbours of %d performances", done)
     listed = [
         Duplicate(
@@ -68,14 +70,14 @@ def duplicates(
             match=judging.same_work(collection, payload["track_id"], match),
         )
         for payload, match in likeliest
-        if _probability(match) >= least / 2
+        if _probability(match) >= min_probability / 2
     ]
-    listed.sort(key=lambda one: (-_probability(one.match), one.track_id, one.match.track_id))
-    return [one for one in listed if _probability(one.match) >= least][:limit]
+    listed.sort(key=lambda pair: (-_probability(pair.match), pair.track_id, pair.match.track_id))
+    return [pair for pair in listed if _probability(pair.match) >= min_probability][:max_pairs]
 
 
 def _unseen(payload: Payload, matches: list[Match], seen: set[tuple[str, str]]) -> list[Match]:
-    """Leave out the pairs that were seen from their other side."""
+    """Leave out the pairs that were seen from their other performance."""
     new = []
     for match in matches:
         a, b = sorted((payload["track_id"], match.track_id))

@@ -150,9 +150,7 @@ def publishing(count: int) -> Generator[None, None, dict[str, float]]:
         yield
         start = time.process_time()
         engine = Embedded(root)
-        search.publish(
-            search.Points(map(search.Point, track_ids, vectors, payloads)), "growth", engine
-        )
+        engine.publish(search.Points(map(search.Point, track_ids, vectors, payloads)), "growth")
         published = time.process_time() - start
         searcher, asked = search.Searcher(engine), []
         for track_id in track_ids[:ASKED]:

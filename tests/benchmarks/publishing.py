@@ -5,7 +5,6 @@ from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 
-import search
 from benchmarks.harness import Row, in_turns, seconds
 from benchmarks.searching import DIMENSION, LARGE, SMALL, _points
 from search.engines.embedded import Embedded
@@ -37,4 +36,4 @@ def ours(size: tuple[int, int]) -> Generator[None, None, None]:
     points = _points(size)
     with tempfile.TemporaryDirectory(prefix="covers-bench-") as directory:
         yield
-        search.publish(points, "bench", Embedded(Path(directory) / "qdrant"))
+        Embedded(Path(directory) / "qdrant").publish(points, "bench")

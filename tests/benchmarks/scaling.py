@@ -25,11 +25,11 @@ from rich.console import Console
 
 from benchmarks import synthetic
 from benchmarks.harness import alone
-from search.engines.collection import point_id
 from search.engines.embedded import INDEX
 from search.engines.server.collection import HNSW_EF, OVERSAMPLING
 from search.engines.server.server import HNSW_EF_CONSTRUCT, HNSW_M
 from search.fields import FIELDS
+from search.points import point_id
 
 #: Of how many performances the nearest ten others are asked for.
 QUERIES, NEAREST = 300, 10

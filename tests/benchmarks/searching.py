@@ -22,9 +22,10 @@ from vectors import many
 
 import search
 from benchmarks.harness import Row, Runs, in_turns, seconds
-from search.engines.collection import Engine, point_id
 from search.engines.embedded import Embedded
+from search.engines.engine import Engine
 from search.engines.server.server import Server
+from search.points import point_id
 from search.settings import COLLECTION
 
 DIMENSION, LIMIT, QUERIES, TOGETHER = 128, 10, 1_000, 1_000
@@ -54,7 +55,7 @@ def measure() -> list[Row]:
         homes = {}
         for name, size in (("small", SMALL), ("large", LARGE)):
             homes[name] = Path(directory) / name
-            search.publish(_points(size), "bench", Embedded(_collections(homes[name])))
+            Embedded(_collections(homes[name])).publish(_points(size), "bench")
         connects = {name: partial(Embedded, _collections(home)) for name, home in homes.items()}
         fresh = in_turns({"ours": partial(from_nothing, {"COVERS_HOME": str(homes["small"])})}, 5)
         small = in_turns(
@@ -92,11 +93,11 @@ def _of_server() -> list[Row]:
             "an empty server."
         )
     try:
-        search.publish(_points(SMALL), "bench", server)
+        server.publish(_points(SMALL), "bench")
         fresh = in_turns({"ours": partial(from_nothing, {})}, 5)
         small = in_turns({"ours": partial(ours, search.connect, SMALL), OWN: partial(own, SMALL)})
         together = in_turns({"ours": partial(many_at_once, search.connect, SMALL)})
-        search.publish(_points(LARGE), "bench", server)
+        server.publish(_points(LARGE), "bench")
         large = in_turns({"ours": partial(ours, search.connect, LARGE)})
     finally:
         for name in server.names():

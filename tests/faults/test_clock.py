@@ -9,7 +9,7 @@ from catalogue import make_points
 from embedding.data.aggregate import aggregate_batch, assemble, parts, pending
 from embedding.data.dataset import open_dataset
 from flows.workspace import Workspace
-from search import Searcher, publish, rollback
+from search import Searcher
 from search.engines import collection
 from search.engines.embedded import Embedded
 
@@ -26,11 +26,11 @@ def test_what_is_published_last_is_current_whatever_the_clock_says(tmp_path, mon
 
     monkeypatch.setattr(collection, "datetime", Backwards)
     engine = Embedded(tmp_path / "qdrant")
-    made = [publish(make_points(12 + i, seed=i), "b", engine) for i in range(3)]
+    made = [engine.publish(make_points(12 + i, seed=i), "b") for i in range(3)]
     assert made[0].created > made[1].created > made[2].created
     assert Searcher(engine).status().current == made[2]
     assert Searcher(engine).status().previous == (made[1],)
-    assert rollback(engine) == made[1]
+    assert engine.rollback() == made[1]
     assert len(Searcher(engine).similar("P_1", 100)) == 12
     count("a clock set back", "nothing lost or mistaken")
 

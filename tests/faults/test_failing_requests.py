@@ -17,7 +17,7 @@ from catalogue import (
 )
 from failing_proxy import KINDS, FailingProxy
 
-from search import NoRoom, Point, Points, Searcher, annotate, copy, publish, rollback
+from search import NoRoom, Point, Points, Searcher, copy
 from search.engines.embedded import Embedded
 from search.engines.server.connection import Connection
 from search.engines.server.server import Server
@@ -128,7 +128,7 @@ def elsewhere(tmp_path_factory):
     """Other engines, each with a version to copy."""
     engines = [Embedded(tmp_path_factory.mktemp("elsewhere")) for _ in VERSIONS]
     for points, engine in zip(VERSIONS, engines, strict=True):
-        publish(points, "b", engine)
+        engine.publish(points, "b")
     return engines
 
 
@@ -136,15 +136,15 @@ def elsewhere(tmp_path_factory):
 
 
 def publication(engine: Server, turn: int, elsewhere: list[Embedded]) -> str:
-    return publish(VERSIONS[turn % 3], "b", engine).content
+    return engine.publish(VERSIONS[turn % 3], "b").content
 
 
 def unchanged(engine: Server, turn: int, elsewhere: list[Embedded]) -> str:
-    return publish(VERSIONS[1], "b", engine, origin={"turn": turn}).content
+    return engine.publish(VERSIONS[1], "b", origin={"turn": turn}).content
 
 
 def change(engine: Server, turn: int, elsewhere: list[Embedded]) -> str:
-    return publish(CHANGED[turn % 2], "b", engine).content
+    return engine.publish(CHANGED[turn % 2], "b").content
 
 
 def copying_to(engine: Server, turn: int, elsewhere: list[Embedded]) -> str:
@@ -160,12 +160,12 @@ def rolling_back(engine: Server, turn: int, elsewhere: list[Embedded]) -> str:
     # Until it is where this turn goes: one that failed at its end has gone there.
     wanted = VERSIONS[turn % 2].describe("b", "covers").content
     if engine.describe(engine.history()[0]).content != wanted:
-        rollback(engine)
+        engine.rollback()
     return wanted
 
 
 def annotation(engine: Server, turn: int, elsewhere: list[Embedded]) -> str:
-    annotate({f"P_{i:02}": {"nearest_cover": turn + 1} for i in range(COUNT)}, "b", engine)
+    engine.annotate({f"P_{i:02}": {"nearest_cover": turn + 1} for i in range(COUNT)}, "b")
     return engine.describe(engine.history()[0]).content
 
 
@@ -191,7 +191,7 @@ def test_whichever_request_fails_a_publication_completes_or_changes_nothing(
     monkeypatch.setattr("search.engines.server.server.CHANGED_SHARE", 100 if act is change else 0)
     turns = itertools.count(2)
     for points in CHANGED[:1] if act is change else VERSIONS[:2]:
-        publish(points, "b", direct)
+        direct.publish(points, "b")
 
     def current() -> str:
         return direct.connection.metadata(direct.collection)["covers"]["content"]

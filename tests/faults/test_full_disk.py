@@ -93,7 +93,7 @@ def search_with_little_room(workspace: Path, disk: Path, rooms: list[int]) -> li
         child = os.fork()
         if child == 0:
             try:
-                found = search.Searcher(search.connect(workspace)).similar("P_00", 5)
+                found = search.Searcher(search.connect(home=workspace)).similar("P_00", 5)
             except search.SearchError as error:
                 os._exit(1 if str(disk) in str(error) else 2)
             os._exit(0 if len(found) == 5 else 3)

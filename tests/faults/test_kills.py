@@ -51,7 +51,7 @@ SEARCHES_UNTIL_TOLD = """
     from pathlib import Path
     import search
 
-    searcher, asked = search.Searcher(search.connect(Path(sys.argv[1]))), 0
+    searcher, asked = search.Searcher(search.connect(home=Path(sys.argv[1]))), 0
     while not Path(sys.argv[2]).exists():
         assert len(searcher.similar(sys.argv[3], 5)) == 5
         asked += 1

@@ -77,7 +77,7 @@ def read_table(path: Path) -> np.ndarray:
 
 
 def recipe_of(home: Path) -> Recipe:
-    found = current(search.connect(home), Workspace(home))
+    found = current(search.connect(home=home), Workspace(home))
     assert found is not None
     return found
 
@@ -123,12 +123,12 @@ def ask(path: Path) -> list[float]:
     """As the commands do that ask."""
     while path.name != "qdrant":
         path = path.parent
-    searcher = search.Searcher(search.connect(path.parent))
+    searcher = search.Searcher(search.connect(home=path.parent))
     searcher.status()
     found = searcher.similar("P_00", 5, rerank=True)
     named = searcher.identify("P_00")
     return [
-        named.none,
+        named.probability_of_none,
         *(match.distance for match in found),
         *(match.probability for match in found),
     ]

@@ -54,7 +54,7 @@ def test_of_two_pipelines_at_once_both_end_well_and_all_they_made_is_whole(copie
     for path in home.glob(f"vectors/*/{vectors.VECTORS}"):
         assert len(vectors.read(path)) == 25
     assert len(list(home.glob("evaluations/*/metrics.json"))) == 2
-    engine = search.connect(home)
+    engine = search.connect(home=home)
     assert {engine.describe(name).bundle for name in engine.history()} == made
     assert sorted(engine.history()) == engine.names()
     assert not [path for path in home.rglob(".*") if path.is_dir()]
@@ -66,7 +66,7 @@ def test_of_a_pipeline_and_an_add_at_once_both_are_in_the_collection(copied, cou
     both = pipeline(copied, home, "--seed", 1), ["add", other, "--home", home]
     for code, said in in_fresh_process(run_two, copied, *both):
         assert code == 0, said
-    published = search.connect(home).open()
+    published = search.connect(home=home).open()
     names = {each.payload["track_id"] for each in published.everything()}
     assert len(names) == 25 + 12
     assert [Path(one["data"]).stem for one in published.description.origin["sources"]] == [
@@ -90,7 +90,7 @@ def test_what_is_half_written_is_named_and_made_anew_once_it_is_deleted(copied, 
         assert code == 1, said
         assert str(path.parent) in sentence(said)
         assert "delete" in sentence(said)
-        assert len(search.Searcher(search.connect(home)).similar("P_00")) == 10
+        assert len(search.Searcher(search.connect(home=home)).similar("P_00")) == 10
         shutil.rmtree(path.parent)
     code, said = in_fresh_process(run, pipeline(copied, home), copied / "log")
     assert code == 0, said

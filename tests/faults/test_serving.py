@@ -13,8 +13,7 @@ import pytest
 from catalogue import QDRANT_API_KEY, engine_of_kind, in_memory, make_points, ranking, vector_of
 from test_embedded import version
 
-import search
-from search import Searcher, ServerUnreachable, publish
+from search import Searcher, ServerUnreachable
 from search.engines.embedded import Embedded
 from search.engines.server.server import Server
 
@@ -53,7 +52,7 @@ def test_processes_search_while_another_publishes_and_see_no_fault_and_no_half_c
 
     with in_memory() as directory:
         engine = Embedded(directory / "qdrant")
-        publish(version(0), "b", engine)
+        engine.publish(version(0), "b")
         readers = [
             processes.Process(
                 target=search_until, args=(stop, engine.directory, answers), daemon=True
@@ -67,7 +66,7 @@ def test_processes_search_while_another_publishes_and_see_no_fault_and_no_half_c
             while take() != number % VERSIONS:  # until a reader sees the new one
                 pass
             number += 1
-            publish(version(number % VERSIONS), "b", engine, keep=1)
+            engine.publish(version(number % VERSIONS), "b", keep=1)
         stop.set()
         while any(reader.is_alive() for reader in readers) or not answers.empty():
             if answers.empty():
@@ -135,11 +134,11 @@ def test_a_server_may_be_down_at_first_and_go_away_in_the_middle(line, count, ca
     monkeypatch.setattr("search.engines.server.connection.PATIENT_PAUSES", (0.5, 1.0, 2.0))
     line, engine = line
     searcher = Searcher(engine)
-    for ask in (lambda: publish(make_points(12), "b", engine), lambda: searcher.similar("P_1")):
+    for ask in (lambda: engine.publish(make_points(12), "b"), lambda: searcher.similar("P_1")):
         with pytest.raises(ServerUnreachable, match=f"No Qdrant server answers at {line.url}"):
             ask()
     line.connect()
-    publish(make_points(12), "b", engine)
+    engine.publish(make_points(12), "b")
     answer = searcher.similar("P_1")
 
     # In the middle of an upload, for a second.
@@ -156,19 +155,19 @@ def test_a_server_may_be_down_at_first_and_go_away_in_the_middle(line, count, ca
     interruption.start()
     points = make_points(6000, seed=1)
     with caplog.at_level("INFO", "search.engines.server.connection"):
-        published = publish(points, "b", engine)
+        published = engine.publish(points, "b")
     interruption.join()
     assert "waiting 0.5 s: No Qdrant server answers" in caplog.text
     assert published.points == engine.open().count() == 6000
     assert {one.payload["track_id"] for one in engine.open().everything()} == set(points.track_ids)
 
     # While one searches; and publishing fails for good, which changes nothing.
-    search.rollback(engine)
+    engine.rollback()
     line.cut()
     with pytest.raises(ServerUnreachable, match="start it, or correct QDRANT_URL"):
         searcher.similar("P_1")
     with pytest.raises(ServerUnreachable):
-        publish(make_points(13), "b", engine)
+        engine.publish(make_points(13), "b")
     line.connect()
     assert searcher.similar("P_1") == answer
     count("a server down at first, in an upload, in a search", "told, and gone on from", 5)

@@ -5,22 +5,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from search.engines.collection import (
-    COLLECTION,
-    DIGEST,
-    Candidate,
-    Description,
-    Payload,
-    Stored,
-    Vectors,
-    is_exact,
-    point_id,
-)
+from search.engines.collection import Candidate, Stored
 from search.engines.server import companion
 from search.engines.server.connection import BATCH, Connection
 from search.errors import CollectionGone, DamagedCollection, SearchError
 from search.fields import FIELDS, AnyOf, Between, Condition, NoneOf
-from search.matches import Match
+from search.points import COLLECTION, DIGEST, Description, Payload, Vectors, is_exact, point_id
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -38,7 +28,7 @@ HNSW_EF = 384
 OVERSAMPLING = 4.0
 
 #: Fields of a candidate that nobody reads.
-UNREAD = [COLLECTION, DIGEST, *(name for name in FIELDS if name not in Match.__annotations__)]
+UNREAD = [COLLECTION, DIGEST]
 
 
 class ServerCollection:

@@ -2,7 +2,7 @@
 
 Every request goes through `Connection.ask` or `Connection.ask_fast`. Either sends it again while
 the server is busy or away, for a few seconds where a user waits for the answer, and for half a
-minute in a publication (`search.engines.server.patience`). A request may so be executed twice,
+minute in a publication (`search.engines.patience`). A request may so be executed twice,
 since the
 first answer may have been lost: whoever asks sees to it that this does no harm.
 """
@@ -20,7 +20,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from search.engines.server.patience import is_patient
+from search.engines.patience import is_patient
 from search.errors import (
     CollectionGone,
     NoRoom,

@@ -40,7 +40,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.engines.collection import (
+from search.engines.engine import Engine, Results
+from search.engines.patience import threads
+from search.engines.sequences import mean_background
+from search.engines.server import companion
+from search.engines.server.collection import ServerCollection
+from search.engines.server.connection import BATCH, Connection
+from search.errors import CollectionGone, DamagedCollection, NoCollection, SearchError
+from search.fields import FIELDS, MEANINGS
+from search.points import (
     DIGEST,
     Description,
     Frames,
@@ -50,13 +58,6 @@ from search.engines.collection import (
     point_id,
     sequence_digest,
 )
-from search.engines.sequences import mean_background
-from search.engines.server import companion
-from search.engines.server.collection import ServerCollection
-from search.engines.server.connection import BATCH, Connection
-from search.engines.server.patience import threads
-from search.errors import CollectionGone, DamagedCollection, NoCollection, SearchError
-from search.fields import FIELDS, MEANINGS, Result
 from search.settings import COLLECTION
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class _Facts:
     read: float
 
 
-class Server:
+class Server(Engine):
     """Collections on a Qdrant server.
 
     Threads may share it, and a forked child makes its own connections.
@@ -417,12 +418,12 @@ class Server:
             some = list(items[start : start + BATCH])
             self.connection.ask(partial(lambda some, client: request(client, some), some))
 
-    def annotate(self, name: str, values: Mapping[str, Mapping[str, Result | None]]) -> None:
+    def write_results(self, name: str, results: Results) -> None:
         """Set payload fields where they are, a batch of performances a request."""
         from qdrant_client import models
 
         operations: list[Any] = []
-        for track_id, fields in values.items():
+        for track_id, fields in results.items():
             points: list[Any] = [str(point_id(track_id))]
             known = {field: value for field, value in fields.items() if value is not None}
             if known:

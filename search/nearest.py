@@ -1,0 +1,251 @@
+"""Find the nearest performances: exact ranks, ties by track id, whatever the engine cuts off."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+import numpy as np
+
+from search.engines.collection import Candidate, Collection
+from search.errors import InvalidQuery, TrackNotFound
+from search.fields import FIELDS, Condition, NoneOf
+from search.matches import Match
+from search.points import USUAL_DISTANCE, USUAL_SPREAD, Payload, Vectors
+from search.versions import judging
+from search.versions.calibration import relative
+
+Item = TypeVar("Item")
+
+#: Queries, and candidates, that the engine is asked for together, at most.
+BATCH_QUERIES, BATCH_CANDIDATES = 1000, 100_000
+
+#: Candidates of one query, at most, unless the collection is larger. The collection may have grown
+#: since it was described.
+MAX_CANDIDATES = 100_000
+
+#: Further candidates if the query's own work is left out, which is enough for nearly all works.
+OWN_WORK_CANDIDATES = 16
+
+#: Ids of the collection that an unknown id is compared with, at most.
+COMPARED_IDS = 1_000
+
+
+@dataclass(frozen=True)
+class Query:
+    """A vector, and its payload if it is a performance of the collection."""
+
+    vector: Vectors
+    payload: Payload = field(default_factory=dict)
+
+    @property
+    def track_id(self) -> str | None:
+        """The id of the performance."""
+        return self.payload.get("track_id")
+
+    @property
+    def work_id(self) -> str | None:
+        """The work of the performance."""
+        return self.payload.get("work_id")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What all queries of a call ask for: up to `limit` matches that meet the conditions."""
+
+    limit: int
+    conditions: tuple[Condition, ...] = ()
+    leave_out_same_work: bool = False
+    one_per_work: bool = False
+
+    @property
+    def candidates(self) -> int:
+        """How many candidates to ask the engine for: a few more than the limit."""
+        return (4 * self.limit if self.one_per_work else self.limit) + 2
+
+    @property
+    def first_candidates(self) -> int:
+        """How many to ask for at first, before the work of the query is known to the engine."""
+        return self.candidates + self.leave_out_same_work * OWN_WORK_CANDIDATES
+
+    def conditions_of(self, query: Query) -> tuple[Condition, ...]:
+        """Return the conditions, including the one on the query's own work."""
+        if not self.leave_out_same_work or query.work_id is None:
+            return self.conditions
+        return (*self.conditions, NoneOf("work_id", (query.work_id,)))
+
+
+def around(collection: Collection, track_ids: Sequence[str], request: Request) -> list[list[Match]]:
+    """Find the performances nearest to performances of the collection.
+
+    Raises
+    ------
+    TrackNotFound
+        If the collection has no performance of an id.
+    """
+    check_ids(track_ids)
+    matches = []
+    count = request.first_candidates
+    for batch in _batches(track_ids, count):
+        queries, candidates = [], []
+        found = collection.around(batch, count, request.conditions)
+        for track_id, answer in zip(batch, found, strict=True):
+            if answer is None:
+                raise _not_found(collection, track_id)
+            stored, nearest = answer
+            queries.append(Query(stored.vector, stored.payload))
+            candidates.append(nearest)
+        matches += _settle(collection, queries, request, candidates)
+    return matches
+
+
+def near(collection: Collection, queries: Sequence[Query], request: Request) -> list[list[Match]]:
+    """Find the performances nearest to vectors."""
+    matches = []
+    count = request.first_candidates
+    for batch in _batches(queries, count):
+        vectors = np.stack([query.vector for query in batch])
+        candidates = collection.nearest(vectors, count, request.conditions)
+        matches += _settle(collection, batch, request, candidates)
+    return matches
+
+
+def look_up(collection: Collection, track_ids: Sequence[str]) -> list[Query]:
+    """Look performances up; raises TrackNotFound."""
+    check_ids(track_ids)
+    queries = []
+    for track_id, found in zip(track_ids, collection.performances(track_ids), strict=True):
+        if found is None:
+            raise _not_found(collection, track_id)
+        queries.append(Query(found.vector, found.payload))
+    return queries
+
+
+def check_ids(track_ids: Sequence[object]) -> None:
+    """Raise InvalidQuery if an id is not a text."""
+    for track_id in track_ids:
+        if not isinstance(track_id, str):
+            raise InvalidQuery(
+                f"A track id is a text, and {track_id!r} is not: write it in quotes."
+            )
+
+
+def as_matches(candidates: Sequence[Candidate], query: Query) -> list[Match]:
+    """Describe candidates as matches of a query."""
+    if not candidates:
+        return []
+    relative_distances: list[float | None] = [None] * len(candidates)
+    if USUAL_DISTANCE in query.payload:
+        distances = [candidate.distance for candidate in candidates]
+        usual = [_usual(candidate.payload) for candidate in candidates]
+        relative_distances = [*relative(distances, _usual(query.payload), usual).tolist()]
+    matches = []
+    for candidate, relative_distance in zip(candidates, relative_distances, strict=True):
+        fields: dict[str, Any] = {name: candidate.payload.get(name) for name in FIELDS}
+        same_work = None if query.work_id is None else fields["work_id"] == query.work_id
+        matches.append(
+            Match(
+                **fields,
+                distance=candidate.distance,
+                relative_distance=relative_distance,
+                same_work=same_work,
+            )
+        )
+    return matches
+
+
+def _usual(payload: Payload) -> tuple[float, float]:
+    return payload[USUAL_DISTANCE], payload[USUAL_SPREAD]
+
+
+def _batches(items: Sequence[Item], candidates: int) -> Iterator[Sequence[Item]]:
+    """Divide queries that have this many candidates each."""
+    size = max(1, min(BATCH_QUERIES, BATCH_CANDIDATES // candidates))
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _settle(
+    collection: Collection,
+    queries: Sequence[Query],
+    request: Request,
+    candidates: Iterable[list[Candidate]],
+) -> list[list[Match]]:
+    """Choose matches among candidates, and ask for more candidates while the cut is in doubt.
+
+    The cut is in doubt if too few are left without the query itself (or its work, or further
+    performances of one work), or if the last candidate is as far away as the last match. The engine
+    has then cut a tie at random, and ties are broken by track id.
+    """
+    count = request.first_candidates
+    limit = max(MAX_CANDIDATES, collection.description.points)
+    # From the second time on, the engine leaves out the query's own work.
+    next_count = request.candidates if request.leave_out_same_work else 4 * count
+    chosen: list[list[Candidate]] = [[] for _ in queries]
+    fetched: Iterable[tuple[int, list[Candidate]]] = enumerate(candidates)
+    while True:
+        in_doubt = []
+        for i, found in fetched:
+            best = _choose(found, queries[i], request)[: request.limit]
+            chosen[i] = best
+            all_seen = len(found) < count or count >= limit
+            clear_cut = len(best) == request.limit and best[-1].distance < found[-1].distance
+            if not (all_seen or clear_cut):
+                in_doubt.append(i)
+        if not in_doubt:
+            break
+        count, next_count = min(next_count, limit), 4 * next_count
+        fetched = _fetch(collection, queries, request, count, in_doubt)
+    return [
+        judging.by_distance(collection, as_matches(best, query))
+        for best, query in zip(chosen, queries, strict=True)
+    ]
+
+
+def _fetch(
+    collection: Collection,
+    queries: Sequence[Query],
+    request: Request,
+    count: int,
+    rows: Iterable[int],
+) -> Iterator[tuple[int, list[Candidate]]]:
+    """Ask for the candidates of some queries; queries with equal conditions are asked together."""
+    alike: dict[tuple[Condition, ...], list[int]] = {}
+    for i in rows:
+        alike.setdefault(request.conditions_of(queries[i]), []).append(i)
+    for conditions, same in alike.items():
+        for batch in _batches(same, count):
+            vectors = np.stack([queries[i].vector for i in batch])
+            yield from zip(batch, collection.nearest(vectors, count, conditions), strict=True)
+
+
+def _choose(candidates: Sequence[Candidate], query: Query, request: Request) -> list[Candidate]:
+    """Order candidates as matches, without the query itself and what the request leaves out."""
+    best = []
+    seen_works = {query.work_id} if request.leave_out_same_work else set()
+    for candidate in sorted(candidates, key=lambda c: (c.distance, c.payload["track_id"])):
+        work_id = candidate.payload["work_id"]
+        if candidate.payload["track_id"] == query.track_id or work_id in seen_works:
+            continue
+        if request.one_per_work:
+            seen_works.add(work_id)
+        best.append(candidate)
+    return best
+
+
+def _not_found(collection: Collection, track_id: str) -> TrackNotFound:
+    """Say that a performance is not here, and which one was probably meant."""
+    bare = track_id.strip()
+    forms = [bare, bare.upper(), bare.lower(), f"P_{bare}", f"p_{bare}", bare.replace("-", "_")]
+    tries = [form for form in dict.fromkeys(forms) if form != track_id]
+    found = collection.performances(tries)
+    close = [form for form, stored in zip(tries, found, strict=True) if stored is not None]
+    some = collection.some_track_ids(COMPARED_IDS)
+    close = close or get_close_matches(track_id, some, n=3)
+    hint = (
+        f"did you mean {' or '.join(close[:3])}?"
+        if close
+        else f"its ids look like {', '.join(some[:2])}."
+    )
+    name = collection.description.name
+    return TrackNotFound(f"There is no performance {track_id!r} in {name}: {hint}")

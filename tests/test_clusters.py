@@ -8,7 +8,7 @@ from vectors import many
 from embedding.metrics import clusters as module
 from embedding.metrics.clusters import cluster
 
-# Three pairs and one alone, far apart: a, a | b, b | c, n. Whoever takes three clusters finds them.
+# Three pairs, far apart: a, a | b, b | c, n.
 APART = np.array([[0, 0], [0, 2], [100, 0], [100, 2], [0, 100], [0, 104]], dtype=np.float32)
 WORKS = ["W_a", "W_a", "W_b", "W_b", "W_c", "W_n"]
 
@@ -52,10 +52,10 @@ def test_the_silhouette_is_that_of_scikit_learn():
     assert found.silhouette[0] == pytest.approx(silhouette_score(rows, found.labels), abs=1e-6)
 
 
-def test_of_many_vectors_the_silhouette_is_estimated_by_a_sample(monkeypatch):
+def test_with_many_vectors_the_silhouette_is_estimated_from_a_sample(monkeypatch):
     rows, works, _ = many()
     exact = cluster(rows, works, [4])
-    monkeypatch.setattr(module, "SILHOUETTES", 200)
+    monkeypatch.setattr(module, "MAX_SILHOUETTES", 200)
     sampled = cluster(rows, works, [4])
     assert sampled.silhouette != exact.silhouette
     assert sampled.silhouette[0] == pytest.approx(exact.silhouette[0], abs=0.02)
@@ -75,11 +75,11 @@ def test_the_same_seed_gives_the_same_clusters():
         (APART, [], "There is no k to try"),
         (APART, [1, 2], "k goes from 1 to 2, but 6 vectors fall into 2 to 5 clusters"),
         (APART, [2, 6], "k goes from 2 to 6, but 6 vectors fall into 2 to 5 clusters"),
-        (APART[[0, 0, 0, 1, 1, 1]], [3], "3 clusters need as many different vectors.* are 2"),
+        (APART[[0, 0, 0, 1, 1, 1]], [3], "3 clusters need as many distinct vectors.* are 2"),
         (APART[:5], [2], "There are 5 vectors and 6 work ids"),
         (np.full((6, 2), np.nan), [2], "6 vectors hold NaN"),
     ],
 )
-def test_clusters_that_cannot_be_are_refused(rows, ks, message):
+def test_impossible_numbers_of_clusters_are_refused(rows, ks, message):
     with pytest.raises(ValueError, match=message):
         cluster(rows, WORKS, ks)

@@ -38,8 +38,7 @@ def store_of(path, sequences, **made):
 
 
 def matrix(distances):
-    """All distances, by the definition of each."""
-    return np.stack([distances.exact(row, slice(None)) for row in range(len(distances))])
+    return distances.block(slice(None))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +97,7 @@ def test_track_length_compares_seconds(tmp_path):
     distances = peers.track_length(make_store(tmp_path / "features", table))
     assert matrix(distances).tolist() == [[0, 30, 1], [30, 0, 29], [1, 29, 0]]
     unknown = make_store(tmp_path / "unknown", make_table(works=2, each=1))
-    with pytest.raises(ValueError, match="songs doesn't say how long its performances are"):
+    with pytest.raises(ValueError, match="songs does not say how long its performances are"):
         peers.track_length(unknown)
 
 
@@ -136,7 +135,7 @@ def test_2dftm_forgets_where_in_time_a_melody_starts(tmp_path):
 
 @pytest.mark.usefixtures("as_they_are")
 def test_2dftm_of_one_patch_is_the_magnitude_of_its_transform(tmp_path, rng, monkeypatch):
-    monkeypatch.setattr(peers, "PATCH", 76)
+    monkeypatch.setattr(peers, "PATCH_FRAMES", 76)
     music = [rng.random((76, 2, 12)).astype(np.float16) for _ in range(2)]
     for each in music:
         each[[0, -1]] = 1  # so that nothing is cut off as silence
@@ -189,7 +188,7 @@ def test_qmax_is_the_root_of_the_lengths_over_the_longest_alignment(tmp_path):
     copy = np.roll(tune, 5, axis=2)
     distances = matrix(peers.qmax(store_of(tmp_path, [tune, copy])))
     frames = round(200 / 5.3833 * peers.ALIGNED_RATE)
-    states = frames - peers.STACKED + 1
+    states = frames - peers.STACKED_FRAMES + 1
     assert distances[0, 1] == pytest.approx(np.sqrt(frames) / states, rel=0.05)
 
 
@@ -202,7 +201,7 @@ def test_without_essentia_it_is_said_what_to_install(measure, tmp_path):
 
 
 def test_what_would_take_hours_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(peers, "MOST_ALIGNED", 3)
+    monkeypatch.setattr(peers, "MAX_ALIGNED", 3)
     store = store_of(tmp_path, [make_sequence(f"work {i}", "a file") for i in range(4)])
     with pytest.raises(ValueError, match=r"aligning 4 performances .*compare at most 3"):
         peers.simple(store)

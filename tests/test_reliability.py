@@ -17,7 +17,7 @@ def test_four_pairs_give_what_a_hand_computes():
     assert found.curve["low"].to_list() == pytest.approx([0, 0.1, 0.9])
 
 
-def test_probabilities_that_come_true_as_often_as_they_say_have_hardly_an_error(rng):
+def test_probabilities_that_are_right_have_almost_no_error(rng):
     stated = rng.random(200_000)
     assert reliability(stated, rng.random(200_000) < stated).error < 0.01
     assert reliability(stated, rng.random(200_000) < stated**2).error > 0.1
@@ -27,15 +27,16 @@ def test_probabilities_that_come_true_as_often_as_they_say_have_hardly_an_error(
 def test_the_error_is_that_of_the_definition(pairs):
     stated, true = (np.array(each) for each in zip(*pairs, strict=True))
     expected = 0.0
-    for low in range(10):
-        inside = [i for i, p in enumerate(stated) if low == min(int(p * 10), 9)]
+    edges = np.linspace(0, 1, 11)
+    for low, high in zip([-1, *edges[1:-1]], edges[1:], strict=True):
+        inside = [i for i, p in enumerate(stated) if low < p <= high]
         if inside:
             gap = abs(np.mean(stated[inside]) - np.mean(true[inside]))
             expected += len(inside) / len(pairs) * gap
     assert reliability(stated, true).error == pytest.approx(expected)
 
 
-def test_a_threshold_accepts_what_reaches_it():
+def test_a_threshold_accepts_the_pairs_that_reach_it():
     stated, true = [0.95, 0.9, 0.8, 0.5, 0.1], [True, True, False, True, False]
     rows = at_thresholds(stated, true, relevant=6).rows()
     assert rows == [
@@ -52,10 +53,11 @@ def test_recall_at_a_precision_is_the_best_of_all_thresholds():
     assert recall_at_precision(stated, true, 4, 0.95) == 1 / 4
     assert recall_at_precision(stated, true, 4, 0.75) == 1
     assert recall_at_precision([0.9, 0.8], [False, True], 1, 0.95) == 0
+    assert recall_at_precision([0.9, 0.8], [False, False], 1, 0.95) == 0
 
 
-def test_what_is_no_probability_is_refused():
-    with pytest.raises(ValueError, match="from 0 to 1"):
+def test_values_that_are_not_probabilities_are_refused():
+    with pytest.raises(ValueError, match="between 0 and 1"):
         reliability([0.5, np.nan], [True, False])
     with pytest.raises(ValueError, match="at least one pair"):
         reliability([], [])

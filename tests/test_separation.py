@@ -1,4 +1,4 @@
-"""Separation metrics: by hand, against scikit-learn, and against all pairs laid out."""
+"""Separation metrics agree with hand-worked figures, scikit-learn and a matrix of all pairs."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from vectors import collections, many
 from embedding.metrics import distances as blocks
 from embedding.metrics.cliques import group
 from embedding.metrics.distances import DistanceMatrix, Euclidean
-from embedding.metrics.separation import BINS, separation, silhouettes
+from embedding.metrics.separation import HISTOGRAM_BINS, separation, silhouettes
 
 
 def pairs(rows, works):
@@ -53,29 +53,24 @@ def test_five_performances_on_a_line_give_what_a_hand_computes():
     assert found.per_query.to_dict(as_series=False) == {
         "track_id": ["P_1", "P_2", "P_3", "P_4"],
         "work_id": ["W_a", "W_a", "W_b", "W_b"],
-        "in_clique": [2, 2, 3, 3],
+        "in_clique": pytest.approx([2, 2, 3, 3]),
     }
-    assert set(found.summary()) == {
-        "auc",
-        "overlap",
-        "silhouette",
-        "in_clique",
-        "out_of_clique",
-    }
+    names = {"auc", "overlap", "silhouette", "in_clique", "out_of_clique"}
+    assert set(found.summary()) == names
 
 
 @given(collections(), st.booleans())
-def test_figures_are_those_of_all_pairs_laid_out(collection, as_matrix):
+def test_figures_are_those_of_a_matrix_of_all_pairs(collection, as_matrix):
     rows, works, tracks = collection
     assume(len(set(works)) > 1)
     distances, inside, matrix = pairs(rows, works)
     found = separation(DistanceMatrix(matrix) if as_matrix else Euclidean(rows), works, tracks)
-    assert found.in_clique == pytest.approx(distances[inside].mean(), rel=1e-12)
+    assert found.in_clique == pytest.approx(distances[inside].mean(), rel=1e-6)
     assert found.out_of_clique == pytest.approx(distances[~inside].mean(), rel=1e-6)
     assert found.auc == pytest.approx(roc_auc_score(inside, -distances), rel=1e-12)
     silhouette = silhouette_score(matrix, works, metric="precomputed")
     assert found.silhouette == pytest.approx(silhouette, rel=1e-6, abs=1e-6)
-    assert len(found.edges) == BINS + 1
+    assert len(found.edges) == HISTOGRAM_BINS + 1
     np.testing.assert_array_equal(found.in_counts, np.histogram(distances[inside], found.edges)[0])
     np.testing.assert_array_equal(
         found.out_counts, np.histogram(distances[~inside], found.edges)[0]
@@ -86,7 +81,7 @@ def test_figures_are_those_of_all_pairs_laid_out(collection, as_matrix):
         members = np.array(works) == clique["work_id"]
         within = matrix[np.ix_(members, members)].sum() / members.sum() / (members.sum() - 1)
         assert clique["performances"] == members.sum()
-        assert clique["in_clique"] == pytest.approx(within, rel=1e-12)
+        assert clique["in_clique"] == pytest.approx(within, rel=1e-6)
         out = matrix[np.ix_(members, ~members)].mean()
         assert clique["out_of_clique"] == pytest.approx(out, rel=1e-6)
 
@@ -102,35 +97,28 @@ def test_blocks_of_any_size_give_what_all_pairs_give(monkeypatch):
     }
     overlaps = set()
     for block, least in ((1, 1), (5000, 1), (2**21, 64)):
-        monkeypatch.setattr(blocks, "BLOCK", block)
-        monkeypatch.setattr(blocks, "MIN_ROWS", least)
+        monkeypatch.setattr(blocks, "BLOCK_SIZE", block)
+        monkeypatch.setattr(blocks, "MIN_BLOCK_ROWS", least)
         figures = separation(Euclidean(rows), works, tracks).summary()
         overlaps.add(figures.pop("overlap"))
         assert figures == pytest.approx(expected, rel=1e-9)
     assert len(overlaps) == 1
 
 
-def test_the_order_of_the_rows_changes_nothing_at_all():
+def test_neither_order_nor_place_nor_direction_of_the_vectors_matters():
     rows, works, tracks = many()
-    order = np.random.default_rng(1).permutation(len(rows))
+    rng = np.random.default_rng(1)
+    order, turn = rng.permutation(len(rows)), np.linalg.qr(rng.normal(size=(24, 24)))[0]
     expected = separation(Euclidean(rows), works, tracks)
-    moved = separation(
-        Euclidean(rows[order]), [works[row] for row in order], [tracks[row] for row in order]
-    )
-    # The mean vector alone is added up in the order given.
-    assert moved.summary() == pytest.approx(expected.summary(), rel=1e-9)
-    assert moved.per_clique["work_id"].equals(expected.per_clique["work_id"])
+    for moved, precision in ((rows[order], 1e-9), (rows[order] @ turn + 1000, 1e-6)):
+        found = separation(
+            Euclidean(moved), [works[row] for row in order], [tracks[row] for row in order]
+        )
+        assert found.summary() == pytest.approx(expected.summary(), rel=precision)
+        assert found.per_clique["work_id"].equals(expected.per_clique["work_id"])
 
 
-def test_moving_and_turning_the_vectors_changes_nothing_that_shows():
-    rows, works, tracks = many()
-    turn = np.linalg.qr(np.random.default_rng(2).normal(size=(24, 24)))[0]
-    expected = separation(Euclidean(rows), works, tracks)
-    moved = separation(Euclidean(rows @ turn + 1000), works, tracks)
-    assert moved.summary() == pytest.approx(expected.summary(), rel=1e-6)
-
-
-def test_the_diagonal_of_given_distances_is_not_looked_at():
+def test_the_diagonal_of_given_distances_is_ignored():
     matrix = pairs(LINE, LINE_WORKS)[2]
     expected = separation(DistanceMatrix(matrix), LINE_WORKS, LINE_TRACKS)
     np.fill_diagonal(matrix, 7.0)
@@ -138,7 +126,7 @@ def test_the_diagonal_of_given_distances_is_not_looked_at():
     assert found.summary() == expected.summary()
 
 
-def test_cliques_of_no_extent_are_perfectly_apart():
+def test_cliques_of_identical_vectors_are_perfectly_separated():
     rows = [[0, 0], [0, 0], [3, 4], [3, 4]]
     found = separation(Euclidean(rows), ["W_a", "W_a", "W_b", "W_b"], ["P_1", "P_2", "P_3", "P_4"])
     assert (found.auc, found.overlap, found.silhouette) == (1.0, 0.0, 1.0)
@@ -146,7 +134,7 @@ def test_cliques_of_no_extent_are_perfectly_apart():
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1])
-def test_vectors_all_alike_are_not_apart_at_all(value):
+def test_identical_vectors_are_not_separated(value):
     works = ["W_a", "W_a", "W_b", "W_c"]
     found = separation(Euclidean(np.full((4, 3), value)), works, ["P_1", "P_2", "P_3", "P_4"])
     assert found.summary() == {
@@ -160,7 +148,6 @@ def test_vectors_all_alike_are_not_apart_at_all(value):
 
 
 def test_a_collapsed_encoder_takes_no_longer_than_another():
-    # Every distance ties with every other, so all of them have to be told apart by track id.
     rows, works, tracks = many(n_cliques=300, noise_works=100)
     found = separation(Euclidean(np.full_like(rows, 0.3)), works, tracks)
     assert found.auc == 0.5
@@ -172,27 +159,29 @@ def test_a_silhouette_is_zero_where_nothing_is_near_or_far():
     assert found.tolist() == [1.0, 0.0, 0.0]
 
 
-def test_pairs_whose_distance_depends_on_the_direction_are_refused():
-    with pytest.raises(ValueError, match="differ by direction"):
-        separation(
-            DistanceMatrix([[0, 1, 2], [1, 0, 3], [2, 4, 0]]),
-            ["W_a", "W_a", "W_b"],
-            ["P_1", "P_2", "P_3"],
-        )
-
-
 @pytest.mark.parametrize(
     ("rows", "works", "message"),
     [
         ([[0], [1]], ["W_a", "W_a"], "All 2 performances are of 'W_a'"),
         ([[0], [1]], ["W_a", "W_b"], "No work has two performances"),
         ([[0], [1], [2]], ["W_a", "W_a"], "distances of 3 performances and ids of 2"),
+        (
+            np.arange(1000)[:, None],
+            ["W_a", "W_a", *(f"W_{n}" for n in range(998))],
+            "None of the 2 performances drawn has another",
+        ),
     ],
 )
 def test_a_collection_without_an_answer_is_refused(rows, works, message):
-    tracks = [f"P_{row}" for row in range(len(works))]
+    tracks = [f"P_{row:03d}" for row in range(len(works))]
     with pytest.raises(ValueError, match=message):
-        separation(Euclidean(rows), works, tracks)
+        separation(Euclidean(rows), works, tracks, sample=2)
+
+
+def test_pairs_whose_distance_depends_on_the_direction_are_refused():
+    matrix = DistanceMatrix([[0, 1, 2], [1, 0, 3], [2, 4, 0]])
+    with pytest.raises(ValueError, match="differ by direction"):
+        separation(matrix, ["W_a", "W_a", "W_b"], ["P_1", "P_2", "P_3"])
 
 
 @settings(max_examples=20)
@@ -209,7 +198,7 @@ def test_a_sample_of_all_performances_is_no_sample(collection, seed):
 
 @settings(max_examples=30)
 @given(collections(), st.integers(1, 25), st.integers(0, 9))
-def test_a_sample_is_of_all_pairs_of_a_drawn_performance(collection, size, seed):
+def test_a_sample_measures_all_pairs_that_contain_a_drawn_performance(collection, size, seed):
     rows, works, tracks = collection
     assume(len(set(works)) > 1)
     cliques = group(works, tracks)
@@ -243,9 +232,3 @@ def test_the_intervals_of_a_sample_cover_what_all_pairs_give():
         true = getattr(exact, name)
         intervals = [sample.intervals[name] for sample in samples]
         assert sum(low <= true <= high for low, high in intervals) >= 17, name
-
-
-def test_a_sample_without_a_clique_is_refused():
-    vectors, works = np.arange(1000)[:, None], ["W_a", "W_a", *(f"W_{n}" for n in range(998))]
-    with pytest.raises(ValueError, match="None of the 2 performances drawn has another"):
-        separation(Euclidean(vectors), works, [f"P_{n:03d}" for n in range(1000)], sample=2)

@@ -1,4 +1,4 @@
-"""Who is a version of what: performances grouped by work, in one canonical order."""
+"""Performances grouped by work, in one canonical order."""
 
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass
@@ -13,14 +13,13 @@ Ints = NDArray[np.intp]
 class Cliques:
     """Performances in canonical order: cliques first, noise works last.
 
-    Works stand in the order of their ids, a work's performances in the order of theirs, so a
-    clique is a run of neighbours, the queries are the first rows, and nothing computed in this
-    order depends on the order in which the performances were given.
+    Works are sorted by their ids, and the performances of a work by theirs. So a clique is a run
+    of rows, the queries are the first rows, and results do not depend on the order of the input.
 
     Attributes
     ----------
     order : np.ndarray, shape=(performances,)
-        The given row of each canonical row.
+        The input row of each canonical row.
     track_ids : np.ndarray of str, shape=(performances,)
         In canonical order.
     works : np.ndarray of str, shape=(works,)
@@ -28,9 +27,9 @@ class Cliques:
     work : np.ndarray, shape=(performances,)
         The index in `works` of each canonical row.
     starts, sizes : np.ndarray, shape=(works,)
-        The first canonical row of each work, and how many it has.
+        The first canonical row of each work, and its number of rows.
     track_rank : np.ndarray, shape=(performances,)
-        The place of each canonical row's track id among all of them sorted: what breaks ties.
+        The position of each canonical row's track id among all sorted track ids; it breaks ties.
     """
 
     order: Ints
@@ -43,30 +42,23 @@ class Cliques:
 
     @property
     def count(self) -> int:
-        """How many works have at least two performances."""
+        """Number of works with at least two performances."""
         return int((self.sizes > 1).sum())
 
     @property
     def queries(self) -> int:
-        """How many performances have a match, which are the first rows in canonical order."""
+        """Number of performances that have a match; they are the first canonical rows."""
         return int(self.sizes[self.sizes > 1].sum())
 
     def sample(self, among: int, size: int | None, seed: int) -> Ints:
-        """Draw rows among the first so many, each as likely as any other, in canonical order.
+        """Draw `size` of the first `among` canonical rows, all equally likely, sorted.
 
-        Parameters
-        ----------
-        among : int
-            `queries`, or all performances.
-        size : int or None
-            How many to draw; all of them if there are no more, or if it is None.
-        seed : int
-            The same seed draws the same rows.
+        If `size` is None or at least `among`, these are all of them.
 
         Raises
         ------
         ValueError
-            If none are to be drawn.
+            If `size` is below 1.
         """
         if size is None or size >= among:
             return np.arange(among)
@@ -75,7 +67,7 @@ class Cliques:
         return np.sort(np.random.default_rng(seed).choice(among, size, replace=False))
 
     def check(self, distances: Sized) -> None:
-        """Raise ValueError unless there is a distance row for every performance."""
+        """Raise ValueError unless there is a row of distances for every performance."""
         if len(distances) != len(self.order):
             raise ValueError(
                 f"There are distances of {len(distances)} performances and ids of "
@@ -83,7 +75,7 @@ class Cliques:
             )
 
     def counts(self) -> dict[str, int]:
-        """Sizes by name, for a table of results."""
+        """Return the sizes by name."""
         return {
             "performances": len(self.order),
             "works": len(self.works),
@@ -94,20 +86,18 @@ class Cliques:
 
 
 def group(work_ids: Iterable[str], track_ids: Iterable[str]) -> Cliques:
-    """Group performances by work.
-
-    Parameters
-    ----------
-    work_ids : iterable of str
-        One for each performance.
-    track_ids : iterable of str
-        One for each performance, all different.
+    """Group performances by work, from the work id and the track id of each performance.
 
     Raises
     ------
     ValueError
-        If the two differ in length, hold anything but strings, a track id occurs twice, or no
-        work has two performances, so that nothing could be measured.
+        If the lengths differ, an id is not a string, a track id occurs twice, or no work has two
+        performances.
+
+    Examples
+    --------
+    >>> group(["W_2", "W_1", "W_1"], ["P_5", "P_4", "P_3"]).track_ids.tolist()
+    ['P_3', 'P_4', 'P_5']
     """
     tracks = _strings("track ids", track_ids)
     performed = _strings("work ids", work_ids)
@@ -129,12 +119,14 @@ def group(work_ids: Iterable[str], track_ids: Iterable[str]) -> Cliques:
             "evaluate a data set with cliques in it."
         )
     order = np.lexsort((tracks, performed, sizes[work] == 1))
-    works, starts, sizes = _runs(performed[order])
+    ordered = performed[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    sizes = np.diff(np.r_[starts, len(ordered)])
     return Cliques(
         order=order,
         track_ids=tracks[order],
-        works=works,
-        work=np.repeat(np.arange(len(works)), sizes),
+        works=ordered[starts],
+        work=np.repeat(np.arange(len(starts)), sizes),
         starts=starts,
         sizes=sizes,
         track_rank=np.argsort(np.argsort(tracks[order])),
@@ -142,15 +134,8 @@ def group(work_ids: Iterable[str], track_ids: Iterable[str]) -> Cliques:
 
 
 def _strings(what: str, values: Iterable[str]) -> NDArray[np.str_]:
-    """Return an array of the values, which numpy would otherwise make of a None as well."""
     items = list(values)
     for row, item in enumerate(items):
-        if not isinstance(item, str):
+        if not isinstance(item, str):  # numpy would turn None into a string
             raise ValueError(f"The {what} must be strings, and row {row} holds {item!r}.")
     return np.array(items, dtype=np.str_)
-
-
-def _runs(values: NDArray[np.str_]) -> tuple[NDArray[np.str_], Ints, Ints]:
-    """Return the value, the start and the length of each run of equal neighbours."""
-    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
-    return values[starts], starts, np.diff(np.r_[starts, len(values)])

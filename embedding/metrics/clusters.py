@@ -1,4 +1,4 @@
-"""K-Means over a range of k, and what the clusters have to do with cliques."""
+"""K-Means over a range of k, and how its clusters compare with the works."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,31 +12,33 @@ from sklearn.metrics import adjusted_rand_score, v_measure_score
 from embedding.metrics.distances import Euclidean, Floats, Ints, over_blocks
 from embedding.metrics.separation import silhouettes
 
-# Starts from new centres for each k, of which the one with the least inertia is kept.
-STARTS = 5
-# Above this many vectors the silhouette is the mean over a sample of so many of them, each
-# measured against all vectors: a sample of the clusters too would thin them out.
-SILHOUETTES = 5000
+#: Starts from new centres for each k; the one with the lowest inertia is used.
+KMEANS_STARTS = 5
+
+#: With more vectors, the silhouette is the mean over a sample of this size. Each vector of the
+#: sample is measured against all vectors, because a sample might miss a small cluster.
+MAX_SILHOUETTES = 5000
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """K-Means for several k, the best of them, and how its clusters compare with the works.
+    """K-Means for several k, the best k, and a comparison of its clusters with the works.
 
     Attributes
     ----------
     ks : tuple of int, ascending
     inertia : tuple of float
-        For each k, the squared distances of all vectors to their cluster's centre, added up.
+        For each k, the sum of squared distances from each vector to the centre of its cluster.
     silhouette : tuple of float in [-1, 1]
-        For each k, the mean silhouette, over a sample beyond 5,000 vectors.
+        For each k, the mean silhouette; beyond 5,000 vectors, over a sample (Rousseeuw,
+        Silhouettes, 1987).
     k : int
-        The one with the largest silhouette, and of several the smallest.
+        The k with the largest silhouette; if several tie, the smallest of them.
     labels : np.ndarray of int, shape=(performances,), in [0, k)
-        The cluster of each vector, for this k, as are the following.
+        The cluster of each vector for this k. What follows is for this k too.
     cooccurrence : pl.DataFrame
-        A row a work and cluster that meet, sorted: work_id, cluster, performances (how many of
-        the work's lie in the cluster). With as many rows as there are works, no work is split.
+        One row per work and cluster that share performances, sorted: work_id, cluster,
+        performances. With as many rows as works, no work is split.
     v_measure : float in [0, 1]
         Harmonic mean of homogeneity and completeness with respect to the works (Rosenberg and
         Hirschberg, V-Measure, 2007).
@@ -55,7 +57,7 @@ class Clusters:
     adjusted_rand: float
 
     def summary(self) -> dict[str, float | int]:
-        """Return the figures of the chosen k by name, ready for JSON."""
+        """Return the figures of the best k by name, ready for JSON."""
         best = self.ks.index(self.k)
         return {
             "k": self.k,
@@ -69,24 +71,29 @@ class Clusters:
 def cluster(
     vectors: ArrayLike, work_ids: Iterable[str], ks: Iterable[int], seed: int = 0
 ) -> Clusters:
-    """Cluster vectors by K-Means for each k, and keep the labels of the best.
+    """Cluster vectors by K-Means for each k.
 
     Parameters
     ----------
     vectors : array_like, shape=(performances, dimension)
         Finite.
     work_ids : iterable of str
-        One for each vector.
+        One per vector.
     ks : iterable of int
-        Numbers of clusters, at least 2 each and fewer than there are vectors.
+        Numbers of clusters, each at least 2 and below the number of vectors.
     seed : int
         The same seed gives the same clusters.
 
     Raises
     ------
     ValueError
-        If the vectors aren't a finite matrix, there is not one work id for each, or a k is out of
-        range or more than there are different vectors.
+        If the vectors are not a finite matrix, the lengths differ, or a k is out of range or above
+        the number of distinct vectors.
+
+    Examples
+    --------
+    >>> cluster([[0.0], [0.1], [9.0], [9.1]], ["W_1", "W_1", "W_2", "W_2"], [2, 3]).k
+    2
     """
     distances = Euclidean(vectors)
     values = np.asarray(vectors)
@@ -95,8 +102,8 @@ def cluster(
         raise ValueError(
             f"There are {len(values)} vectors and {len(works)} work ids: give one for each vector."
         )
-    tried = _checked(ks, distances)
-    fits = [KMeans(k, n_init=STARTS, random_state=seed).fit(values) for k in tried]
+    tried = _checked(ks, len(values), count_distinct(values))
+    fits = [KMeans(k, n_init=KMEANS_STARTS, random_state=seed).fit(values) for k in tried]
     silhouette = tuple(_silhouette(distances, fit.labels_, seed) for fit in fits)
     best = int(np.argmax(silhouette))
     labels = fits[best].labels_.astype(np.intp)
@@ -115,31 +122,35 @@ def cluster(
     )
 
 
-def _checked(ks: Iterable[int], distances: Euclidean) -> tuple[int, ...]:
+def count_distinct(vectors: ArrayLike) -> int:
+    """Return the number of distinct vectors, the largest k that K-Means can have."""
+    return len(np.unique(np.asarray(vectors), axis=0))
+
+
+def _checked(ks: Iterable[int], count: int, distinct: int) -> tuple[int, ...]:
     tried = tuple(sorted(set(ks)))
     if not tried:
         raise ValueError("There is no k to try: give at least one number of clusters.")
-    if tried[0] < 2 or tried[-1] >= len(distances):
+    if tried[0] < 2 or tried[-1] >= count:
         raise ValueError(
-            f"k goes from {tried[0]} to {tried[-1]}, but {len(distances)} vectors fall into 2 to "
-            f"{len(distances) - 1} clusters: choose k within this range."
+            f"k goes from {tried[0]} to {tried[-1]}, but {count} vectors fall into 2 to "
+            f"{count - 1} clusters: choose k within this range."
         )
-    if tried[-1] > distances.different:
+    if tried[-1] > distinct:
         raise ValueError(
-            f"{tried[-1]} clusters need as many different vectors, and there are "
-            f"{distances.different}: choose a smaller k."
+            f"{tried[-1]} clusters need as many distinct vectors, and there are {distinct}: "
+            "choose a smaller k."
         )
     return tried
 
 
 def _silhouette(distances: Euclidean, labels: Ints, seed: int) -> float:
-    """Return the mean silhouette of the labels, of a sample of the vectors if they are many."""
     order = np.argsort(labels, kind="stable")
     ordered, own = distances.reordered(order), labels[order]
     sizes = np.bincount(labels)
     starts = np.cumsum(sizes) - sizes
     n = len(own)
-    rows = np.random.default_rng(seed).permutation(n)[:SILHOUETTES]
+    rows = np.random.default_rng(seed).permutation(n)[:MAX_SILHOUETTES]
 
     def measure(run: slice) -> Floats:
         sums = np.add.reduceat(ordered.block(rows[run]), starts, axis=1)

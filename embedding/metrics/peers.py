@@ -1,83 +1,85 @@
-"""What an encoder is compared with: baselines, and the measures of the literature.
+"""What encoders are compared with: baselines, and measures of the literature.
 
-Each takes a feature store and returns distances between all of its performances, the same in both
-directions. None is trained. Those of chroma read HPCP, and are told nothing of the key; where two
-performances have to be brought to one, the second is transposed by the optimal transposition index
-(Serrà, Gómez and Herrera, "Transposing chroma representations to a common key", 2008).
+Each function takes a feature store and returns symmetric distances between all its performances.
+No function is trained. The measures of chroma use HPCP and do not know the key. Where two
+performances need a common key, the second is transposed by the optimal transposition index (Serrà,
+Gómez and Herrera, "Transposing chroma representations to a common key", 2008).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.preprocessing import normalize
 
 from embedding.data.chroma import CHROMA_RATE, resample
 from embedding.data.store import FeatureStore
 from embedding.encoders.chroma import ChromaEncoder, trimmed
-from embedding.metrics.clusters import cluster
+from embedding.metrics.clusters import cluster, count_distinct
 from embedding.metrics.distances import DistanceMatrix, Euclidean, Floats, Ints
 
-#: Above this many performances what is aligned pair by pair would take hours.
-MOST_ALIGNED = 1_000
+#: Aligning more performances than this pair by pair would take hours.
+MAX_ALIGNED = 1_000
 
-#: Frames a second of 2DFTM and SiMPle: as many as beats at 120 a minute.
+#: Frames per second of 2DFTM and SiMPle: as many as beats at 120 bpm.
 BEAT_RATE = 2.0
 
-#: Frames in a patch of 2DFTM, and the power that raises its peaks above its noise.
-PATCH, POWER = 75, 1.96
+#: Frames in a patch of 2DFTM, and the power that raises the peaks of chroma above its noise.
+PATCH_FRAMES, POWER = 75, 1.96
 
 #: Frames in a subsequence of SiMPle: 10 s.
-SUBSEQUENCE = 20
+SUBSEQUENCE_FRAMES = 20
 
-#: Frames a second of Qmax and Dmax: windows of 464 ms, one after the other.
+#: Frames per second of Qmax and Dmax: consecutive windows of 464 ms.
 ALIGNED_RATE = 44100 / 20480
 
-#: Frames stacked into a state, and the share of nearest neighbours, of Qmax and Dmax.
-STACKED, NEAREST = 9, 0.095
+#: Of Qmax and Dmax: frames stacked into a state, and the share of nearest neighbours that recur.
+STACKED_FRAMES, NEIGHBOUR_SHARE = 9, 0.095
 
-#: K-Means is tried with these numbers of clusters.
-CLUSTERS = range(2, 13)
+#: Numbers of clusters that K-Means is tried with.
+CLUSTER_COUNTS = range(2, 13)
 
 
 def chance(store: FeatureStore, seed: int = 0) -> DistanceMatrix:
-    """Distances drawn at random: what is found by knowing nothing."""
+    """Return random distances: the result of knowing nothing."""
     values = np.random.default_rng(seed).random((len(store), len(store)))
     return DistanceMatrix((values + values.T) / 2)
 
 
 def track_length(store: FeatureStore) -> DistanceMatrix:
-    """How much longer one performance is than another, in seconds: no music at all.
+    """Return differences of duration in seconds, which say nothing of the music.
 
-    Whatever does no better may be a "horse" that reads the data set instead of the music: Sturm,
-    "A simple method to determine if a music information retrieval system is a 'horse'", IEEE
-    Transactions on Multimedia, 2014.
+    A measure that does no better may be a "horse" that reads the data set instead of the music
+    (Sturm, "A simple method to determine if a music information retrieval system is a 'horse'",
+    IEEE Transactions on Multimedia, 2014).
 
     Raises
     ------
     ValueError
-        If a performance has no length.
+        If a performance has no duration.
     """
     seconds = store.table["seconds"]
     if seconds.null_count():
         raise ValueError(
-            f"{store.name} doesn't say how long its performances are: give features with frames"
+            f"{store.name} does not say how long its performances are: use features with frames"
         )
     return DistanceMatrix(np.abs(np.subtract.outer(seconds.to_numpy(), seconds.to_numpy())))
 
 
 def raw_means(store: FeatureStore) -> Euclidean:
-    """Between the 52 means in their own units, where the tempo, the largest, decides nearly all."""
+    """Return distances between the 52 means in their own units, where the tempo dominates."""
     return Euclidean(store.means)
 
 
 def same_cluster(vectors: ArrayLike) -> DistanceMatrix:
-    """0 within a cluster of K-Means and 1 between two, as the prototype looks up neighbours.
+    """Return 0 within a cluster of K-Means and 1 between clusters.
 
-    The number of clusters, from 2 to 12, is that of the largest silhouette (Rousseeuw,
-    "Silhouettes", 1987).
+    The number of clusters, from 2 to 12, has the largest silhouette (Rousseeuw, "Silhouettes",
+    1987).
 
     Parameters
     ----------
@@ -85,35 +87,34 @@ def same_cluster(vectors: ArrayLike) -> DistanceMatrix:
         Finite.
     """
     values = np.asarray(vectors)
-    ks = [k for k in CLUSTERS if k <= min(len(values) - 1, Euclidean(values).different)]
+    ks = [k for k in CLUSTER_COUNTS if k <= min(len(values) - 1, count_distinct(values))]
     labels = cluster(values, map(str, range(len(values))), ks).labels
     return DistanceMatrix(np.not_equal.outer(labels, labels).astype(np.float32))
 
 
 def mean_chroma(store: FeatureStore) -> DistanceMatrix:
-    """1 - cosine of the mean chroma, in the key that brings them nearest.
+    """Return 1 - cosine of the mean chroma, in the transposition with the largest cosine.
 
     Gómez and Herrera, "The song remains the same: identifying versions of the same piece using
     tonal descriptors", ISMIR 2006, with the transposition of Serrà, Gómez and Herrera, 2008.
     """
-    mean = _unit(np.stack([x.mean(axis=0) for x in _hpcp(store, BEAT_RATE)]))
+    mean = normalize(np.stack([x.mean(axis=0) for x in _hpcp(store, BEAT_RATE)]))
     best = np.max([mean @ np.roll(mean, key, axis=1).T for key in range(12)], axis=0)
-    return DistanceMatrix(np.maximum(1 - np.maximum(best, best.T), 0))  # equal but for rounding
+    return DistanceMatrix(np.maximum(1 - np.maximum(best, best.T), 0))  # symmetric but for rounding
 
 
 def fourier_magnitudes(store: FeatureStore) -> Euclidean:
-    """Between medians of 2-D Fourier magnitudes (2DFTM) of chroma patches.
+    """Return distances between medians of 2-D Fourier magnitudes (2DFTM) of chroma patches.
 
     Bertin-Mahieux and Ellis, "Large-scale cover song recognition using the 2D Fourier transform
-    magnitude", ISMIR 2012, before its principal components, which only save room; Humphrey, Nieto
-    and Bello, "Data driven and discriminative projections for large-scale cover song
-    identification", ISMIR 2013, is trained. Frames of half a second stand for beats.
+    magnitude", ISMIR 2012, without its principal components, which only save space. Frames of
+    half a second stand for beats.
     """
     return Euclidean(np.stack([_fourier_magnitudes(x) for x in _hpcp(store, BEAT_RATE)]))
 
 
 def simple(store: FeatureStore) -> DistanceMatrix:
-    """Median distance from a stretch of 10 s to the nearest stretch of the other performance.
+    """Return the median distance from 10 s of music to the nearest 10 s of the other performance.
 
     SiMPle: Silva, Yeh, Batista and Keogh, "SiMPle: assessing music similarity using subsequences
     joins", ISMIR 2016. The two directions are averaged.
@@ -121,38 +122,38 @@ def simple(store: FeatureStore) -> DistanceMatrix:
     Raises
     ------
     ValueError
-        If there are more than `MOST_ALIGNED` performances, or one is unusable.
+        If there are more than `MAX_ALIGNED` performances, or one is unusable.
     """
-    chroma = [_unit(x) for x in _hpcp(store, BEAT_RATE)]
+    chroma = [normalize(x) for x in _hpcp(store, BEAT_RATE)]
     shifts = transpositions(chroma)
     stretches = [
-        np.lib.stride_tricks.sliding_window_view(x, SUBSEQUENCE, axis=0) for x in chroma
-    ]  # (stretches, 12, SUBSEQUENCE) each
+        np.lib.stride_tricks.sliding_window_view(x, SUBSEQUENCE_FRAMES, axis=0) for x in chroma
+    ]  # (stretches, 12, SUBSEQUENCE_FRAMES) each
     squares = [(each**2).sum(axis=(1, 2)) for each in stretches]
 
     def distance(a: int, b: int) -> float:
-        ours = stretches[a].reshape(len(stretches[a]), -1)
-        theirs = np.roll(stretches[b], shifts[a, b], axis=1).reshape(len(stretches[b]), -1)
-        apart = squares[a][:, None] + squares[b] - 2 * ours @ theirs.T
-        profiles = (np.sqrt(np.maximum(apart.min(axis=axis), 0)) for axis in (1, 0))
+        first = stretches[a].reshape(len(stretches[a]), -1)
+        second = np.roll(stretches[b], shifts[a, b], axis=1).reshape(len(stretches[b]), -1)
+        squared = squares[a][:, None] + squares[b] - 2 * first @ second.T
+        profiles = (np.sqrt(np.maximum(squared.min(axis=axis), 0)) for axis in (1, 0))
         return float(np.mean([np.median(profile) for profile in profiles]))
 
     return _pair_by_pair(len(store), distance)
 
 
 def qmax(store: FeatureStore) -> DistanceMatrix:
-    """Longest alignment that may be curved and broken, in a cross recurrence plot.
+    """Return the mean root length of two performances over Qmax. Needs essentia.
 
+    Qmax is the longest alignment, possibly curved and interrupted, in a cross recurrence plot:
     Serrà, Serra and Andrzejak, "Cross recurrence quantification for cover song identification",
-    New Journal of Physics, 2009: the square root of a performance's frames over Qmax, averaged
-    over both. Neighbourhoods and gap penalties are essentia's defaults. Needs essentia.
+    New Journal of Physics, 2009. Neighbourhoods and gap penalties are essentia's defaults.
 
     Raises
     ------
     ModuleNotFoundError
-        If essentia isn't installed.
+        If essentia is not installed.
     ValueError
-        If there are more than `MOST_ALIGNED` performances, or one is unusable.
+        If there are more than `MAX_ALIGNED` performances, or one is unusable.
     """
     return _aligned(store, "serra09")
 
@@ -161,41 +162,34 @@ def dmax(store: FeatureStore) -> DistanceMatrix:
     """As `qmax`, with other constraints on the path of the alignment (Dmax).
 
     Chen, Li and Xiao, "Fusing similarity functions for cover song identification", Multimedia
-    Tools and Applications, 2017. Needs essentia.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        If essentia isn't installed.
-    ValueError
-        If there are more than `MOST_ALIGNED` performances, or one is unusable.
+    Tools and Applications, 2017.
     """
     return _aligned(store, "chen17")
 
 
 def transpositions(chroma: list[Floats]) -> Ints:
-    """Return by how many semitones the second of each pair goes up to come nearest to the first.
+    """Return by how many semitones the second of each pair is transposed up to fit the first.
 
     Parameters
     ----------
     chroma : list of np.ndarray, each shape=(F, 12)
-        One a performance.
+        One array per performance.
 
     Returns
     -------
     np.ndarray, shape=(n, n), in [0, 12)
-        The one for (b, a) is 12 less the one for (a, b), or 0.
+        The transposition of (b, a) is the inverse of the transposition of (a, b).
     """
     mean = np.stack([x.mean(axis=0) for x in chroma])
-    alike = np.array([mean @ np.roll(mean, key, axis=1).T for key in range(12)])
-    up = np.triu(np.argmax(alike, axis=0), 1)
+    likeness = np.array([mean @ np.roll(mean, key, axis=1).T for key in range(12)])
+    up = np.triu(np.argmax(likeness, axis=0), 1)
     return np.asarray(up + (-up.T) % 12)
 
 
 def _aligned(store: FeatureStore, alignment: str) -> DistanceMatrix:
     essentia = _essentia()
     plot = essentia.ChromaCrossSimilarity(
-        frameStackSize=STACKED, binarizePercentile=NEAREST, oti=False
+        frameStackSize=STACKED_FRAMES, binarizePercentile=NEIGHBOUR_SHARE, oti=False
     )
     align = essentia.CoverSongSimilarity(alignmentType=alignment, distanceType="symmetric")
     chroma = _hpcp(store, ALIGNED_RATE)
@@ -205,7 +199,7 @@ def _aligned(store: FeatureStore, alignment: str) -> DistanceMatrix:
     def distance(a: int, b: int) -> float:
         _, longest = align(plot(frames[a], np.roll(frames[b], shifts[a, b], axis=1)))
         lengths = np.sqrt([len(frames[a]), len(frames[b])])
-        # Where nothing is aligned, it is half a frame: further away than whatever is.
+        # An alignment of 0 counts as half a frame, which is further than any other.
         return float(lengths.mean() / max(longest, 0.5))
 
     return _pair_by_pair(len(store), distance)
@@ -218,22 +212,21 @@ def _essentia() -> Any:
         raise ModuleNotFoundError(
             "needs essentia: pip install --pre essentia, and compare again"
         ) from error
-    essentia.log.infoActive = False  # it would tell of models that nothing here uses
+    essentia.log.infoActive = False  # it reports models that are not used here
     import essentia.standard
 
     return essentia.standard
 
 
 def _pair_by_pair(count: int, distance: Callable[[int, int], float]) -> DistanceMatrix:
-    if count > MOST_ALIGNED:
+    if count > MAX_ALIGNED:
         raise ValueError(
             f"aligning {count} performances pair by pair would take hours: compare at most "
-            f"{MOST_ALIGNED}"
+            f"{MAX_ALIGNED}"
         )
     values = np.zeros((count, count))
-    for a in range(count):
-        for b in range(a + 1, count):
-            values[a, b] = values[b, a] = distance(a, b)
+    for a, b in combinations(range(count), 2):
+        values[a, b] = values[b, a] = distance(a, b)
     return DistanceMatrix(values)
 
 
@@ -245,13 +238,8 @@ def _hpcp(store: FeatureStore, rate: float) -> list[Floats]:
     return [resample(chroma, CHROMA_RATE / rate) for chroma in hpcp]
 
 
-def _fourier_magnitudes(x: Floats) -> Floats:  # (F, 12) -> (12 * PATCH,)
-    x = _unit(_unit(x) ** POWER)
-    x = np.pad(x, ((0, max(PATCH - len(x), 0)), (0, 0)))
-    patches = np.lib.stride_tricks.sliding_window_view(x, PATCH, axis=0)  # (patches, 12, PATCH)
+def _fourier_magnitudes(x: Floats) -> Floats:  # (F, 12) -> (12 * PATCH_FRAMES,)
+    x = normalize(normalize(x) ** POWER)
+    x = np.pad(x, ((0, max(PATCH_FRAMES - len(x), 0)), (0, 0)))
+    patches = np.lib.stride_tricks.sliding_window_view(x, PATCH_FRAMES, axis=0)  # (n, 12, frames)
     return np.asarray(np.median(np.abs(np.fft.fft2(patches)), axis=0).ravel())
-
-
-def _unit(x: Floats) -> Floats:
-    """Rows of length 1; silence stays silent."""
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9))

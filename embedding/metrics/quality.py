@@ -1,4 +1,4 @@
-"""The quality of each performance: whether it lies where the versions of its work do."""
+"""The quality of each performance: whether it lies near the other versions of its work."""
 
 import numpy as np
 import polars as pl
@@ -8,28 +8,26 @@ from embedding.metrics.separation import Separation
 
 
 def quality(found: Retrieval, apart: Separation) -> pl.DataFrame:
-    """Say of each performance whose work has another one how near its versions are.
+    """Say for each query how near its versions are, and whether it is an outlier.
 
-    An outlier is further from its versions than nearly all others are from theirs: beyond the
-    upper inner fence, the third quartile plus 1.5 times the distance between the quartiles (Tukey,
-    Exploratory Data Analysis, 1977, chapter 2). It goes by the distance itself, and not by how that
-    compares with the performance's distances to other works: where labels were swapped at random,
-    the two told which equally well, and the distance is what an editor sees. Few are flagged;
-    sorted by `clique_distance`, the next ones follow.
+    An outlier is further from its versions than the upper inner fence: the third quartile of all
+    such distances plus 1.5 times the interquartile range (Tukey, Exploratory Data Analysis, 1977,
+    chapter 2). Few performances are flagged; sort by `clique_distance` to see the next ones. The
+    distance is not compared with those to other works: where labels were swapped at random, that
+    found them no better, and the distance is what an editor sees.
 
     Parameters
     ----------
     found : Retrieval
-        Of all performances that are measured together.
+        Gives the ranks.
     apart : Separation
-        Of the same.
+        Gives the distances, of the same performances.
 
     Returns
     -------
     pl.DataFrame
-        A row a performance whose work has another, sorted by track id: track_id, work_id,
-        nearest_cover (rank of its nearest version among all others; 1 where nothing else is
-        nearer), clique_distance (mean distance to its versions), outlier. Noise works have no row.
+        One row per query, sorted by track id: track_id, work_id, nearest_cover (rank of its
+        nearest version), clique_distance (mean distance to its versions), outlier.
 
     Raises
     ------
@@ -44,7 +42,7 @@ def quality(found: Retrieval, apart: Separation) -> pl.DataFrame:
             "others: measure both on the same performances."
         )
     low, high = np.percentile(spread["clique_distance"], [25, 75])
-    # Equal distances may differ in their last digits, and none of them is an outlier for that.
+    # Equal distances may differ in their last digits, and that must not make an outlier.
     fence = (high + 1.5 * (high - low)) * (1 + 1e-9)
     return first.join(spread, on=["track_id", "work_id"], maintain_order="left").with_columns(
         outlier=pl.col("clique_distance") > fence

@@ -1,31 +1,33 @@
-"""How far stated probabilities can be trusted: do 80 % of the pairs said to be 80 % sure hold?"""
+"""Whether stated probabilities can be trusted: do 80 % of the pairs stated at 80 % hold?"""
 
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import precision_recall_curve
 
-#: Probabilities in so many bins of equal width.
-BINS = 10
+#: Bins of equal width for the probabilities.
+PROBABILITY_BINS = 10
 
-#: Where a user may draw the line between a version and none.
+#: Probabilities from which on a user may accept a match.
 THRESHOLDS = (0.5, 0.8, 0.9, 0.95)
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Stated probabilities against what came true.
+    """Stated probabilities compared with the truth.
 
     Attributes
     ----------
     error : float in [0, 1]
         Expected calibration error: mean over pairs of the difference between the mean probability
-        and the share that is true in the pair's bin (Guo et al., On Calibration of Modern Neural
+        and the share of true pairs in the pair's bin (Guo et al., On Calibration of Modern Neural
         Networks, 2017).
     curve : pl.DataFrame
-        A row a bin that isn't empty: low, high, pairs, stated (mean probability), observed (share
-        that is true).
+        One row per bin (low, high] that is not empty: low, high, pairs, stated (mean probability),
+        observed (share of true pairs).
     """
 
     error: float
@@ -38,82 +40,75 @@ def reliability(probabilities: ArrayLike, true: ArrayLike) -> Reliability:
     Parameters
     ----------
     probabilities : array_like, shape=(pairs,), in [0, 1]
-        At least one.
+        The stated probability of each pair, for example that it is two versions of one work.
     true : array_like of bool, shape=(pairs,)
-        Whether it is so.
+        Whether it is true.
 
     Raises
     ------
     ValueError
-        If there are none, not as many of the one as of the other, or one is no probability.
+        If there are no pairs, the lengths differ, or a probability is outside [0, 1].
+
+    Examples
+    --------
+    >>> round(reliability([0.95, 0.95, 0.05], [True, False, False]).error, 3)
+    0.317
     """
     stated, truth = _checked(probabilities, true)
-    place = np.minimum((stated * BINS).astype(np.intp), BINS - 1)
-    pairs = np.bincount(place, minlength=BINS)
-    filled = pairs > 0
-    mean = np.bincount(place, stated, BINS)[filled] / pairs[filled]
-    share = np.bincount(place, truth, BINS)[filled] / pairs[filled]
-    low = np.flatnonzero(filled) / BINS
+    observed, mean = calibration_curve(truth, stated, n_bins=PROBABILITY_BINS)
+    edges = np.linspace(0, 1, PROBABILITY_BINS + 1)
+    pairs = np.bincount(edges[1:-1].searchsorted(stated), minlength=PROBABILITY_BINS)
+    low, high, pairs = edges[:-1][pairs > 0], edges[1:][pairs > 0], pairs[pairs > 0]
+    columns = {"low": low, "high": high, "pairs": pairs, "stated": mean, "observed": observed}
     return Reliability(
-        error=float((pairs[filled] * np.abs(mean - share)).sum() / len(stated)),
-        curve=pl.DataFrame(
-            {
-                "low": low,
-                "high": low + 1 / BINS,
-                "pairs": pairs[filled],
-                "stated": mean,
-                "observed": share,
-            }
-        ),
+        error=float(np.average(np.abs(mean - observed), weights=pairs)),
+        curve=pl.DataFrame(columns),
     )
 
 
 def at_thresholds(probabilities: ArrayLike, true: ArrayLike, relevant: int) -> pl.DataFrame:
-    """Say what would be right, and what found, if pairs were accepted from some probability on.
+    """Compute precision and recall when pairs are accepted from each threshold on.
 
     Parameters
     ----------
     probabilities, true
         As for `reliability`.
     relevant : int
-        How many true pairs there are in all, also among those that have no probability.
+        Number of true pairs, including those without a probability.
 
     Returns
     -------
     pl.DataFrame
-        A row for each of `THRESHOLDS`: threshold, accepted, precision (null if none is accepted),
-        recall.
+        One row for each of `THRESHOLDS`: threshold, accepted, precision (null if no pair is
+        accepted), recall.
     """
     stated, truth = _checked(probabilities, true)
-    rows = []
-    for threshold in THRESHOLDS:
-        accepted = stated >= threshold
-        count, right = int(accepted.sum()), int(truth[accepted].sum())
-        rows.append((threshold, count, right / count if count else None, right / max(relevant, 1)))
-    schema = {
-        "threshold": pl.Float64,
-        "accepted": pl.Int64,
-        "precision": pl.Float64,
-        "recall": pl.Float64,
-    }
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    accepted = np.array([(stated >= threshold).sum() for threshold in THRESHOLDS])
+    right = np.array([truth[stated >= threshold].sum() for threshold in THRESHOLDS])
+    precision = [float(r / a) if a else None for r, a in zip(right, accepted, strict=True)]
+    return pl.DataFrame(
+        {
+            "threshold": THRESHOLDS,
+            "accepted": accepted,
+            "precision": pl.Series(precision, dtype=pl.Float64),
+            "recall": right / max(relevant, 1),
+        }
+    )
 
 
 def recall_at_precision(
     probabilities: ArrayLike, true: ArrayLike, relevant: int, precision: float
 ) -> float:
-    """Return the largest share of the relevant pairs that any threshold finds at this precision.
+    """Return the largest recall that any threshold has at this precision; 0 without a threshold.
 
-    0 if no threshold reaches the precision. Parameters are those of `at_thresholds`.
+    The other parameters are those of `at_thresholds`.
     """
     stated, truth = _checked(probabilities, true)
-    order = np.argsort(-stated, kind="stable")
-    right = truth[order].cumsum()
-    accepted = np.arange(1, len(order) + 1)
-    # Equal probabilities are accepted together.
-    last = np.r_[np.diff(stated[order]) != 0, True]
-    good = last & (right >= precision * accepted)
-    return float(right[good].max(initial=0) / max(relevant, 1))
+    if not truth.any():
+        return 0.0
+    reached, recall, _ = precision_recall_curve(truth, stated)
+    share = truth.sum() / max(relevant, 1)  # of the relevant pairs, those with a probability
+    return float(recall[reached >= precision].max() * share)
 
 
 def _checked(
@@ -125,6 +120,6 @@ def _checked(
             f"There are probabilities of shape {stated.shape} and answers of shape {truth.shape}: "
             "give one of each for at least one pair."
         )
-    if not ((stated >= 0) & (stated <= 1)).all():  # which NaN fails
-        raise ValueError("Probabilities must lie from 0 to 1: one of them doesn't.")
+    if not ((stated >= 0) & (stated <= 1)).all():  # False for NaN
+        raise ValueError("Probabilities must lie between 0 and 1: at least one does not.")
     return stated, truth

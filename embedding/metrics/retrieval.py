@@ -1,4 +1,4 @@
-"""Retrieval metrics: where a query's versions stand among all other performances."""
+"""Retrieval metrics: at which ranks the other versions of a query's work are found."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,37 +8,40 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from embedding.metrics.cliques import Cliques, group
-from embedding.metrics.distances import Distances, Floats, Ints, count_below, over_blocks
+from embedding.metrics.distances import Distances, Floats, Ints, over_blocks
 
 
 @dataclass(frozen=True)
 class Retrieval:
     """How well distances find the other performances of a query's work.
 
-    Every performance whose work has another is a query; all the others are its candidates,
-    ranked by distance and then by track id. R of them are relevant, at the ranks r_1 < ... < r_R,
-    counted from 1.
+    Every performance whose work has another performance is a query. All other performances are
+    its candidates, ranked by distance and then by track id. R of them are relevant; their ranks,
+    counted from 1, are r_1 < ... < r_R. Average precision and precision at 10: Manning, Raghavan
+    and Schütze, Introduction to Information Retrieval, 2008, chapter 8; reciprocal rank: Voorhees,
+    The TREC-8 Question Answering Track Report, 1999.
 
     Attributes
     ----------
     map : float in (0, 1]
-        Mean over queries of the average precision, the mean of j / r_j over j.
+        Mean over queries of the average precision, which is the mean of j / r_j.
     mr1 : float, at least 1
-        Mean rank of the first relevant, r_1.
+        Mean of r_1.
     mrr : float in (0, 1]
         Mean of 1 / r_1.
     hits_at_1, hits_at_10 : float in [0, 1]
-        Share of queries with r_1 within 1, 10.
+        Share of queries with r_1 <= 1, and with r_1 <= 10.
     p_at_10 : float in [0, 1]
-        Mean number of relevant among the first 10, over 10 however many there are.
+        Mean number of relevant candidates among the first 10, divided by 10 even if R is smaller.
     nar : float in [0, 100]
-        Normalised average rank, in per cent: mean over queries of the mean over relevant of
-        the share of non-relevant candidates ranked above it, (r_j - j) / (candidates - R). It is
-        0 where there are none to rank above.
+        Normalised average rank in per cent: the share of non-relevant candidates that are ranked
+        above a relevant candidate, (r_j - j) / (candidates - R), averaged over the relevant and
+        then over the queries; 0 without non-relevant candidates. After Müller et al., Performance
+        evaluation in content-based image retrieval, 2001, who divide by all candidates.
     counts : dict of str to int
         performances, works, cliques, noise_works, queries.
     per_query : pl.DataFrame
-        A row a query, sorted by track id: track_id, work_id, relevant (R), first (r_1), ap,
+        One row per query, sorted by track id: track_id, work_id, relevant (R), first (r_1), ap,
         p_at_10, nar.
     """
 
@@ -73,31 +76,34 @@ def retrieval(
     sample: int | None = None,
     seed: int = 0,
 ) -> Retrieval:
-    """Rank all performances for every query and measure where its versions are.
+    """Rank all candidates for every query, or for a random sample of the queries.
 
-    Of a sample of the queries, each as likely as any other, time grows with n instead of with its
-    square, and every mean is an unbiased estimate of the one over all: `bootstrap_interval` says
-    how good a one. Every performance stays a candidate.
+    With a sample, time grows with n instead of n squared, all performances stay candidates, and
+    every mean is an unbiased estimate; `bootstrap_interval` tells its precision.
 
     Parameters
     ----------
     distances : Distances
-        `Euclidean(vectors)` for vectors, `DistanceMatrix(values)` for distances of any other
-        kind; row i is the performance of the i-th ids.
-    work_ids : iterable of str
-        One for each performance.
-    track_ids : iterable of str
-        One for each performance, all different.
+        `Euclidean(vectors)` or `DistanceMatrix(values)`; row i belongs to the i-th ids.
+    work_ids, track_ids : iterable of str
+        One of each per performance; track ids are unique.
     sample : int, optional
-        How many queries to draw; all by default, or where there are no more.
+        Number of queries to draw; by default, all are measured.
     seed : int
-        Of the sample.
+        Seed of the sample.
 
     Raises
     ------
     ValueError
-        If the ids don't fit the distances or each other, no work has two performances, or the
+        If the ids do not fit the distances or each other, no work has two performances, or the
         sample is empty.
+
+    Examples
+    --------
+    >>> from embedding.metrics.distances import Euclidean
+    >>> found = retrieval(Euclidean([[0], [1], [3]]), ["W_1", "W_2", "W_1"], ["P_1", "P_2", "P_3"])
+    >>> found.map, found.mr1
+    (0.5, 2.0)
     """
     cliques = group(work_ids, track_ids)
     cliques.check(distances)
@@ -107,7 +113,7 @@ def retrieval(
     def rank(run: slice) -> list[Ints]:
         rows = queries[run]
         return [
-            relevant_ranks(ordered, cliques, query, row)
+            _relevant_ranks(ordered, cliques, query, row)
             for query, row in zip(rows.tolist(), ordered.block(rows), strict=True)
         ]
 
@@ -118,50 +124,48 @@ def retrieval(
 def retrieval_of(
     rankings: Iterable[tuple[int, Ints]], work_ids: Iterable[str], track_ids: Iterable[str]
 ) -> Retrieval:
-    """Measure rankings that were made in another way than by distances between all.
+    """Measure rankings that do not come from a matrix of distances.
 
     Parameters
     ----------
     rankings : iterable of (int, np.ndarray of shape=(performances - 1,))
-        Some queries, by their place in the ids, and the places of all others, the best first.
+        For each query, its index in the ids and the indices of all candidates, best first.
+        Queries without a match are ignored.
     work_ids, track_ids : iterable of str
         As for `retrieval`.
 
     Raises
     ------
     ValueError
-        As for `retrieval`; or if a ranking is none, or none is of a query whose work has another
-        performance. Others than these are left out.
+        As for `retrieval`; or if a ranking does not hold each candidate once, or no query has a
+        match.
     """
     cliques = group(work_ids, track_ids)
-    place = np.argsort(cliques.order)
+    row_of = np.argsort(cliques.order)
     ranks = {}
     for query, ranking in rankings:
-        ranked = np.concatenate([[query], ranking])
-        if not np.array_equal(np.sort(ranked), np.arange(len(place))):
+        if not np.array_equal(np.sort(np.append(ranking, query)), np.arange(len(row_of))):
             raise ValueError(
-                f"The ranking of query {query} is not made of all {len(place) - 1} other "
-                "performances, each once."
+                f"The ranking of query {query} does not hold each of the {len(row_of) - 1} other "
+                "performances once: rank all of them."
             )
-        row = place[query]
-        versions = np.flatnonzero(cliques.work[place[ranking]] == cliques.work[row])
+        row = row_of[query]
+        versions = np.flatnonzero(cliques.work[row_of[ranking]] == cliques.work[row])
         if len(versions):
             ranks[row] = versions + 1
     if not ranks:
-        raise ValueError(
-            "None of the rankings is of a query that has a match: rank those of other queries."
-        )
+        raise ValueError("No ranked query has a match: rank queries whose work has two versions.")
     rows = np.array(sorted(ranks))
     return _measured([ranks[row] for row in rows], cliques, rows)
 
 
 def _measured(ranks: Sequence[Ints], cliques: Cliques, rows: Ints) -> Retrieval:
-    """Make the figures from the sorted ranks of what is relevant to the queries in these rows."""
+    """Compute the figures from the sorted ranks of the relevant candidates of each query."""
     n = len(cliques.order)
     relevant = np.array([len(each) for each in ranks])
     starts = np.cumsum(relevant) - relevant
     flat = np.concatenate(ranks)
-    found = 1 + np.arange(len(flat)) - np.repeat(starts, relevant)  # j beside r_j
+    found = 1 + np.arange(len(flat)) - np.repeat(starts, relevant)  # j for each r_j
     first = flat[starts]
     ap = np.add.reduceat(found / flat, starts) / relevant
     p_at_10 = np.add.reduceat(flat <= 10, starts, dtype=np.float64) / 10
@@ -195,17 +199,17 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return the 95 % interval of a mean over queries, by resampling cliques.
 
-    The queries of a clique share their music, so they are drawn together: each of `n` samples
+    The queries of a clique share their music, so they are drawn together. Each of `n` samples
     draws as many cliques as there are, with replacement, and averages over their queries. The
-    interval lies between the 2.5th and 97.5th percentile of these averages (Efron and Tibshirani,
-    An Introduction to the Bootstrap, 1993, chapter 13).
+    interval lies between the 2.5th and the 97.5th percentile of these averages (Efron and
+    Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
 
     Parameters
     ----------
     values : array_like, shape=(queries,)
-        One finite value a query, as in `Retrieval.per_query`.
+        One finite value per query, as in `Retrieval.per_query`.
     work_ids : iterable of str
-        One for each query.
+        One per query.
     seed : int
         The same seed draws the same samples.
     n : int
@@ -214,8 +218,7 @@ def bootstrap_interval(
     Raises
     ------
     ValueError
-        If the two differ in length, a value isn't finite, or there are fewer than two cliques, of
-        which no spread can be told.
+        If the lengths differ, a value is not finite, or there are fewer than two cliques.
     """
     per_query = np.asarray(values, dtype=np.float64)
     works, clique = np.unique(np.array(list(work_ids), dtype=np.str_), return_inverse=True)
@@ -225,11 +228,11 @@ def bootstrap_interval(
             "every query."
         )
     if not np.isfinite(per_query).all():
-        raise ValueError("A value to resample is not finite: leave out queries without one.")
+        raise ValueError("A value to resample is not finite: leave out queries without a value.")
     if len(works) < 2:
         raise ValueError(
             f"An interval needs at least 2 cliques to draw from, and there are {len(works)}: "
-            "report the figure without one."
+            "report the figure without an interval."
         )
     totals = np.bincount(clique, weights=per_query)
     sizes = np.bincount(clique)
@@ -242,40 +245,20 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def relevant_ranks(distances: Distances, cliques: Cliques, query: int, row: Floats) -> Ints:
-    """Return the sorted ranks, from 1, of a query's relevant candidates.
+def _relevant_ranks(distances: Distances, cliques: Cliques, query: int, row: Floats) -> Ints:
+    """Return the sorted ranks of a query's relevant candidates.
 
-    Only these ranks are found, by counting who is nearer, instead of sorting all candidates.
-
-    Parameters
-    ----------
-    distances : Distances
-        In the canonical order of `cliques`, like all that follows.
-    cliques : Cliques
-        Whose versions are looked for.
-    query : int
-        Its row.
-    row : np.ndarray, shape=(performances,)
-        The query's row of `distances.block`, which this changes.
+    `row` is the query's row of distances; all arguments are in canonical order.
     """
-    row[query] = np.inf  # never its own candidate
+    row[query] = np.inf  # a query is not its own candidate
     start = cliques.starts[cliques.work[query]]
     members = np.arange(start, start + cliques.sizes[cliques.work[query]])
     relevant = members[members != query]
-    exact = distances.exact(query, relevant)
-    low, high = distances.bounds(exact)
-    # Nearer for certain is what a block holds below `low`; what it holds up to `high` may be.
-    edges = np.concatenate([low, np.nextafter(high, np.inf)])
-    by_size = np.argsort(edges)
-    below = np.empty(len(edges), dtype=np.intp)
-    below[by_size] = count_below(row, edges[by_size])
-    nearer, maybe = below[: len(low)], below[len(low) :]
-    unsure = maybe - nearer > 1  # a relevant candidate is always within its own bounds
-    for distance in set(exact[unsure]):
-        level = np.flatnonzero(exact == distance)
-        close = np.flatnonzero((row >= low[level[0]]) & (row <= high[level[0]]))
-        measured = distances.exact(query, close)
-        tied = np.sort(cliques.track_rank[close[measured == distance]])
-        nearer[level] += (measured < distance).sum()
-        nearer[level] += np.searchsorted(tied, cliques.track_rank[relevant[level]])
+    low, high = distances.ties(row[relevant])
+    by_distance = np.sort(row)
+    nearer = by_distance.searchsorted(low, "left")
+    tied = by_distance.searchsorted(high, "right") - nearer
+    for i in np.flatnonzero(tied > 1):
+        others = cliques.track_rank[(row >= low[i]) & (row <= high[i])]
+        nearer[i] += (others < cliques.track_rank[relevant[i]]).sum()
     return np.sort(nearer) + 1

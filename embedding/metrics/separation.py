@@ -1,63 +1,65 @@
-"""Separation metrics: how far apart cliques lie, compared with how far they spread."""
+"""Separation metrics: distances within cliques, compared with distances between works."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from embedding.metrics.cliques import Cliques, group
-from embedding.metrics.distances import Distances, Floats, Ints, count_below, over_blocks
+from embedding.metrics.distances import Distances, Floats, Ints, over_blocks
 
-BINS = 40
-# Cells of the fine histogram that the bins are made of, whose extent shows only in the end.
-FINE = 2**15
+#: Bins of the histograms. They are made of the cells of a finer histogram, because the range of
+#: the distances is known only in the end.
+HISTOGRAM_BINS = 40
+FINE_CELLS = 2**15
 
-# The works of a sample are divided into so many parts, whose differences say how far the figures of
-# the whole can be trusted; and the 97.5th percentile of Student's t with one freedom less.
-PARTS, STUDENT = 10, 2.262
+#: A sample is divided into this number of parts, whose spread gives the intervals; and the 97.5th
+#: percentile of Student's t distribution with one degree of freedom less.
+SAMPLE_PARTS, STUDENT_T = 10, 2.262
 
 
 @dataclass(frozen=True)
 class Separation:
     """How the distances within cliques differ from those between works.
 
-    An in-clique pair is two performances of one work, an out-of-clique pair two of different
-    works, noise works among them. All pairs count, each once; of a sample, all pairs of a
-    performance in it with any other.
+    An in-clique pair is two performances of one work; an out-of-clique pair is two performances of
+    different works, including noise works. Every pair counts once. With a sample, only the pairs
+    that contain a drawn performance count.
 
     Attributes
     ----------
     in_clique, out_of_clique : float
-        Mean distance of all in-clique and of all out-of-clique pairs.
+        Mean distance of the in-clique pairs and of the out-of-clique pairs.
     auc : float in [0, 1]
-        Probability that a random in-clique pair is nearer than a random out-of-clique pair, a tie
-        counting one half: the area under the ROC curve.
+        Area under the ROC curve: the probability that a random in-clique pair is nearer than a
+        random out-of-clique pair, where a tie counts one half (Hanley and McNeil, The meaning and
+        use of the area under a receiver operating characteristic curve, 1982).
     overlap : float in [0, 1]
-        Shared area of the two histograms below, each scaled to an area of one. It depends on the
-        number of bins, which is always 40.
+        Shared area of the two histograms, each scaled to an area of 1 (Swain and Ballard, Color
+        indexing, 1991). It depends on the number of bins, which is always 40.
     silhouette : float in [-1, 1]
-        Mean over the performances of (b - a) / max(a, b), with a the mean distance to the others
-        of its work and b the least mean distance to another work; 0 for a noise work, as in
-        Rousseeuw, Silhouettes, 1987, and in scikit-learn's silhouette_score(vectors, work_ids).
+        Mean over performances of (b - a) / max(a, b), where a is the mean distance to the others
+        of the work and b the smallest mean distance to another work; 0 for a noise work
+        (Rousseeuw, Silhouettes, 1987; scikit-learn's silhouette_score).
     edges : np.ndarray, shape=(41,)
-        Bin edges, equally spaced, from the smallest distance of all to just past the largest.
+        Bin edges, equally spaced, from the smallest distance to just above the largest.
     in_counts, out_counts : np.ndarray of int, shape=(40,)
         In-clique and out-of-clique pairs in each bin.
     per_clique : pl.DataFrame
-        A row a work with two performances or more, sorted by work id: work_id, performances,
-        in_clique (mean over its pairs), out_of_clique (mean over all pairs of one of its
-        performances with one of any other work). Of a sample, only the works that are in it.
+        One row per work with in-clique pairs, sorted by work id: work_id, performances, in_clique
+        (mean over its in-clique pairs), out_of_clique (mean distance from its performances, or
+        those drawn, to other works).
     per_query : pl.DataFrame
-        A row a performance whose work has another, of a sample those in it, sorted by track id:
-        track_id, work_id, in_clique (mean distance to the others of its work).
+        One row per query (with a sample: per drawn query), sorted by track id: track_id, work_id,
+        in_clique (mean distance to the others of its work).
     intervals : dict of str to (float, float)
-        Of a sample: between what the means and the AUC of all pairs are expected, at 95 %, by the
-        variance between random parts of it that share no work (Wolter, Introduction to Variance
-        Estimation, 2007, chapter 2). Empty without a sample, or of one too small to divide.
+        With a sample: the 95 % intervals of the means, the silhouette and the AUC of all pairs, by
+        the variance between random parts of the sample that share no work (Wolter, Introduction to
+        Variance Estimation, 2007, chapter 2). Empty without a sample, or if it is too small.
     """
 
     in_clique: float
@@ -74,22 +76,25 @@ class Separation:
 
     def summary(self) -> dict[str, float]:
         """Return the figures by name, ready for JSON."""
-        return {
-            "auc": self.auc,
-            "overlap": self.overlap,
-            "silhouette": self.silhouette,
-            "in_clique": self.in_clique,
-            "out_of_clique": self.out_of_clique,
-        }
+        names = ("auc", "overlap", "silhouette", "in_clique", "out_of_clique")
+        return {name: getattr(self, name) for name in names}
+
+
+class _InClique(NamedTuple):
+    """The in-clique pairs, each with a drawn performance first; canonical rows and distances."""
+
+    first: Ints
+    second: Ints
+    distances: Floats
 
 
 class _Tally(NamedTuple):
-    """What is kept of a block of distances."""
+    """Sums over the distances from drawn performances to all performances."""
 
-    nearer: int  # out-of-clique pairs below each of the edges, added up over these
-    cells: Ints  # out-of-clique pairs in each cell of the fine histogram, shape=(FINE + 1,)
-    total: float  # the distances of these pairs, added up
-    out_sums: Floats  # distances to all other works, added up, shape=(rows,)
+    nearer: int  # over in-clique pairs: out-of-clique pairs nearer, plus those nearer or tied
+    cells: Ints  # out-of-clique pairs in each cell of the fine histogram
+    total: float  # sum of the distances of the out-of-clique pairs
+    out_sums: Floats  # sum of the distances to other works, shape=(rows,)
     silhouettes: Floats  # shape=(rows,)
 
 
@@ -102,31 +107,58 @@ def separation(
 ) -> Separation:
     """Compare in-clique with out-of-clique distances, over all pairs or those of a sample.
 
-    In-clique distances are kept, so memory grows with their number; the others, which are
-    nearly all, are only counted.
-
     Parameters
     ----------
     distances : Distances
-        `Euclidean(vectors)` or a symmetric `DistanceMatrix(values)`; row i is the performance of
-        the i-th ids.
-    work_ids : iterable of str
-        One for each performance.
-    track_ids : iterable of str
-        One for each performance, all different.
+        `Euclidean(vectors)` or a symmetric `DistanceMatrix(values)`; row i belongs to the i-th
+        ids. In-clique distances are held in memory, all others are only counted.
+    work_ids, track_ids : iterable of str
+        One of each per performance; track ids are unique.
     sample : int, optional
-        How many performances to draw, each as likely as any other; all by default, or where there
-        are no more.
+        Number of performances to draw, all equally likely; by default, all are measured.
     seed : int
-        Of the sample.
+        Seed of the sample.
 
     Raises
     ------
     ValueError
-        If the ids don't fit the distances or each other, the distances aren't symmetric, no work
-        has two performances, there is only one work, or the sample is empty or all noise works.
+        If the ids do not fit the distances or each other, the distances are not symmetric, no work
+        has two performances, there is only one work, or no query is drawn.
+
+    Examples
+    --------
+    >>> from embedding.metrics.distances import Euclidean
+    >>> separation(Euclidean([[0], [1], [5]]), ["W_1", "W_1", "W_2"], ["P_1", "P_2", "P_3"]).auc
+    1.0
     """
     cliques = group(work_ids, track_ids)
+    _check(distances, cliques)
+    ordered = distances.reordered(cliques.order)
+    drawn = cliques.sample(len(ordered), sample, seed)
+    inside = _in_clique_pairs(ordered, cliques, drawn)
+    fine = FINE_CELLS / ordered.upper if ordered.upper > 0 else 1.0
+    parts = _parts(cliques, drawn, seed)
+    tallies = [_tally(ordered, cliques, inside, drawn, rows, fine) for rows in parts]
+    every = _merged(tallies)
+    in_counts, out_counts, edges = _histograms(
+        _fine_cells(inside.distances, fine), every.cells, fine
+    )
+    figures = _figures(inside.distances, every, fine)
+    figures["auc"] = 1 - every.nearer / (2 * in_counts.sum() * out_counts.sum())  # exact
+    shares = in_counts / in_counts.sum(), out_counts / out_counts.sum()
+    return Separation(
+        **figures,
+        overlap=float(np.minimum(*shares).sum()),
+        edges=edges,
+        in_counts=in_counts,
+        out_counts=out_counts,
+        per_clique=_per_clique(cliques, inside, np.concatenate(parts), every.out_sums),
+        per_query=_per_query(cliques, inside, drawn),
+        intervals=_intervals(figures, inside, parts, tallies, fine),
+    )
+
+
+def _check(distances: Distances, cliques: Cliques) -> None:
     cliques.check(distances)
     if len(cliques.works) == 1:
         raise ValueError(
@@ -135,136 +167,127 @@ def separation(
         )
     if not distances.symmetric:
         raise ValueError(
-            "The distances differ by direction, so a pair has no one distance: average them with "
+            "The distances differ by direction, so a pair has two distances: average them with "
             "their transpose first."
         )
-    ordered = distances.reordered(cliques.order)
-    n = len(ordered)
-    drawn = cliques.sample(n, sample, seed)
-    queries = drawn[drawn < cliques.queries]
-    if not len(queries):
-        raise ValueError(
-            f"None of the {len(drawn)} performances drawn has another of its work: draw more."
-        )
-    starts = cliques.starts[cliques.work]  # by performance: where its work starts, and ends
-    ends = starts + cliques.sizes[cliques.work]
-    # A pair is counted at its first performance, or at its second if the first isn't drawn.
-    missed = np.setdiff1d(np.arange(n), drawn, assume_unique=True)
-    missed_before = np.searchsorted(missed, starts)
 
-    def partners(row: int) -> Ints:
-        before = missed[missed_before[row] : np.searchsorted(missed, row)]
-        return np.concatenate([before, np.arange(row + 1, ends[row])])
 
-    others = [partners(row) for row in queries.tolist()]
-    inside = np.concatenate(
-        [ordered.exact(row, there) for row, there in zip(queries.tolist(), others, strict=True)]
-    )
-    # An out-of-clique pair is nearer than an in-clique one if a block holds it below `low`, and
-    # further above `high`; what lies between is as good as equal.
-    low, high = ordered.bounds(np.sort(inside))
-    edges = np.sort(np.concatenate([low, np.nextafter(high, np.inf)]))
-    fine = FINE / ordered.upper if ordered.upper > 0 else 1.0
+def _tally(
+    ordered: Distances, cliques: Cliques, inside: _InClique, drawn: Ints, rows: Ints, fine: float
+) -> _Tally:
+    """Sum over the distances from some of the drawn performances to all performances."""
+    low, high = ordered.ties(np.sort(inside.distances))
 
-    def tally(rows: Ints) -> _Tally:
-        block = ordered.block(rows)
-        works = cliques.work[rows]
-        block[np.arange(len(block)), rows] = 0
+    def tally(run: slice) -> _Tally:
+        own = rows[run]
+        block = ordered.block(own)
+        block[np.arange(len(own)), own] = 0
+        works = cliques.work[own]
         sums = np.add.reduceat(block, cliques.starts, axis=1)
-        # A clique is a run of neighbours, so what follows it makes each pair of works occur once.
-        outside = np.concatenate(
-            [row[end:] for row, end in zip(block, ends[rows], strict=True)]
-            + [row[missed[:k]] for row, k in zip(block, missed_before[rows], strict=True) if k]
-        )
+        is_outside = cliques.work != works[:, None]
+        outside = np.sort(block[_counted(own, drawn, len(ordered)) & is_outside])
+        below = outside.searchsorted(low, "left") + outside.searchsorted(high, "right")
         return _Tally(
-            nearer=int(count_below(outside, edges).sum()),
+            nearer=int(below.sum()),
             cells=_fine_cells(outside, fine),
             total=float(outside.sum()),
             out_sums=sums.sum(axis=1, where=np.arange(sums.shape[1]) != works[:, None]),
             silhouettes=silhouettes(sums, cliques.sizes, works),
         )
 
-    def tallies(rows: Ints) -> list[_Tally]:
-        return over_blocks(len(rows), n, lambda run: tally(rows[run]))
+    return _merged(over_blocks(len(rows), len(ordered), tally))
 
-    parts = _parts(cliques, drawn, seed) if len(missed) else [drawn]
-    by_part = [tallies(rows) for rows in parts]
-    every = list(chain.from_iterable(by_part))
-    out_cells = np.sum([each.cells for each in every], axis=0)
-    out_pairs = int(out_cells.sum())
-    in_counts, out_counts, bin_edges = _histograms(_fine_cells(inside, fine), out_cells, fine)
-    figures = {
-        "auc": 1 - sum(each.nearer for each in every) / (2 * len(inside) * out_pairs),
-        "silhouette": float(np.concatenate([each.silhouettes for each in every]).mean()),
-        "in_clique": float(inside.mean()),
-        "out_of_clique": sum(each.total for each in every) / out_pairs,
-    }
-    query_of_pair = np.repeat(queries, [len(each) for each in others])
-    intervals = {}
-    if len(missed):
-        insides = [inside[np.isin(query_of_pair, rows)] for rows in parts]
-        if all(map(len, insides)):
-            pairs = zip(insides, by_part, strict=True)
-            intervals = _intervals(figures, [_figures(*part, fine) for part in pairs])
-    in_works = cliques.work[query_of_pair], inside
-    out_sums = np.concatenate([each.out_sums for each in every])
-    return Separation(
-        **figures,
-        overlap=float(np.minimum(in_counts / len(inside), out_counts / out_pairs).sum()),
-        edges=bin_edges,
-        in_counts=in_counts,
-        out_counts=out_counts,
-        per_clique=_per_clique(cliques, in_works, (cliques.work[np.concatenate(parts)], out_sums)),
-        per_query=_per_query(cliques, queries, (query_of_pair, np.concatenate(others)), inside),
-        intervals=intervals,
+
+def _merged(tallies: Sequence[_Tally]) -> _Tally:
+    nearer, cells, total, out_sums, of_points = zip(*tallies, strict=True)
+    return _Tally(
+        nearer=sum(nearer),
+        cells=np.sum(cells, axis=0),
+        total=sum(total),
+        out_sums=np.concatenate(out_sums),
+        silhouettes=np.concatenate(of_points),
     )
+
+
+def _counted(rows: Ints, drawn: Ints, n: int) -> NDArray[np.bool_]:
+    """Return in which columns each row's pairs are counted: at the first drawn performance."""
+    not_drawn = np.ones(n, dtype=np.bool_)
+    not_drawn[drawn] = False
+    counted: NDArray[np.bool_] = (np.arange(n) > rows[:, None]) | not_drawn
+    return counted
+
+
+def _in_clique_pairs(ordered: Distances, cliques: Cliques, drawn: Ints) -> _InClique:
+    queries = drawn[drawn < cliques.queries]
+    if not len(queries):
+        raise ValueError(
+            f"None of the {len(drawn)} performances drawn has another of its work: draw more."
+        )
+    found = []
+    for rows in np.split(queries, np.flatnonzero(np.diff(cliques.work[queries])) + 1):
+        work = cliques.work[rows[0]]
+        start, size = cliques.starts[work], cliques.sizes[work]
+        counted = _counted(rows - start, rows - start, size)
+        first, second = np.nonzero(counted)
+        block = ordered.block(rows, slice(start, start + size))
+        found.append(_InClique(rows[first], start + second, block[counted]))
+    return _InClique(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
 
 def _parts(cliques: Cliques, drawn: Ints, seed: int) -> list[Ints]:
-    """Divide what is drawn at random, but all of a work into one part, and cliques evenly."""
-    works, place = np.unique(cliques.work[drawn], return_inverse=True)
+    """Divide a sample at random, by work, with cliques spread evenly; or return it as one part."""
+    works, work = np.unique(cliques.work[drawn], return_inverse=True)
+    if len(drawn) == len(cliques.order) or len(works) < SAMPLE_PARTS:
+        return [drawn]
     rng = np.random.default_rng(seed)
     is_clique = works < cliques.count
     shuffled = np.concatenate(
-        [rng.permutation(np.flatnonzero(one)) for one in (is_clique, ~is_clique)]
+        [rng.permutation(np.flatnonzero(kind)) for kind in (is_clique, ~is_clique)]
     )
     part_of = np.empty(len(works), dtype=np.intp)
-    part_of[shuffled] = np.arange(len(works)) % PARTS
-    return [drawn[part_of[place] == part] for part in range(PARTS)]
+    part_of[shuffled] = np.arange(len(works)) % SAMPLE_PARTS
+    return [drawn[part_of[work] == part] for part in range(SAMPLE_PARTS)]
 
 
-def _figures(inside: Floats, tallies: Sequence[_Tally], fine: float) -> dict[str, float]:
-    """Return the figures of a part of a sample, the AUC as exactly as the fine cells tell it."""
-    cells = np.sum([each.cells for each in tallies], axis=0)
-    nearer = cells.cumsum() - cells / 2
+def _figures(inside: Floats, outside: _Tally, fine: float) -> dict[str, float]:
+    """Return the figures of a part of the pairs, with the AUC to the precision of the cells."""
+    pairs = int(outside.cells.sum())
+    nearer = outside.cells.cumsum() - outside.cells / 2
     return {
-        "auc": 1 - float(nearer[(inside * fine).astype(np.intp)].mean()) / int(cells.sum()),
-        "silhouette": float(np.concatenate([each.silhouettes for each in tallies]).mean()),
+        "auc": 1 - float(nearer[(inside * fine).astype(np.intp)].mean()) / pairs,
+        "silhouette": float(outside.silhouettes.mean()),
         "in_clique": float(inside.mean()),
-        "out_of_clique": sum(each.total for each in tallies) / int(cells.sum()),
+        "out_of_clique": outside.total / pairs,
     }
 
 
 def _intervals(
-    whole: dict[str, float], parts: Sequence[dict[str, float]]
+    whole: dict[str, float],
+    inside: _InClique,
+    parts: Sequence[Ints],
+    tallies: Sequence[_Tally],
+    fine: float,
 ) -> dict[str, tuple[float, float]]:
-    """Return the 95 % interval around each figure of a sample, by how its parts differ."""
-    spread = {name: np.std([part[name] for part in parts], ddof=1) for name in whole}
-    half = {name: STUDENT * float(std) / math.sqrt(PARTS) for name, std in spread.items()}
+    distances = [inside.distances[np.isin(inside.first, rows)] for rows in parts]
+    if len(parts) == 1 or not all(map(len, distances)):
+        return {}
+    figures = [_figures(*part, fine) for part in zip(distances, tallies, strict=True)]
+    spread = {name: np.std([part[name] for part in figures], ddof=1) for name in whole}
+    half = {name: STUDENT_T * float(std) / math.sqrt(len(parts)) for name, std in spread.items()}
     return {name: (value - half[name], value + half[name]) for name, value in whole.items()}
 
 
 def silhouettes(sums: Floats, sizes: Ints, own: Ints) -> Floats:
-    """Return the silhouette of each of some points, shape=(points,).
+    """Return the silhouette of each point, shape=(points,).
 
     Parameters
     ----------
     sums : np.ndarray, shape=(points, groups)
-        Distances from each point to all points of each group, added up.
+        Sum of the distances from each point to all points of each group.
     sizes : np.ndarray, shape=(groups,)
         Points in each group.
     own : np.ndarray, shape=(points,)
-        The group each point is in. A point alone in its group has silhouette 0.
+        Group of each point. A point alone in its group has silhouette 0.
     """
     point = np.arange(len(own))
     inside = sums[point, own] / np.maximum(sizes[own] - 1, 1)
@@ -278,51 +301,44 @@ def silhouettes(sums: Floats, sizes: Ints, own: Ints) -> Floats:
 
 
 def _fine_cells(distances: Floats, fine: float) -> Ints:
-    return np.bincount((distances * fine).astype(np.intp), minlength=FINE + 1)
+    return np.bincount((distances * fine).astype(np.intp), minlength=FINE_CELLS + 1)
 
 
 def _histograms(inside: Ints, outside: Ints, fine: float) -> tuple[Ints, Ints, Floats]:
-    """Return both histograms, in `BINS` bins over the cells that hold anything, and the edges."""
+    """Merge the fine cells that hold pairs into bins; return both histograms and the edges."""
     held = np.flatnonzero(inside + outside)
-    width = -(-(held[-1] + 1 - held[0]) // BINS)
-    room = np.zeros(width * BINS, dtype=np.intp)
-    binned = [
-        np.concatenate([cells[held[0] :], room])[: len(room)].reshape(BINS, width).sum(axis=1)
+    width = -(-(held[-1] + 1 - held[0]) // HISTOGRAM_BINS)
+    padding = np.zeros(width * HISTOGRAM_BINS, dtype=np.intp)
+    in_counts, out_counts = (
+        np.r_[cells[held[0] :], padding][: len(padding)].reshape(-1, width).sum(axis=1)
         for cells in (inside, outside)
-    ]
-    return binned[0], binned[1], (held[0] + width * np.arange(BINS + 1)) / fine
+    )
+    return in_counts, out_counts, (held[0] + width * np.arange(HISTOGRAM_BINS + 1)) / fine
 
 
-def _per_clique(
-    cliques: Cliques, pairs: tuple[Ints, Floats], rows: tuple[Ints, Floats]
-) -> pl.DataFrame:
-    """Average by work: distances of in-clique pairs, and sums over other works' performances."""
-    in_work, inside = pairs
-    out_work, out_sums = rows
-    measured = np.unique(in_work)
+def _per_clique(cliques: Cliques, inside: _InClique, rows: Ints, out_sums: Floats) -> pl.DataFrame:
+    work, of_row = cliques.work[inside.first], cliques.work[rows]
+    measured = np.unique(work)
     sizes = cliques.sizes[measured]
 
     def mean(works: Ints, values: Floats) -> Floats:
-        totals = np.bincount(works, values)[measured]
-        return totals / np.bincount(works)[measured]
+        return np.asarray(np.bincount(works, values)[measured] / np.bincount(works)[measured])
 
     return pl.DataFrame(
         {
             "work_id": cliques.works[measured],
             "performances": sizes,
-            "in_clique": mean(in_work, inside),
-            "out_of_clique": mean(out_work, out_sums) / (len(cliques.order) - sizes),
+            "in_clique": mean(work, inside.distances),
+            "out_of_clique": mean(of_row, out_sums) / (len(cliques.order) - sizes),
         }
     )
 
 
-def _per_query(
-    cliques: Cliques, queries: Ints, pairs: tuple[Ints, Ints], inside: Floats
-) -> pl.DataFrame:
-    """Average the distances of each query, which stands on either side of its pairs."""
+def _per_query(cliques: Cliques, inside: _InClique, drawn: Ints) -> pl.DataFrame:
     n = len(cliques.order)
-    first, second = pairs
-    sums = np.bincount(first, inside, n) + np.bincount(second, inside, n)
+    queries = drawn[drawn < cliques.queries]
+    sums = np.bincount(inside.first, inside.distances, n)
+    sums += np.bincount(inside.second, inside.distances, n)
     return pl.DataFrame(
         {
             "track_id": cliques.track_ids[queries],

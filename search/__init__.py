@@ -1,7 +1,8 @@
 """Search a collection of performances for versions of the same work.
 
 >>> import search
->>> search.similar("P_135582", limit=3)  # doctest: +SKIP
+>>> [match.track_id for match in search.similar("P_1", limit=3)]
+['P_10', 'P_37', 'P_9']
 """
 
 from search.connecting import connect
@@ -24,7 +25,6 @@ from search.fields import between, none_of
 from search.matches import Duplicate, Identification, Match, Work
 from search.points import Description, Point, Points
 from search.query import (
-    Searcher,
     distance,
     duplicates,
     identify,
@@ -35,6 +35,7 @@ from search.query import (
     status,
     works,
 )
+from search.searcher import Searcher
 from search.versions.alignment import Alignment, Stretch
 from search.versions.calibration import Calibration
 

@@ -35,6 +35,13 @@ def copy(source: Engine, target: Engine, *, keep: int = 2, timeout: float = 600.
         As `Engine.publish`.
     SearchError
         If the collection is not complete, or changes meanwhile.
+
+    Examples
+    --------
+    >>> import search, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory, search.connect(directory) as target:
+    ...     copy(search.connect(), target).points
+    40
     """
     with patience():
         # It is opened by name, so that its description is read anew, before and afterwards.

@@ -113,7 +113,7 @@ def between(low: float | None, high: float | None) -> dict[str, Any]:
     >>> between(1960, 1990)
     {'between': [1960, 1990]}
     """
-    return {"between": [low, high]}
+    return {"between": [plain(low), plain(high)]}
 
 
 def none_of(values: Iterable[Value]) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def none_of(values: Iterable[Value]) -> dict[str, Any]:
     >>> none_of(["live", "remix"])
     {'none_of': ['live', 'remix']}
     """
-    return {"none_of": [*values]}
+    return {"none_of": [plain(value) for value in values]}
 
 
 def plain(value: object) -> object:

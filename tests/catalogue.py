@@ -127,3 +127,26 @@ def engine_of_kind(kind: str, directory: Path):
         for name in engine.names():
             engine.drop(name)
         engine.close()
+
+
+def content(engine) -> dict:
+    """All that a collection holds, by track id."""
+    collection = engine.open()
+    stored_by_id = {stored.payload["track_id"]: stored for stored in collection.everything()}
+    track_ids = sorted(stored_by_id)
+    sequences = collection.sequences
+    return {
+        "description": collection.description,
+        "payloads": [stored_by_id[track_id].payload for track_id in track_ids],
+        "vectors": np.stack([stored_by_id[track_id].vector for track_id in track_ids]).tobytes(),
+        "sequences": sequences and [each.tobytes() for each in sequences.of(track_ids)],
+        "backgrounds": sequences and sequences.backgrounds(track_ids).tobytes(),
+        "mean background": sequences and sequences.mean_background,
+    }
+
+
+def version(number: int) -> Points:
+    """Each version has its own number of performances, all of them in its own neighbourhood."""
+    points = make_points(40 + number, seed=number)
+    points.vectors += 100 * number
+    return points

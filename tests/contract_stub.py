@@ -212,3 +212,18 @@ class ContractStub:
 
 def dump(model: Any) -> Any:
     return json.loads(model.model_dump_json())
+
+
+def asked(stub: ContractStub, method: str, ending: str) -> list:
+    return [
+        body
+        for asked_method, target, body in stub.requests
+        if asked_method == method and target.split("?")[0].endswith(ending)
+    ]
+
+
+#: What a server answers if nodes of its cluster are down.
+SHARDS = (
+    "Service internal error: 2 out of 3 shards failed to apply operation. First error captured: "
+    + "Failed to connect to http://10.0.0.3:6335/, " * 9
+)

@@ -5,8 +5,7 @@ from copy import deepcopy as copy_of
 
 import numpy as np
 import pytest
-from contract_stub import ContractStub
-from test_server import asked
+from contract_stub import ContractStub, asked
 from trees import Tree
 
 import search

@@ -4,26 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tunes import RATE, make_tune, noisy
 
 from search.versions.alignment import STACK_SECONDS, Alignment, explain, similarities
-
-RATE = 44100 / 8192  # frames a second
-
-
-def make_tune(seed: int, seconds: float = 60, tempo: float = 1.0, up: int = 0) -> np.ndarray:
-    """Notes of 0.3 to 1 s, each a pitch class and some of its fifth: (F, 2, 12)."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.uniform(0.3, 1, 400) / tempo
-    notes = rng.choice([0, 2, 4, 5, 7, 9, 11], 400)  # of a major scale
-    times = np.arange(int(seconds * RATE)) / RATE
-    playing = notes[np.searchsorted(np.cumsum(lengths), times)] + up
-    frames = np.eye(12)[playing % 12] + 0.4 * np.eye(12)[(playing + 7) % 12]
-    return np.stack([frames, frames], axis=1).astype(np.float16)
-
-
-def noisy(sequence: np.ndarray, seed: int, amount: float = 0.3) -> np.ndarray:
-    noise = amount * np.random.default_rng(seed).random(sequence.shape)
-    return (sequence * (1 - amount) + noise).astype(np.float16)
 
 
 def aligned(query: np.ndarray, candidate: np.ndarray) -> Alignment:

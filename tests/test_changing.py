@@ -5,13 +5,10 @@ import itertools
 
 import numpy as np
 import pytest
-from catalogue import ENGINES, altered, engine_of_kind, in_memory, make_points, points_of
-from contract_stub import ContractStub
+from catalogue import ENGINES, altered, content, engine_of_kind, in_memory, make_points, points_of
+from contract_stub import ContractStub, asked
 from grpc_stub import GrpcStub
-from test_alignment import RATE, make_tune
-from test_copying import content
-from test_judging import CALIBRATION
-from test_server import asked
+from tunes import CALIBRATION, RATE, make_tune
 
 from search import Points, Searcher, SearchError, copy
 from search.engines.embedded import Embedded

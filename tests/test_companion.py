@@ -7,8 +7,7 @@ from contract_stub import ContractStub
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from test_judging import CALIBRATED
-from test_reranking import EMPTY, POINTS, RATE, SEQUENCE, SHORT
+from tunes import CALIBRATED, EMPTY, POINTS, RATE, SEQUENCE, SHORT
 
 from search import DamagedCollection, PublishError, Searcher
 from search.engines.embedded import Embedded

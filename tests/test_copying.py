@@ -4,9 +4,9 @@ import shutil
 
 import numpy as np
 import pytest
-from catalogue import ENGINES, engine_of_kind, in_memory, make_points, points_of
+from catalogue import ENGINES, content, engine_of_kind, in_memory, make_points, points_of
 from qdrant_client import models
-from test_judging import CALIBRATED
+from tunes import CALIBRATED
 
 import search
 from search import NoCollection, PublishError, Searcher, copy
@@ -35,22 +35,6 @@ def make_embedded(server):
     """Embedded engines of the server's deployment, so that names stay what they are."""
     with in_memory() as directory:
         yield lambda name: Embedded(directory / name / "qdrant", server.collection)
-
-
-def content(engine) -> dict:
-    """All that a collection holds, by track id."""
-    collection = engine.open()
-    held = {stored.payload["track_id"]: stored for stored in collection.everything()}
-    track_ids = sorted(held)
-    sequences = collection.sequences
-    return {
-        "description": collection.description,
-        "payloads": [held[track_id].payload for track_id in track_ids],
-        "vectors": np.stack([held[track_id].vector for track_id in track_ids]).tobytes(),
-        "sequences": sequences and [each.tobytes() for each in sequences.of(track_ids)],
-        "backgrounds": sequences and sequences.backgrounds(track_ids).tobytes(),
-        "mean background": sequences and sequences.mean_background,
-    }
 
 
 @pytest.mark.parametrize("points", [FRACTIONS, make_points(1100)], ids=["sequences", "plain"])

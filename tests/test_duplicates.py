@@ -5,7 +5,7 @@ from collections import Counter
 import polars as pl
 import pytest
 from catalogue import altered, in_memory
-from test_judging import CALIBRATED
+from tunes import CALIBRATED
 
 from flows.duplicates import duplicates as run_duplicates
 from search import InvalidQuery, Searcher
@@ -36,7 +36,7 @@ def expected() -> set[frozenset[str]]:
 
 
 def test_wrong_labels_and_split_works_are_found_and_nothing_else(home, monkeypatch):
-    monkeypatch.setattr("search.query.NEIGHBOURS", 39)  # these vectors find nothing
+    monkeypatch.setattr("search.searcher.NEIGHBOURS", 39)  # these vectors find nothing
     found = Searcher(Embedded(home / "qdrant" / "covers")).duplicates(min_probability=0.5)
     assert {frozenset((one.track_id, one.match.track_id)) for one in found} == expected()
     stated = [one.match.probability for one in found]
@@ -46,13 +46,13 @@ def test_wrong_labels_and_split_works_are_found_and_nothing_else(home, monkeypat
 
 
 def test_a_limit_keeps_the_most_probable(home, monkeypatch):
-    monkeypatch.setattr("search.query.NEIGHBOURS", 39)
+    monkeypatch.setattr("search.searcher.NEIGHBOURS", 39)
     searcher = Searcher(Embedded(home / "qdrant" / "covers"))
     assert searcher.duplicates(3) == searcher.duplicates(100)[:3]
 
 
 def test_a_catalogue_is_gone_through_some_performances_at_a_time(home, monkeypatch):
-    monkeypatch.setattr("search.query.NEIGHBOURS", 39)
+    monkeypatch.setattr("search.searcher.NEIGHBOURS", 39)
     searcher = Searcher(Embedded(home / "qdrant" / "covers"))
     expected = searcher.duplicates(min_probability=0.01)
     asked = []
@@ -82,7 +82,7 @@ def test_what_is_not_a_probability_is_refused(home):
 
 
 def test_the_table_counts_the_pairs_between_two_works(home, monkeypatch, prefect_server):
-    monkeypatch.setattr("search.query.NEIGHBOURS", 39)
+    monkeypatch.setattr("search.searcher.NEIGHBOURS", 39)
     table = run_duplicates(home=home)
     rows = pl.read_csv(table)
     assert len(rows) == len(expected())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from catalogue import in_memory, make_points, points_of
+from catalogue import in_memory, make_points, points_of, version
 
 import search
 from search import DamagedCollection, PublishError, Searcher, SearchError
@@ -41,13 +41,6 @@ def contents(directory: Path) -> dict[str, tuple[str, int]]:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
-
-
-def version(number: int) -> search.Points:
-    """Each version has its own number of performances, all of them in its own neighbourhood."""
-    points = make_points(40 + number, seed=number)
-    points.vectors += 100 * number
-    return points
 
 
 def test_a_reader_changes_nothing_that_is_published_and_leaves_nothing_behind(

@@ -2,10 +2,11 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 
 import pytest
-from catalogue import make_points
+from tunes import CALIBRATED
 
 import embedding
 import search
@@ -21,7 +22,7 @@ MODULES = [
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     home = tmp_path_factory.mktemp("examples")
-    search.connect(home).publish(make_points(40), "example")
+    search.connect(home).publish(CALIBRATED, "example")
     return home
 
 
@@ -33,5 +34,7 @@ def test_examples_give_what_they_show(name, workspace, monkeypatch):
 
 
 def test_there_are_examples_of_what_users_call():
-    for name in ("connect", "similar", "similar_many", "works", "distance", "between", "none_of"):
-        assert ">>>" in getattr(search, name).__doc__
+    functions = [name for name in search.__all__ if inspect.isfunction(getattr(search, name))]
+    assert functions
+    for name in ("Searcher", *functions):
+        assert ">>>" in getattr(search, name).__doc__, name

@@ -95,8 +95,8 @@ def test_a_heavy_library_is_imported_in_modules_of_its_own_only(library, homes):
         ("embedding/encoders", ["embedding.metrics", "embedding.bundle"], set()),
         ("embedding/metrics", ["embedding.encoders"], {"peers.py"}),
         ("embedding/metrics", ["embedding.bundle", "embedding.training"], set()),
-        ("search/engines", ["search.query", "search.connecting", "search.copying"], set()),
-        ("search/versions", ["search.query", "search.connecting", "search.copying"], set()),
+        ("search/engines", ["search.searcher", "search.query", "search.nearest"], set()),
+        ("search/versions", ["search.searcher", "search.query", "search.nearest"], set()),
         ("flows", ["flows.cli"], {"commands.py", "console.py", "tables.py"}),
     ],
 )
@@ -124,6 +124,11 @@ def private_names(tree: ast.Module) -> Iterator[str]:
 
 def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
+
+
+def test_no_test_module_imports_another():
+    for path in modules("tests"):
+        assert not [name for name in imports(path) if name.startswith("test_")], path
 
 
 @pytest.mark.parametrize("package", PACKAGES)

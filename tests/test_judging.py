@@ -2,17 +2,12 @@
 
 import numpy as np
 import pytest
-from catalogue import altered, in_memory, make_points, points_of
-from test_reranking import EMPTY, POINTS, SHORT
+from catalogue import in_memory, make_points, points_of
+from tunes import CALIBRATED, CALIBRATION, EMPTY, POINTS, SHORT
 
 from search import Calibration, InvalidQuery, Searcher
 from search.engines.embedded import Embedded
 from search.versions.calibration import Logistic
-
-#: Of these tunes, versions have a relative similarity above 1.6, others below 1.3. The vectors,
-#: drawn at random, say little.
-CALIBRATION = Calibration(Logistic((-0.1,), -1.0), Logistic((16.0, 0.0, -0.05, 0.0), -22.0))
-CALIBRATED = altered(POINTS, calibration=CALIBRATION)
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,24 @@ import os
 import numpy as np
 import pytest
 from catalogue import ENGINES, altered, engine_of_kind, in_memory, make_points, points_of
-from test_alignment import RATE, make_tune, noisy
+from tunes import (
+    EMPTY,
+    POINTS,
+    RATE,
+    SEQUENCE,
+    SHORT,
+    SILENT,
+    VERSIONS_PER_WORK,
+    make_sequences,
+    make_tune,
+    noisy,
+    with_sequences,
+)
 
 from search import (
     DamagedCollection,
     InvalidPoints,
     InvalidQuery,
-    Points,
     PublishError,
     Searcher,
 )
@@ -19,33 +30,6 @@ from search.engines.embedded import Embedded
 from search.points import point_id
 from search.versions import reranking
 from search.versions.alignment import explain, similarities
-
-# Of W_0: an octave of keys, three tempi. The vectors, small whole numbers at random, know nothing.
-WORKS, EACH = 10, 4
-EMPTY, SILENT, SHORT = "P_37", "P_38", "P_39"
-
-
-def make_sequences() -> list[np.ndarray]:
-    sequences = [
-        noisy(make_tune(i // EACH, 40 - i % 7, [1, 1.15, 1 / 1.15][i % 3], i * 5 % 12), i)
-        for i in range(WORKS * EACH)
-    ]
-    sequences[37] = sequences[37][:0]
-    sequences[38] = np.zeros_like(sequences[38])
-    sequences[39] = sequences[39][:12]
-    return sequences
-
-
-def with_sequences(sequences, rate: float | None = RATE) -> Points:
-    plain = make_points(len(sequences), clique=EACH)
-    order = [int(track_id[2:]) for track_id in plain.track_ids]
-    return points_of(
-        plain.track_ids, plain.vectors, plain.payloads, [sequences[i] for i in order], rate
-    )
-
-
-POINTS = with_sequences(make_sequences())
-SEQUENCE = dict(zip(POINTS.track_ids, POINTS.sequences, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +99,7 @@ def test_what_cannot_be_aligned_comes_last_in_its_old_order(searcher):
 
 def test_only_the_nearest_are_aligned_and_the_others_follow(searcher, monkeypatch):
     nearest = [match.track_id for match in searcher.similar("P_0", 39)]
-    monkeypatch.setattr("search.query.CANDIDATES", 8)
+    monkeypatch.setattr("search.searcher.CANDIDATES", 8)
     found = searcher.similar("P_0", 20, rerank=True)
     assert [match.track_id for match in found] == brute_force("P_0", nearest[:8]) + nearest[8:20]
     assert [match.alignment is not None for match in found] == [True] * 8 + [False] * 12
@@ -186,13 +170,13 @@ def test_a_collection_is_named_by_its_sequences_too():
             POINTS,
             with_sequences(changed),
             with_sequences(sequences, rate=2 * RATE),
-            make_points(40, clique=EACH),
+            make_points(40, clique=VERSIONS_PER_WORK),
         )
     }
     assert len(names) == 4
     assert name_of(with_sequences(sequences)) == name_of(POINTS)
     nothing = with_sequences([each[:0] for each in sequences])
-    assert name_of(nothing) == name_of(make_points(40, clique=EACH))
+    assert name_of(nothing) == name_of(make_points(40, clique=VERSIONS_PER_WORK))
 
 
 def test_sequences_that_do_not_read_back_are_not_published():

@@ -11,7 +11,7 @@ import traceback
 import pytest
 from catalogue import make_points
 from certificates import make_certificate
-from contract_stub import BusyError, ContractStub
+from contract_stub import SHARDS, BusyError, ContractStub, asked
 from grpc_stub import GrpcStub
 from qdrant_client import models
 
@@ -54,14 +54,6 @@ def slept(monkeypatch):
     slept = []
     monkeypatch.setattr("search.engines.server.connection.sleep", slept.append)
     return slept
-
-
-def asked(stub: ContractStub, method: str, ending: str) -> list:
-    return [
-        body
-        for asked_method, target, body in stub.requests
-        if asked_method == method and target.split("?")[0].endswith(ending)
-    ]
 
 
 def test_points_go_up_in_batches_that_are_waited_for_and_are_counted_exactly(stub, server):
@@ -258,10 +250,6 @@ def test_an_upload_that_fails_for_good_is_not_published_nor_asked_for_again(
     assert len(Searcher(server).similar("P_1", 100)) == 11
 
 
-SHARDS = (
-    "Service internal error: 2 out of 3 shards failed to apply operation. First error captured: "
-    + "Failed to connect to http://10.0.0.3:6335/, " * 9
-)
 ANSWERS = {
     "wrong key": (401, b"Invalid API key or JWT", ServerRefused, "refuses the key in QDRANT_API"),
     "read-only key": (403, "Forbidden: Global manage access is required", ServerRefused, "a full"),

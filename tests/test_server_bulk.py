@@ -17,12 +17,11 @@ from catalogue import (
     ranking,
     vector_of,
 )
-from contract_stub import ContractStub
+from contract_stub import SHARDS, ContractStub, asked
 from grpc import StatusCode
 from grpc_stub import GrpcStub
 from qdrant_client import models
-from test_reranking import POINTS
-from test_server import SHARDS, asked
+from tunes import POINTS
 
 from search import (
     NoRoom,

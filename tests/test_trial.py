@@ -4,8 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 from catalogue import altered, make_points
-from test_judging import CALIBRATED
-from test_reranking import SHORT
+from tunes import CALIBRATED, SHORT
 
 from flows.evaluate import try_out
 from flows.measuring import trial

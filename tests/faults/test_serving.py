@@ -10,8 +10,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from catalogue import QDRANT_API_KEY, engine_of_kind, in_memory, make_points, ranking, vector_of
-from test_embedded import version
+from catalogue import (
+    QDRANT_API_KEY,
+    engine_of_kind,
+    in_memory,
+    make_points,
+    ranking,
+    vector_of,
+    version,
+)
 
 from search import Searcher, ServerUnreachable
 from search.engines.embedded import Embedded

@@ -1,0 +1,346 @@
+"""The searcher: which performances are nearest, and are they versions of the same work?"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from search import nearest
+from search.connecting import connect
+from search.engines.collection import Candidate, Collection
+from search.engines.engine import Engine, Status
+from search.errors import CollectionGone, InvalidQuery, SearchError
+from search.fields import conditions, plain
+from search.matches import Duplicate, Identification, Match
+from search.nearest import Query, Request
+from search.points import Payload, Vectors
+from search.versions import judging
+from search.versions.duplicates import NEIGHBOURS, find_duplicates
+from search.versions.reranking import CANDIDATES
+
+Answer = TypeVar("Answer")
+Where = Mapping[str, object]
+
+#: Matches of one query, and of one call, at most.
+MAX_LIMIT, MAX_MATCHES = 10_000, 1_000_000
+
+#: How often a call is repeated if the collection is dropped while it is searched.
+ATTEMPTS = 5
+
+
+class Searcher:
+    """Searches the current collection of an engine, whichever that is at each call.
+
+    Matches are ordered by distance, ties by track id, and never include the query. All answers of
+    one call come from one collection. If that is changed in place on a server meanwhile, each
+    performance is as it was before or after. Threads may share a searcher. It is a context manager
+    that closes the engine.
+
+    Parameters
+    ----------
+    engine : Engine, optional
+        From `search.connect`; by default the one that the environment selects.
+
+    Examples
+    --------
+    >>> with Searcher() as searcher:
+    ...     searcher.works("P_1", limit=1)
+    [Match(track_id='P_10', work_id='W_2', title='Title 10', distance=0, ...)]
+    """
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        self.engine = connect() if engine is None else engine
+
+    def __repr__(self) -> str:
+        return f"Searcher({self.engine!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the engine's connections."""
+        self.engine.close()
+
+    def status(self) -> Status:
+        """Return what is published, and what was published before."""
+        return self.engine.status()
+
+    def similar(
+        self,
+        track_id: str,
+        limit: int = 10,
+        *,
+        rerank: bool = False,
+        leave_out_same_work: bool = False,
+        where: Where | None = None,
+    ) -> list[Match]:
+        """Find the performances nearest to a performance of the collection.
+
+        Parameters
+        ----------
+        track_id : str
+            The query.
+        limit : int in [1, 10000]
+            Maximum number of matches.
+        rerank : bool
+            Align the nearest `CANDIDATES` (100) with the query, and put the likeliest versions
+            first; the others follow by distance. It is slower, finds more covers, and each aligned
+            match shows what matches. It needs a collection with sequences.
+        leave_out_same_work : bool
+            Leave out the work of the query.
+        where : mapping, optional
+            A filter, see `search.fields`.
+
+        Returns
+        -------
+        list of Match
+            Best first.
+
+        Raises
+        ------
+        TrackNotFound
+            If the collection has no such performance; the message suggests ids.
+        NoCollection
+            If nothing is published.
+        InvalidQuery
+            If the limit or the filter is impossible, or there is nothing to align.
+        """
+        if not rerank:
+            return self.similar_many(
+                [track_id], limit, leave_out_same_work=leave_out_same_work, where=where
+            )[0]
+        limit = _checked_limit(limit)
+        request = Request(max(limit, CANDIDATES), conditions(where), leave_out_same_work)
+
+        def answer(collection: Collection) -> list[Match]:
+            (matches,) = nearest.around(collection, [track_id], request)
+            aligned = judging.Aligned(collection, track_id, matches[:CANDIDATES])
+            return [*aligned.matches(aligned.order[:limit]), *matches[CANDIDATES:limit]]
+
+        return self._ask(answer)
+
+    def similar_many(
+        self,
+        track_ids: Sequence[str],
+        limit: int = 10,
+        *,
+        leave_out_same_work: bool = False,
+        where: Where | None = None,
+    ) -> list[list[Match]]:
+        """Answer many queries of `similar` at once, several times faster; answer i is for query i.
+
+        Raises
+        ------
+        TrackNotFound, NoCollection, InvalidQuery
+            As `similar`, and if there may be more than `MAX_MATCHES` (1,000,000) matches in all.
+        """
+        if isinstance(track_ids, str):
+            raise InvalidQuery(f"similar_many takes a list of track ids, not {track_ids!r}.")
+        limit = _checked_limit(limit)
+        request = Request(limit, conditions(where), leave_out_same_work)
+        queries = list(track_ids)
+        if len(queries) * limit > MAX_MATCHES:
+            raise InvalidQuery(
+                f"{len(queries):,} queries with limit={limit} ask for {len(queries) * limit:,} "
+                f"matches, and a call answers with up to {MAX_MATCHES:,}: ask in several calls, or "
+                "for fewer matches."
+            )
+        return self._ask(lambda collection: nearest.around(collection, queries, request))
+
+    def works(
+        self,
+        track_id: str,
+        limit: int = 10,
+        *,
+        leave_out_same_work: bool = False,
+        where: Where | None = None,
+    ) -> list[Match]:
+        """Find the works nearest to a performance, each represented by its nearest performance.
+
+        Parameters, order and errors are those of `similar`; `limit` counts works.
+        """
+        limit = _checked_limit(limit)
+        request = Request(limit, conditions(where), leave_out_same_work, one_per_work=True)
+        return self._ask(lambda collection: nearest.around(collection, [track_id], request)[0])
+
+    def similar_to(
+        self, vector: npt.ArrayLike, limit: int = 10, *, where: Where | None = None
+    ) -> list[Match]:
+        """Find the performances nearest to a vector that the bundle of the collection made.
+
+        Parameters
+        ----------
+        vector : array_like, shape=(d,)
+            Finite, with the dimension of the collection.
+        limit, where
+            As for `similar`, which also describes the errors.
+        """
+        request = Request(_checked_limit(limit), conditions(where))
+
+        def answer(collection: Collection) -> list[Match]:
+            return nearest.near(collection, [Query(_as_vector(vector, collection))], request)[0]
+
+        return self._ask(answer)
+
+    def distance(self, a: str, b: str) -> float:
+        """Return the Euclidean distance between two performances; raise TrackNotFound."""
+
+        def answer(collection: Collection) -> float:
+            first, second = nearest.look_up(collection, [a, b])
+            return float(np.linalg.norm(first.vector - second.vector))
+
+        return self._ask(answer)
+
+    def same_work(self, a: str, b: str) -> Match:
+        """Judge whether two performances are versions of one work.
+
+        If both have sequences, they are aligned both ways, so the answer does not depend on their
+        order.
+
+        Returns
+        -------
+        Match
+            Performance b as a match of a, with its `probability`.
+
+        Raises
+        ------
+        TrackNotFound
+            If the collection has no such performance.
+        InvalidQuery
+            If both are the same, or the bundle has no calibration.
+        """
+        if a == b:
+            raise InvalidQuery(f"{a} was given twice: name two different performances.")
+
+        def answer(collection: Collection) -> Match:
+            judging.calibration_of(collection)
+            first, second = nearest.look_up(collection, [a, b])
+            distance = float(np.linalg.norm(first.vector - second.vector))
+            (match,) = nearest.as_matches([Candidate(distance, second.payload)], first)
+            return judging.same_work(collection, a, match)
+
+        return self._ask(answer)
+
+    def identify(self, track_id: str, limit: int = 5) -> Identification:
+        """Name the work that a performance is a version of, if the collection has it.
+
+        The label of the performance plays no part, so this checks labels. The nearest `CANDIDATES`
+        (100) performances are considered, and aligned if they have sequences.
+
+        Parameters
+        ----------
+        track_id : str
+            The query.
+        limit : int in [1, 10000]
+            Maximum number of works to list.
+
+        Raises
+        ------
+        TrackNotFound
+            If the collection has no such performance.
+        InvalidQuery
+            If the bundle has no calibration.
+        """
+        limit = _checked_limit(limit)
+
+        def answer(collection: Collection) -> Identification:
+            judging.calibration_of(collection)
+            (matches,) = nearest.around(collection, [track_id], Request(CANDIDATES))
+            aligned = judging.align(collection, track_id, matches)
+            return judging.identify(collection, track_id, matches, aligned, limit)
+
+        return self._ask(answer)
+
+    def duplicates(self, max_pairs: int = 100, *, min_probability: float = 0.5) -> list[Duplicate]:
+        """Find performances that share a work but not its label, in the whole collection.
+
+        Each performance is compared with the `NEIGHBOURS` (10) nearest of other works, and aligned
+        if it has a sequence. This takes some 10 ms per minute of music, on all cores.
+
+        Parameters
+        ----------
+        max_pairs : int in [1, 10000]
+            Maximum number of pairs.
+        min_probability : float in [0, 1]
+            Minimum probability of a pair.
+
+        Returns
+        -------
+        list of Duplicate
+            The most probable first.
+
+        Raises
+        ------
+        InvalidQuery
+            If the bundle has no calibration, or a number is out of range.
+        """
+        max_pairs = _checked_limit(max_pairs, "max_pairs")
+        if not 0 <= min_probability <= 1:
+            raise InvalidQuery(
+                f"min_probability={min_probability!r} is not a probability: give a number from 0 "
+                "to 1."
+            )
+
+        def answer(collection: Collection) -> list[Duplicate]:
+            judging.calibration_of(collection)
+            neighbourhoods = _neighbourhoods(collection)
+            return find_duplicates(collection, neighbourhoods, max_pairs, min_probability)
+
+        return self._ask(answer)
+
+    def _ask(self, answer: Callable[[Collection], Answer]) -> Answer:
+        for _ in range(ATTEMPTS):
+            try:
+                return answer(self.engine.open())
+            except CollectionGone as error:
+                gone = error  # it was dropped meanwhile, so the current one has the answer
+        raise SearchError(
+            f"The collections in {self.engine.location} are replaced faster than they can be "
+            "searched: ask again when publishing is over."
+        ) from gone
+
+
+def _checked_limit(limit: object, name: str = "limit") -> int:
+    limit = plain(limit)
+    if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
+        raise InvalidQuery(
+            f"{name}={limit!r} is out of range: give a number from 1 to {MAX_LIMIT}."
+        )
+    return limit
+
+
+def _as_vector(vector: npt.ArrayLike, collection: Collection) -> Vectors:
+    try:
+        with np.errstate(over="ignore"):  # a number that float32 cannot hold becomes infinite
+            array = np.asarray(vector, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidQuery(f"A vector is a list of numbers, and this is not: {error}.") from error
+    description = collection.description
+    if array.shape != (description.dimension,):
+        raise InvalidQuery(
+            f"A vector of shape {array.shape} cannot be compared with {description.name}, whose "
+            f"vectors have {description.dimension} components: embed it with the bundle "
+            f"{description.bundle}."
+        )
+    if not np.isfinite(array).all():
+        component = int(np.argmin(np.isfinite(array)))
+        raise InvalidQuery(
+            f"The vector is not finite, because its component {component} is {array[component]}: "
+            "embed the performance again."
+        )
+    return array
+
+
+def _neighbourhoods(collection: Collection) -> Iterator[list[tuple[Payload, list[Match]]]]:
+    """Yield all performances, some at a time, with the nearest performances of other works."""
+    request = Request(NEIGHBOURS, leave_out_same_work=True)
+    everything = collection.everything()
+    while stored := list(islice(everything, nearest.BATCH_QUERIES)):
+        queries = [Query(each.vector, each.payload) for each in stored]
+        matches = nearest.near(collection, queries, request)
+        yield [(each.payload, found) for each, found in zip(stored, matches, strict=True)]

@@ -1,6 +1,8 @@
 """What many tests start from."""
 
+import importlib.util
 import os
+from pathlib import Path
 
 import catalogue  # noqa: F401 - reads, before it is taken away below, which server to test with
 import numpy as np
@@ -108,3 +110,13 @@ def prefect_server():
 
     with temporary.settings(), prefect_test_harness(server_startup_timeout=120):
         yield PREFECT_API_URL.value()
+
+
+@pytest.fixture(scope="session")
+def exporter():
+    """The exporter of flow runs, which is not part of a package."""
+    path = Path(__file__).resolve().parent.parent / "deploy/prometheus/flow_runs_exporter.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

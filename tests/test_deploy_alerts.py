@@ -8,7 +8,6 @@ import operator
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import promql_parser
@@ -96,14 +95,6 @@ def pairs(left, right):
     if isinstance(right, float):
         return [(a, Sample({}, right)) for a in left]
     return [(a, b) for a in left for b in right if matched(a) == matched(b)]
-
-
-@pytest.fixture(scope="module")
-def exporter():
-    spec = spec_from_file_location("flow_runs_exporter", PROMETHEUS / "flow_runs_exporter.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

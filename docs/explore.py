@@ -13,8 +13,8 @@ print(covers.status())
 
 # %% [markdown]
 # ## The nearest performances, as a table
-# `probability` is the probability that a match is a version of the query. It is None if the bundle has no
-# calibration.
+# `probability` is the probability that a match is a version of the query. It is None if the bundle
+# has no calibration.
 
 # %%
 matches = covers.similar("P_249990", limit=20, rerank=True)
@@ -23,8 +23,8 @@ print(table)
 
 # %% [markdown]
 # ## What an alignment says
-# Which part of the query runs along with which part of the match, in seconds, and how many semitones lie
-# between them.
+# Which part of the query runs along with which part of the match, in seconds, and how many
+# semitones lie between them.
 
 # %%
 print(matches[0].alignment)

@@ -9,51 +9,51 @@ from prefect import flow, get_run_logger
 import search
 from flows import alert
 from flows.aggregate import absolute, aggregate
+from flows.collection.served import current
+from flows.collection.sources import Recipe, check_bundle
+from flows.collection.vectors import IDS, origin, read
 from flows.embed import embed_features
 from flows.publish import bring, publish
 from flows.retention import tidy
-from flows.sources import Recipe, check_bundle, current, is_made_elsewhere
-from flows.vectors import IDS, origin, read
 from flows.workspace import Workspace
 
 
 @flow(name="add", flow_run_name="add", **alert.WATCHED)
 def add(
-    data: list[Path] | None = None, frame_rate: float | None = None, home: Path | None = None
+    data_sets: list[Path] | None = None, frame_rate: float | None = None, home: Path | None = None
 ) -> dict[str, Any]:
-    """Take in what is new or changed in some data sets, with the bundle that is published.
+    """Add what is new or changed in some data sets, with the bundle that is published.
 
     Only that is read, aggregated and embedded; nothing is trained. Performances that a data set no
-    longer has disappear from the collection, and corrected titles and works arrive in it. A run
-    that finds nothing new changes nothing. On a Qdrant server, only what is new, changed or
-    withdrawn is sent, as long as it is little, see `Engine.publish`; and a run that was killed is
-    completed by the next one.
+    longer has leave the collection, and corrected titles and works arrive in it. If nothing is new,
+    nothing changes. A Qdrant server is sent only the differences, if they are few. A run that was
+    killed is completed by the next run.
 
     Parameters
     ----------
-    data : list of Path, optional
-        Data sets to add, or to look through again; by default those that are in the collection.
+    data_sets : list of Path, optional
+        Data sets to add, or to read again; by default those in the collection.
     frame_rate : float, optional
-        Frames a second, where the data doesn't say it.
+        Frames per second, if the data do not say it.
     home : Path, optional
         The workspace; by default `$COVERS_HOME`.
 
     Returns
     -------
     dict
-        `added`, `changed` (their audio features), `relabelled` (their work) and `withdrawn`:
-        numbers of performances; `collection`, and how many `performances` it has.
+        The numbers of performances `added`, `changed` (in their audio features), `relabelled` (with
+        another work) and `withdrawn`; the `collection`, and the number of its `performances`.
 
     Raises
     ------
     ValueError
-        If it isn't known where the collection's data are, or two sets have the same performance.
+        If the data sets of the collection are not known, or two have the same performance.
     """
     workspace = Workspace.at(home)
     with workspace.used():
         before = _published(workspace)
-        paths = [absolute(path) for path in data or []]
-        paths = paths or [one.data for one in before.sources if one.data is not None]
+        paths = [absolute(path) for path in data_sets or []]
+        paths = paths or [source.data for source in before.sources if source.data is not None]
         if not paths:
             raise ValueError(
                 "It isn't known what data the collection was made of: name them, `covers add DIR`."
@@ -83,31 +83,33 @@ def _published(workspace: Workspace) -> Recipe:
 
 
 def _embedded(path: Path, before: Recipe, frame_rate: float | None, workspace: Workspace) -> Path:
-    """The vectors of a data set as it is now, by the bundle that is published."""
-    known = next((one for one in before.sources if one.is_at(path)), None)
+    """Return the vectors of a data set as it is now, by the published bundle."""
     if path.suffix == ".parquet":
         features = model = None
+        known = next((source for source in before.sources if source.is_at(path)), None)
         if known is not None:
             features, model = known.features, origin(known.vectors).get("model")
         return bring(path, features, model, workspace)
-    if brought := [one.name for one in before.sources if is_made_elsewhere(one)]:
+    if foreign := [source.name for source in before.sources if source.is_foreign]:
         raise ValueError(
             f"{path} cannot be added, because the collection's vectors were made elsewhere "
-            f"({brought[0]}): publish vectors of the same model with `covers publish VECTORS`, or "
-            f"begin anew with `covers pipeline --data {path} --only`."
+            f"({foreign[0]}): publish vectors of the same model with `covers publish VECTORS`, or "
+            f"start again with `covers pipeline --data {path} --only`."
         )
     features = aggregate(path, frame_rate=frame_rate, home=workspace.root, role=None)
     return embed_features(features, before.bundle, workspace.root)
 
 
 def _ids(recipe: Recipe) -> pl.DataFrame:
-    """Ids, works and fingerprints of all performances of a recipe whose vectors are still there."""
-    found = [read(one.vectors).select(IDS) for one in recipe.sources if one.vectors.exists()]
+    """Return the ids, works and fingerprints of all sources whose vectors still exist."""
+    found = [
+        read(source.vectors).select(IDS) for source in recipe.sources if source.vectors.exists()
+    ]
     return pl.concat([pl.DataFrame(schema=dict.fromkeys(IDS, pl.String)), *found])
 
 
 def difference(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, int]:
-    """Count the performances by what has become of them."""
+    """Count the performances that were added, changed, relabelled and withdrawn."""
     both = old.join(new, on="track_id", suffix="_now")
     changed = both["fingerprint"] != both["fingerprint_now"]
     return {

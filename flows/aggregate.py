@@ -25,8 +25,8 @@ from embedding.data.dataset import Dataset, Performance, open_dataset
 from embedding.data.store import FeatureStore
 from embedding.processes import TerminatedWorkerError, processes
 from flows import alert
+from flows.collection.sources import note_data
 from flows.runners import in_cluster, task_runner
-from flows.sources import note_data
 from flows.workspace import PARTS, Workspace, claimed, key
 
 #: Performances in a batch: few enough that a killed run loses little, enough to outweigh what

@@ -4,18 +4,18 @@ import logging
 from pathlib import Path
 
 import polars as pl
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from embedding import bundle as bundles
 from embedding.data.store import FeatureStore
 from flows import alert
-from flows.vectors import VECTORS, origin, read
-from flows.workspace import PRETRAINED_NAME, Workspace, claimed
+from flows.collection.vectors import VECTORS, origin, read
+from flows.workspace import PRETRAINED, PRETRAINED_NAME, Workspace, claimed
 
 logger = logging.getLogger(__name__)
 
-#: Counted up when the content of the directory beside the vectors changes, so that it is made anew.
+#: Increased when the files of a result change.
 VERSION = 4
 
 
@@ -23,22 +23,21 @@ VERSION = 4
 def embed(
     features: Path | None = None, bundle: Path | None = None, home: Path | None = None
 ) -> Path:
-    """Embed every performance of a feature store; `publish` lets searchers see the vectors.
+    """Embed every performance of a feature store. `publish` lets searchers see the vectors.
 
     Parameters
     ----------
     features : Path, optional
-        What `aggregate` made; by default the latest.
+        A feature store; by default the latest.
     bundle : Path, optional
-        What `train` made; by default the latest. "pretrained" is the bundle that comes with the
-        package.
+        A bundle; by default the latest. "pretrained" is the bundle that comes with the package.
     home : Path, optional
         The workspace; by default `$COVERS_HOME`.
 
     Returns
     -------
     Path
-        vectors.parquet: track_id, work_id, fingerprint, vector; its metadata name the bundle and
+        vectors.parquet: track_id, work_id, fingerprint, vector. Its metadata name the bundle and
         the features, relative to the workspace.
     """
     workspace = Workspace.at(home)
@@ -51,22 +50,18 @@ def embed(
 
 
 def named(bundle: Path) -> Path:
-    """Return the directory of a bundle as a user names it: "pretrained", or a path."""
-    is_ours = str(bundle) == PRETRAINED_NAME
-    return bundles.PRETRAINED if is_ours else bundle.expanduser().resolve()
+    """Return the directory of a bundle that a user names: "pretrained", or a path."""
+    return PRETRAINED if str(bundle) == PRETRAINED_NAME else bundle.expanduser().resolve()
 
 
 @task(cache_policy=NO_CACHE)
 def embed_features(features: Path, bundle: Path, home: Path) -> Path:
-    """Embed the performances of a feature store that the same bundle has not embedded before.
+    """Embed the performances that the same bundle has not embedded before.
 
-    Performances that the encoder cannot use, such as silence, are left out; rejects.parquet says
-    which and why.
+    Performances that the encoder cannot use, such as silence, are listed in rejects.parquet.
     """
-    logger = get_run_logger()
     workspace = Workspace(home)
     store, encoder = FeatureStore.open(features), bundles.load(bundle)
-
     made_with = {
         "bundle": workspace.relative(bundle),
         "bundle_id": encoder.id,
@@ -98,9 +93,9 @@ def embed_features(features: Path, bundle: Path, home: Path) -> Path:
 
 
 def _renew_origin(place: Path, made_with: dict[str, str]) -> None:
-    """Let vectors name the features that equal the ones they were made from but are newer.
+    """Write the newest of equal feature stores into the metadata of vectors.
 
-    These have the titles as they are now, and their data set can have moved.
+    It has the titles as they are now, and the data set may have moved.
     """
     with claimed(place):
         path = place / VECTORS
@@ -113,10 +108,10 @@ def _renew_origin(place: Path, made_with: dict[str, str]) -> None:
 def embedded_before(
     ids: pl.DataFrame, kind: pl.Array, workspace: Workspace, bundle_id: str
 ) -> pl.DataFrame:
-    """Add the vectors that the same bundle has made of the same contents; null where it has not.
+    """Add the vectors that the same bundle has made of the same contents, or null.
 
-    A vector depends on its own performance only, so it does not matter what was embedded with it.
-    The newest files are read first, and no more of them than it takes to find all.
+    A vector depends on its own performance only. The newest files are read first, until no vector
+    is missing.
     """
     found = ids.with_columns(vector=pl.lit(None, dtype=kind))
     earlier = workspace.root.glob(f"vectors/{bundle_id}-*/{VECTORS}")

@@ -21,11 +21,12 @@ from embedding.metrics.quality import quality
 from embedding.metrics.retrieval import Retrieval, bootstrap_interval, retrieval, retrieval_of
 from embedding.metrics.separation import separation
 from flows import alert, plots
+from flows.collection.points import points_of
+from flows.collection.vectors import origin, read
 from flows.measuring.calibrate import read_calibration
 from flows.measuring.trial import ask, certainty, choose_queries, identified, published, rankings
-from flows.publish import may_pass, points_of
+from flows.publish import RETRIES
 from flows.show import show_figures
-from flows.vectors import origin, read
 from flows.workspace import Workspace
 from search.fields import RESULTS
 
@@ -182,12 +183,7 @@ def _suspicious_first(points: search.Points, judged: pl.DataFrame) -> pl.DataFra
     )
 
 
-@task(
-    cache_policy=NO_CACHE,
-    retries=3,
-    retry_delay_seconds=[1, 5, 20],
-    retry_condition_fn=may_pass,
-)
+@task(cache_policy=NO_CACHE, **RETRIES)
 def write_back(table: Path, bundle: str, home: Path) -> int:
     """Write a quality.csv into what is published, where `bundle` made it, and say of how many."""
     rows = pl.read_csv(table, schema=QUALITY).select("track_id", *RESULTS)

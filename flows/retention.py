@@ -1,10 +1,9 @@
-"""Which results are still needed, and freeing the room that the others take.
+"""Delete the results that nothing needs.
 
-Needed are the results that the current collection and the one before it were made of, those that
-latest.json names, and what all these were made from. An evaluation stays as long as the vectors it
-measured, duplicates as long as their collection, clusters as long as their features. Comparisons
-are started by hand and can take hours, so they stay, with the bundles they measured. What an
-unfinished run read of a data set stays as long as the data set does.
+Needed are the results that the current collection and the one before were made of, those that
+latest.json names, and whatever these were made from. A result with a made_from.json (an evaluation,
+say) stays as long as everything that the file names. Comparisons stay, with the bundles they
+measured. What an unfinished run read of a data set stays as long as the data set does.
 """
 
 import logging
@@ -15,21 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import search
-from flows import vectors
-from flows.sources import data_of, served
+from flows.collection import vectors
+from flows.collection.served import served
+from flows.collection.sources import data_of
+from flows.stages import STAGES
 from flows.workspace import MADE_FROM, PARTS, Workspace, read_json
 
 logger = logging.getLogger(__name__)
 
-#: Of all kinds of results, those that are never pruned.
-BY_HAND = ("splits", "comparisons", "comparisons/rows")
 
-#: And the others.
-PRUNED = ("features/*", "bundles", "vectors", "evaluations", "duplicates", "clusters")
-
-
-class InUse(RuntimeError):  # noqa: N818 - named for what is the matter
-    """Another run uses the workspace, so nothing is pruned."""
+class InUse(RuntimeError):  # noqa: N818 - names the state of the workspace
+    """Another run uses the workspace, so nothing is deleted."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Unneeded:
     path : Path
         Its directory.
     size : int
-        Bytes that it takes on the disk.
+        Bytes on the disk.
     """
 
     kind: str
@@ -52,14 +47,14 @@ class Unneeded:
 
 
 def prune(workspace: Workspace, *, dry_run: bool = False) -> list[Unneeded]:
-    """Delete all results that nothing needs, or only say which.
+    """Delete all results that nothing needs, or only list them.
 
     Raises
     ------
     InUse
         If a flow uses the workspace.
     RuntimeError
-        If it cannot be told what is published, so that nothing may be deleted.
+        If it is not known what is published.
     """
     with workspace.used_by_nobody() as free:
         if not free:
@@ -74,14 +69,14 @@ def prune(workspace: Workspace, *, dry_run: bool = False) -> list[Unneeded]:
                 f"Nothing was pruned, because it is not known what is needed: {error}"
             ) from error
         if not dry_run:
-            for each in found:
-                _remove(each.path)
+            for result in found:
+                _remove(result.path)
             _sweep(workspace)
     return found
 
 
 def tidy(workspace: Workspace) -> None:
-    """Prune after a publication; where that is not possible now, the next one does it."""
+    """Prune after a publication. If this is not possible now, the next publication does it."""
     try:
         freed = prune(workspace)
     except InUse as error:
@@ -94,74 +89,64 @@ def tidy(workspace: Workspace) -> None:
 
 
 def told(found: Iterable[Unneeded]) -> str:
-    """Say how many results there are, and how much room they take."""
-    sizes = [each.size for each in found]
+    """Return the number of results and their size, in words."""
+    sizes = [result.size for result in found]
     results = "1 result" if len(sizes) == 1 else f"{len(sizes)} results"
     return f"{results}, {sum(sizes) / 1e6:.1f} MB"
 
 
 def _unneeded(workspace: Workspace) -> Iterator[tuple[str, Path]]:
-    needed, collections = _needed(workspace)
-    root = workspace.root
-    for pattern in PRUNED:
-        for parent in sorted(root.glob(pattern)):
-            for path in _results(parent):
-                kind = pattern.partition("/")[0]
-                if path.name == PARTS and kind == "features":
+    needed = _needed(workspace)
+    for stage in STAGES.values():
+        for parent in _parents(workspace, stage.results):
+            for path in _results(parent) if stage.pruned else ():
+                if path.name == PARTS:
                     data = data_of(parent)
                     if data is None or not data.exists():
                         yield "unfinished", path
-                elif not _is_needed(kind, path, needed, collections, workspace):
-                    yield kind, path
-    for pattern in (*PRUNED, *BY_HAND):
-        for parent in sorted(root.glob(pattern)):
+                elif not _is_needed(path, needed, workspace):
+                    yield path.relative_to(workspace.root).parts[0], path
+    for stage in STAGES.values():
+        for parent in _parents(workspace, stage.results):
             for path in sorted(parent.glob(".*/")):
                 yield "unfinished", path
 
 
-def _needed(workspace: Workspace) -> tuple[set[Path], set[str]]:
-    """The directories that are needed, and the names of the collections that are served."""
-    origins = served(search.connect(home=workspace.root), workspace)
-    texts = set(workspace.noted().values())
-    for place in origins.values():
-        for origin in place.values():
-            texts |= _texts(origin)
-    for row in (workspace.root / "comparisons" / "rows").glob(f"*/{MADE_FROM}"):
-        texts |= set(_made_from(row.parent).values())
-    found: set[Path] = set()
-    for text in texts:
+def _needed(workspace: Workspace) -> set[str]:
+    """Paths as `Workspace.relative` writes them, and names of collections."""
+    needed = set(workspace.noted().values())
+    for origins in served(search.connect(home=workspace.root), workspace).values():
+        for collection, origin in origins.items():
+            needed |= {collection, *_paths(origin)}
+    for stage in STAGES.values():
+        for parent in () if stage.pruned else _parents(workspace, stage.results):
+            for path in _results(parent):
+                needed.update(_made_from(path).values())
+    for text in list(needed):
         path = workspace.resolve(text)
-        found.add(path.parent if path.name == vectors.VECTORS else path)
-    for path in list(found):
-        if (path / vectors.VECTORS).is_file():
-            made_with = vectors.origin(path / vectors.VECTORS)
-            names = [made_with[name] for name in ("bundle", "features") if name in made_with]
-            found |= {workspace.resolve(name) for name in names}
-    return found, {name for place in origins.values() for name in place}
+        if path.name == vectors.VECTORS and path.is_file():
+            made_with = vectors.origin(path)
+            needed |= {made_with[role] for role in ("bundle", "features") if role in made_with}
+    return needed
 
 
-def _texts(origin: Any) -> set[str]:
-    """The paths in an origin of a collection; none in what others published."""
+def _paths(origin: Any) -> set[str]:
+    """Return the paths in the origin of a collection; none if something else published it."""
     if not isinstance(origin, dict):
         return set()
-    sources = [one for one in origin.get("sources", ()) if isinstance(one, dict)]
-    paths = [origin.get("bundle"), *(path for one in sources for path in one.values())]
+    sources = [source for source in origin.get("sources", ()) if isinstance(source, dict)]
+    paths = [origin.get("bundle"), *(path for source in sources for path in source.values())]
     return {path for path in paths if isinstance(path, str)}
 
 
-def _is_needed(
-    kind: str, path: Path, needed: set[Path], collections: set[str], workspace: Workspace
-) -> bool:
-    made_from = _made_from(path)
-    if kind == "evaluations":
-        measured = workspace.resolve(made_from.get("vectors", "unknown"))
-        inside = measured.is_relative_to(workspace.root)
-        return measured.parent in needed if inside else measured.exists()
-    if kind == "duplicates":
-        return made_from.get("collection") in collections
-    if kind == "clusters":
-        return workspace.resolve(made_from.get("features", "unknown")) in needed
-    return path in needed
+def _is_needed(path: Path, needed: set[str], workspace: Workspace) -> bool:
+    if made_from := _made_from(path):
+        return all(
+            name in needed or (Path(name).is_absolute() and Path(name).exists())
+            for name in made_from.values()
+        )
+    names = {workspace.relative(path), workspace.relative(path / vectors.VECTORS)}
+    return not names.isdisjoint(needed)
 
 
 def _made_from(path: Path) -> dict[str, str]:
@@ -171,27 +156,30 @@ def _made_from(path: Path) -> dict[str, str]:
         return {}
 
 
+def _parents(workspace: Workspace, patterns: Iterable[str]) -> list[Path]:
+    return [path for pattern in patterns for path in sorted(workspace.root.glob(pattern))]
+
+
 def _results(parent: Path) -> list[Path]:
     return sorted(path for path in parent.glob("*/") if not path.name.startswith("."))
 
 
 def _size(path: Path) -> int:
-    # Blocks of 512 bytes, for the files of an index are mostly holes.
-    return sum(512 * each.lstat().st_blocks for each in path.rglob("*"))
+    # Counted in blocks of 512 bytes, because the files of an index are mostly holes.
+    return sum(512 * file.lstat().st_blocks for file in path.rglob("*"))
 
 
 def _remove(path: Path) -> None:
-    """Delete a result; one that is deleted by half is not there under its name."""
-    gone = path
+    """Delete a result, under another name: a result with its own name is always complete."""
     if not path.name.startswith("."):
-        gone = path.rename(path.with_name(f".{path.name}.removed"))
-    shutil.rmtree(gone)
+        path = path.rename(path.with_name(f".{path.name}.removed"))
+    shutil.rmtree(path)
 
 
 def _sweep(workspace: Workspace) -> None:
     """Delete the locks of results that are gone, and the directories of data sets without any."""
-    for pattern in (*PRUNED, *BY_HAND):
-        for parent in workspace.root.glob(pattern):
+    for stage in STAGES.values():
+        for parent in _parents(workspace, stage.results):
             for lock in parent.glob(".*.lock"):
                 if not (parent / lock.name[1 : -len(".lock")]).exists():
                     lock.unlink()

@@ -1,4 +1,4 @@
-"""Every flow as a deployment: run by this process, or by the workers of a pool."""
+"""Deploy every flow: run by this process, or by the workers of a pool."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,36 +16,10 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
 from embedding.bundle import configure
-from flows.add import add
-from flows.aggregate import aggregate
-from flows.cluster import cluster
-from flows.duplicates import duplicates
-from flows.embed import embed
-from flows.evaluate import evaluate
-from flows.measuring.compare import compare
-from flows.pipeline import check_encoder, pipeline
-from flows.publish import publish
+from flows.pipeline import check_encoder
 from flows.slot import make_limit
-from flows.train import train
-
-FLOWS = {
-    flow.name: flow
-    for flow in (
-        pipeline,
-        add,
-        aggregate,
-        train,
-        embed,
-        publish,
-        evaluate,
-        duplicates,
-        cluster,
-        compare,
-    )
-}
-
-#: The whole pipeline every night; the stages wait to be started by hand.
-NIGHTLY = {"pipeline": "0 2 * * *"}
+from flows.stages import STAGES, flow_of
+from flows.workspace import PRETRAINED_NAME
 
 
 def deployments(
@@ -55,127 +29,125 @@ def deployments(
     config: dict[str, Any] | None = None,
     bundle: Path | None = None,
     home: Path | None = None,
-    schedules: Mapping[str, str] = NIGHTLY,
+    schedules: Mapping[str, str] | None = None,
     sample: int | None = None,
 ) -> list[RunnerDeployment]:
-    """One deployment a flow, named after it; its description is the flow's.
+    """Make a deployment of each flow, named after it.
 
     Parameters
     ----------
     data, training_data, encoder, config, bundle, home
-        As in `flows.pipeline.pipeline`; they become the deployments' parameters, paths absolute.
-    schedules : mapping of flow name to cron expression
-        A flow that isn't named gets no schedule.
+        As in `flows.pipeline.pipeline`. They become the deployments' parameters, with absolute
+        paths.
+    schedules : mapping of str to str, optional
+        A cron expression by the name of the flow; the others have no schedule. By default, those
+        of `flows.stages`.
     sample : int, optional
         As in `flows.evaluate.evaluate`.
 
     Raises
     ------
     ValueError
-        If a schedule names no flow, or is no cron expression; or if the parameters can't go
-        together, which would show at night otherwise.
+        If a schedule is wrong, or the parameters contradict each other.
     """
-    if unknown := sorted(set(schedules) - set(FLOWS)):
+    if schedules is None:
+        schedules = {name: stage.schedule for name, stage in STAGES.items() if stage.schedule}
+    if unknown := sorted(set(schedules) - set(STAGES)):
         raise ValueError(
-            f"There is no flow named {unknown[0]!r} to schedule: choose from {', '.join(FLOWS)}."
+            f"There is no flow named {unknown[0]!r} to schedule: choose from {', '.join(STAGES)}."
         )
     check_encoder(bundle, training_data)
     configure(encoder, config or {})
+    is_ours = str(bundle) == PRETRAINED_NAME
     given: dict[str, Any] = {
         "data": str(data.resolve()),
         "training_data": training_data and str(training_data.resolve()),
-        "bundle": bundle
-        and (str(bundle) if str(bundle) == "pretrained" else str(bundle.resolve())),
+        "bundle": bundle and (PRETRAINED_NAME if is_ours else str(bundle.resolve())),
         "home": home and str(home.resolve()),
         "sample": sample,
     }
-    trained = {"encoder": encoder, "config": config}
     made: list[RunnerDeployment] = []
-    for name, flow in FLOWS.items():
+    for name in STAGES:
+        flow = flow_of(name)
         known = flow.parameters.properties
-        # The settings are those of one encoder: a comparison has its own for each.
-        parameters = given | trained if "encoder" in known else given
-        if flow in (add, publish):  # of whatever the collection holds, or was embedded last
-            parameters = {"home": given["home"]}
+        parameters = {k: v for k, v in given.items() if k in known and v is not None}
+        if "encoder" in known:  # `compare` has a configuration for each encoder
+            parameters |= {"encoder": encoder, **({"config": config} if config else {})}
         deployment = flow.to_deployment(
             name=name,
             cron=schedules.get(name),
-            parameters={k: v for k, v in parameters.items() if k in known and v is not None},
+            parameters=parameters,
             tags=["covers"],
-            # A night that runs long must not be overtaken by the next one.
+            # A run is cancelled if the run of the night before has not ended.
             concurrency_limit=ConcurrencyLimitConfig(
                 limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
             ),
-            # Whoever runs it has this package installed, in whatever directory.
+            # Every worker has this package installed, in whatever directory.
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
-        made.append(cast("RunnerDeployment", deployment))  # a coroutine only where one awaits it
+        made.append(cast("RunnerDeployment", deployment))  # is a coroutine in async code only
     return made
 
 
 def serve(made: list[RunnerDeployment]) -> None:
-    """Run what the schedules or an operator start, until interrupted."""
-    _require_server()
-    with get_client(sync_client=True) as client:
-        make_limit(client)
-        _clear(client, made, None)
+    """Run the flows on schedule or when an operator starts them, until interrupted."""
+    _prepare(made, pool=None)
     prefect_serve(*made)
 
 
 def deploy(made: list[RunnerDeployment], pool: str) -> None:
-    """Register the deployments for the workers of a pool.
+    """Register the deployments for the workers of a pool, which is made if it is missing.
 
-    They name no image, directory or variable: those are the pool's and its workers' business.
-
-    Parameters
-    ----------
-    made : list of RunnerDeployment
-        What `deployments` made.
-    pool : str
-        A work pool of any type; where it is missing, one for process workers is made.
+    The pool can be of any type. Images, directories and variables are set in the pool.
     """
+    _prepare(made, pool)
+    for deployment in made:
+        deployment.apply(work_pool_name=pool)
+
+
+def _prepare(made: list[RunnerDeployment], pool: str | None) -> None:
     _require_server()
     with get_client(sync_client=True) as client:
-        try:
-            client.read_work_pool(pool)
-        except ObjectNotFound:
-            client.create_work_pool(
-                WorkPoolCreate(
-                    name=pool,
-                    type=ProcessWorker.type,
-                    base_job_template=ProcessWorker.get_default_base_job_template(),
-                )
-            )
+        if pool is not None:
+            _make_pool(client, pool)
         make_limit(client)
-        _clear(client, made, pool)
-    for each in made:
-        each.apply(work_pool_name=pool)
+        for deployment in made:
+            _clear(client, deployment, pool)
 
 
-def _clear(client: SyncPrefectClient, made: list[RunnerDeployment], pool: str | None) -> None:
-    """Delete what stands of these in another pool, or on a schedule although it gets none now.
+def _make_pool(client: SyncPrefectClient, pool: str) -> None:
+    try:
+        client.read_work_pool(pool)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        client.create_work_pool(
+            WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template)
+        )
 
-    An update would leave both as they are. Runs that were, and their logs, stay.
+
+def _clear(client: SyncPrefectClient, deployment: RunnerDeployment, pool: str | None) -> None:
+    """Delete the earlier deployment if its pool changes or it loses its schedule.
+
+    Prefect's update would leave both as they are. Earlier runs and their logs stay.
     """
-    for each in made:
-        try:
-            standing = client.read_deployment_by_name(each.full_name)
-        except ObjectNotFound:
-            continue
-        if standing.work_pool_name != pool or (standing.schedules and not each.schedules):
-            client.delete_deployment(standing.id)
+    try:
+        known = client.read_deployment_by_name(deployment.full_name)
+    except ObjectNotFound:
+        return
+    if known.work_pool_name != pool or (known.schedules and not deployment.schedules):
+        client.delete_deployment(known.id)
 
 
 def _require_server() -> None:
     url = PREFECT_API_URL.value()
     if not url:
         raise ValueError(
-            "No Prefect server is named, and a temporary one starts nothing on a schedule: run "
+            "No Prefect server is named, and a temporary server runs nothing on a schedule: run "
             "`prefect server start` and set PREFECT_API_URL, e.g. to http://127.0.0.1:4200/api."
         )
     with get_client(sync_client=True) as client:
         if (error := client.api_healthcheck()) is not None:
             raise RuntimeError(
                 f"No Prefect server answers at PREFECT_API_URL={url} ({error}): "
-                "start it, or mend the address."
+                "start it, or correct the address."
             )

@@ -16,9 +16,9 @@ from embedding import bundle as bundles
 from embedding.bundle import Bundle
 from embedding.data.aggregate import aggregate_csv
 from embedding.data.store import FeatureStore
-from flows import sources
 from flows.add import add
 from flows.aggregate import aggregate
+from flows.collection.served import current as current_recipe
 from flows.embed import embed
 from flows.pipeline import pipeline
 from flows.publish import publish
@@ -115,7 +115,7 @@ class Model:
             seen = {each.payload["track_id"]: (each.payload["work_id"], each.vector.tobytes())
                     for each in stored}  # fmt: skip
             assert seen == self.content(expected)
-        current = sources.current(self.engine, Workspace(self.home))
+        current = current_recipe(self.engine, Workspace(self.home))
         assert {Path(one.name).stem for one in current.sources} == set(self.history[0].versions)
 
     def served(self, one: Publication) -> None:
@@ -131,7 +131,7 @@ class Model:
 
     def try_to(self, work: Callable[[], dict]) -> dict | None:
         """Call what keeps other sources; where one of them cannot be kept, leave them out."""
-        current = sources.current(self.engine, Workspace(self.home))
+        current = current_recipe(self.engine, Workspace(self.home))
         needed = [current.bundle, *(one.features for one in current.sources)]
         missing = [str(path) for path in needed if not path.exists()]
         try:

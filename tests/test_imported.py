@@ -21,11 +21,12 @@ from flows import imported
 from flows.add import add
 from flows.aggregate import aggregate
 from flows.cli.commands import SAMPLE
+from flows.collection import foreign
+from flows.collection.vectors import origin, read
 from flows.embed import embed
 from flows.evaluate import evaluate
 from flows.measuring.calibrate import read_calibration
 from flows.publish import publish
-from flows.vectors import origin, read
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -201,7 +202,7 @@ def test_features_of_quite_other_performances_are_refused(file, home, tmp_path):
 
 
 def test_about_a_fifth_of_the_works_calibrates_and_no_more_than_that_takes(file):
-    table = imported.read(file)
+    table = foreign.read(file)
     chosen = imported.calibrating(table, None)
     side = split_works(table["work_id"], (0.8, 0.2), 0, "calibration")
     assert set(chosen["work_id"]) == set(table.filter(side == 1)["work_id"])
@@ -281,7 +282,7 @@ def test_a_table_that_is_wrong_is_refused_in_one_sentence(columns, said, tmp_pat
     path = tmp_path / "wrong.parquet"
     pl.DataFrame(columns).write_parquet(path)
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
-        imported.read(path)
+        foreign.read(path)
     assert said.format(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -307,7 +308,7 @@ def test_a_missing_file_is_named(tmp_path, home):
 def test_columns_that_nobody_knows_are_named_and_ignored(file, caplog):
     make_table().with_columns(tempo=120.0, key=pl.lit("C")).write_parquet(file)
     with caplog.at_level("INFO"):
-        table = imported.read(file)
+        table = foreign.read(file)
     assert f"columns of {file} that are ignored: tempo, key" in caplog.text
     assert table.columns == ["track_id", "work_id", "fingerprint", "vector"]
 
@@ -332,7 +333,7 @@ def test_vectors_are_read_as_they_were_written_bit_by_bit(matrix, kind, tmp_path
             "vector": pl.Series(matrix, dtype=wanted).cast(wanted if kind is pl.Array else kind),
         }
     ).write_parquet(path)
-    table = imported.read(path)
+    table = foreign.read(path)
     assert table["track_id"].to_list() == sorted(ids)
     assert table["vector"].to_numpy().tobytes() == matrix[::-1].tobytes()
     # Whatever is changed of a vector changes its fingerprint, and nothing else does.

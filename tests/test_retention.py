@@ -11,11 +11,11 @@ import search
 from flows.add import add
 from flows.cli import tables
 from flows.cluster import cluster
+from flows.collection.sources import note_data
 from flows.embed import embed
 from flows.pipeline import pipeline
 from flows.publish import publish
 from flows.retention import InUse, prune, tidy
-from flows.sources import note_data
 from flows.train import train
 from flows.workspace import MADE_FROM, Workspace, write_json
 

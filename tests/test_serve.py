@@ -11,13 +11,14 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.alert import tell
-from flows.serve import FLOWS, deploy, deployments, serve
+from flows.serve import deploy, deployments, serve
 from flows.slot import publishing_slot
+from flows.stages import STAGES, flow_of
 
 
 def test_every_flow_is_deployed_and_the_pipeline_every_night(tmp_path):
     made = {each.flow_name: each for each in deployments(tmp_path, home=tmp_path)}
-    assert set(made) == set(FLOWS) == {
+    assert set(made) == set(STAGES) == {
         "add", "aggregate", "train", "embed", "publish", "evaluate", "duplicates", "cluster",
         "compare", "pipeline",
     }  # fmt: skip
@@ -40,14 +41,14 @@ def test_a_schedule_for_no_flow_is_refused(tmp_path):
 
 def test_an_operator_reads_what_each_does_and_a_night_is_not_overtaken(tmp_path):
     for each in deployments(tmp_path):
-        assert each.description.startswith(FLOWS[each.name].fn.__doc__.strip()[:40])
+        assert each.description.startswith(flow_of(each.name).fn.__doc__.strip()[:40])
         assert each.tags == ["covers"]
         assert each.concurrency_limit == 1
         assert each.concurrency_options.collision_strategy == "CANCEL_NEW"
 
 
 def test_whatever_can_be_scheduled_ends_at_some_time_and_its_failure_is_told():
-    for each in FLOWS.values():
+    for each in map(flow_of, STAGES):
         assert each.timeout_seconds == 23 * 3600
         assert each.on_failure_hooks == each.on_crashed_hooks == [tell]
 

@@ -15,13 +15,14 @@ from trees import Tree
 import search
 from embedding import bundle as bundles
 from embedding.data.store import FeatureStore
-from flows import sources, vectors
 from flows.add import add
 from flows.aggregate import aggregate
+from flows.collection import vectors
+from flows.collection.served import current
+from flows.collection.sources import Source, merge
 from flows.embed import embed, embedded_before
 from flows.pipeline import pipeline
 from flows.publish import publish
-from flows.sources import Source, merge
 from flows.train import train
 from flows.workspace import Workspace
 
@@ -47,7 +48,7 @@ def served(home: Path) -> dict[str, str]:
 
 
 def names(home: Path) -> list[str]:
-    found = sources.current(search.connect(home=home), Workspace(home))
+    found = current(search.connect(home=home), Workspace(home))
     return [one.name for one in found.sources]
 
 

@@ -510,7 +510,7 @@ def serve(
     """
     from flows import serve as serving
 
-    schedules = dict(_pairs(schedule, "--schedule")) if schedule else serving.NIGHTLY
+    schedules = dict(_pairs(schedule, "--schedule")) if schedule else None
     made = serving.deployments(
         data, train, encoder, _config(config), bundle, home, schedules, sample
     )

@@ -26,14 +26,14 @@ from embedding.metrics.separation import separation
 from embedding.splits import split_works
 from flows import alert, plots
 from flows.aggregate import aggregate
+from flows.collection.points import points_of
+from flows.collection.vectors import read
 from flows.embed import embed_features
 from flows.measuring.calibrate import calibrate, read_calibration
 from flows.measuring.trial import QUERIES, ask, published, rankings
 from flows.pipeline import HELD_OUT
-from flows.publish import points_of
 from flows.show import show_figures
 from flows.train import train_encoder
-from flows.vectors import read
 from flows.workspace import Workspace
 
 #: Counted up when a row, a metric's definition or the plot changes, so that it is computed anew.

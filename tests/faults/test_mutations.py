@@ -26,12 +26,13 @@ from embedding.data import chroma
 from embedding.data.dataset import Performance, open_dataset, read
 from embedding.data.features import FEATURE_NAMES, average, read_csv
 from embedding.data.store import FeatureStore
-from flows import vectors
+from flows.collection import vectors
+from flows.collection.points import points_of_recipe
+from flows.collection.served import current
+from flows.collection.sources import Recipe
 from flows.embed import embedded_before
 from flows.measuring.calibrate import fit
-from flows.publish import points_of_recipe
 from flows.retention import prune
-from flows.sources import Recipe, current
 from flows.workspace import Workspace
 
 #: Bytes that damaged files may make a process take beyond what it has when it begins.

@@ -17,7 +17,7 @@ from small import CONFIG, copy
 import search
 from embedding import bundle as bundles
 from embedding.data.store import FeatureStore
-from flows import vectors
+from flows.collection import vectors
 from flows.workspace import Workspace
 from search.engines.server.server import Server
 

@@ -1,5 +1,7 @@
-"""vectors.parquet: a vector a performance, and what they were made from."""
+"""vectors.parquet: a vector for each performance, and what it was made from."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,10 @@ from embedding.data.store import METADATA
 
 VECTORS = "vectors.parquet"
 
-#: Known of each performance; the vector, an array of float32, follows.
+#: The columns of text; the vector, an array of float32, follows.
 IDS = ("track_id", "work_id", "fingerprint")
 
-#: What vectors from elsewhere can bring of a performance; a feature store knows the same.
+#: Columns that vectors of another model can add. A feature store has the same.
 BROUGHT = {**METADATA, "subset": pl.String}
 
 
@@ -26,22 +28,16 @@ def read(path: Path) -> pl.DataFrame:
     ValueError
         If it is damaged.
     """
-    _check_there(path)
-    try:
+    with _reading(path):
         table = pl.read_parquet(path, memory_map=False)
         brought = [name for name in BROUGHT if name in table.columns]
         table = table.select(*IDS, "vector", *brought)
-        kinds = table.select(*IDS, "vector").schema.dtypes()
-        if (
-            kinds[:-1] != [pl.String] * len(IDS)
-            or not isinstance(kinds[-1], pl.Array)
-            or any(table.schema[name] != BROUGHT[name] for name in brought)
-        ):
-            raise _damaged(path, f"its columns are {', '.join(map(str, table.schema.dtypes()))}")
-        if not np.isfinite(table["vector"].to_numpy()).all():
-            raise _damaged(path, "a vector is not finite")
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise _damaged(path, str(error).partition("\n")[0]) from error
+    wanted = dict.fromkeys(IDS, pl.String) | {name: BROUGHT[name] for name in brought}
+    is_array = isinstance(table.schema["vector"], pl.Array)
+    if not is_array or any(table.schema[name] != kind for name, kind in wanted.items()):
+        raise _damaged(path, f"its columns are {', '.join(map(str, table.schema.dtypes()))}")
+    if not np.isfinite(table["vector"].to_numpy()).all():
+        raise _damaged(path, "a vector is not finite")
     return table
 
 
@@ -51,20 +47,17 @@ def origin(path: Path) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        `bundle` and, where there are any, `features`, as `Workspace.relative` writes them; the
-        `bundle_id`; the name of the `data`; and the `source`, where the vectors were made
-        elsewhere: the file that they were brought in from.
+        `bundle` and, if there are any, `features`, as `Workspace.relative` writes them; the
+        `bundle_id`; the name of the `data`; and for vectors of another model the `source`, the
+        file that they were imported from.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `read`, or if the file does not say.
+        As `read`, or if the file does not say it.
     """
-    _check_there(path)
-    try:
+    with _reading(path):
         made_with = pl.read_parquet_metadata(path)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise _damaged(path, str(error).partition("\n")[0]) from error
     if not {"bundle", "bundle_id", "data"} <= set(made_with):
         raise ValueError(
             f"{path} does not say which bundle made it: make vectors with `covers embed`, or bring "
@@ -73,9 +66,14 @@ def origin(path: Path) -> dict[str, str]:
     return made_with
 
 
-def _check_there(path: Path) -> None:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}: name a vectors.parquet of `covers embed`.")
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise _damaged(path, str(error).partition("\n")[0]) from error
 
 
 def _damaged(path: Path, reason: str) -> ValueError:

@@ -1,0 +1,245 @@
+"""The data sets in a collection, so that a publication keeps those that it does not renew.
+
+A collection stores its recipe as its `origin`, with paths relative to the workspace:
+
+```
+{"bundle": "bundles/…", "sources": [{"data": "/songs", "features": "features/…", "vectors": "…"}]}
+```
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import search
+from flows.collection import vectors
+from flows.workspace import Workspace, read_json, room_for, write_json
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set in a collection.
+
+    Attributes
+    ----------
+    data : Path or None
+        The directory or table that was aggregated, or the file of another model's vectors; None if
+        it is not known.
+    features : Path or None
+        Its feature store; another model's vectors can do without.
+    vectors : Path
+        Its vectors.parquet.
+    """
+
+    data: Path | None
+    features: Path | None
+    vectors: Path
+
+    @property
+    def name(self) -> str:
+        """The path by which a user names the source."""
+        return str(self.data or self.features or self.vectors)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another model made its vectors, so that no bundle of ours can make them."""
+        return self.vectors.exists() and "source" in vectors.origin(self.vectors)
+
+    def is_at(self, path: Path) -> bool:
+        """Whether a path names this data set."""
+        known = Path(self.name)
+        return known == path or (known.exists() and path.exists() and known.samefile(path))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a collection is made of: a bundle and the sources that it embedded."""
+
+    bundle: Path
+    bundle_id: str
+    sources: tuple[Source, ...]
+
+
+class UnknownSources(ValueError):  # noqa: N818 - names the state of the collection
+    """A collection does not say what it was made of, so its sources cannot be kept."""
+
+
+def note_data(slot: Path, data: Path, workspace: Workspace) -> None:
+    """Write the path of a data set into the directory of its features."""
+    inside = data.is_relative_to(workspace.root)
+    noted = {"data": os.path.relpath(data, slot) if inside else str(data)}
+    with room_for(slot):
+        slot.mkdir(parents=True, exist_ok=True)
+        if read_json(slot / "data.json") != noted:
+            write_json(slot / "data.json", noted)
+
+
+def data_of(slot: Path) -> Path | None:
+    """Read the path that `note_data` wrote; None if it is missing or damaged."""
+    try:
+        noted = read_json(slot / "data.json")
+    except ValueError:
+        return None
+    if not (isinstance(noted, dict) and isinstance(noted.get("data"), str)):
+        return None
+    return Path(os.path.normpath(slot / noted["data"]))
+
+
+def source_of(path: Path, workspace: Workspace) -> Source:
+    """Return the source that a vectors.parquet was made from.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `vectors.origin`.
+    """
+    made_with = vectors.origin(path)
+    features = workspace.resolve(made_with["features"]) if "features" in made_with else None
+    if "source" in made_with:
+        return Source(Path(made_with["source"]), features, path)
+    return Source(data_of(features.parent) if features else None, features, path)
+
+
+def write_origin(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
+    """Return a recipe as the origin of a collection."""
+    return {
+        "bundle": workspace.relative(recipe.bundle),
+        "sources": [
+            {role: path and workspace.relative(path) for role, path in vars(source).items()}
+            for source in recipe.sources
+        ],
+    }
+
+
+def read_origin(described: search.Description, workspace: Workspace) -> Recipe:
+    """Return the recipe of a collection.
+
+    Raises
+    ------
+    UnknownSources
+        If it has none that this version can read.
+    """
+    origin = described.origin or {}
+    try:
+        sources = tuple(
+            Source(
+                source["data"] and workspace.resolve(source["data"]),
+                source["features"] and workspace.resolve(source["features"]),
+                workspace.resolve(source["vectors"]),
+            )
+            for source in origin["sources"]
+        )
+        return Recipe(workspace.resolve(origin["bundle"]), described.bundle, sources)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UnknownSources(
+            f"{described.name} does not say what it was made of, so its performances cannot be "
+            "kept: publish without them, with `--only`."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The sources of the next collection, and those of the current one that are not renewed."""
+
+    sources: list[Source]
+    kept: list[Source]
+    left_out: list[Source]
+
+
+def merge(
+    current: Sequence[Source],
+    renewed: Sequence[Source],
+    *,
+    only: bool = False,
+    leave_out: Sequence[Path] = (),
+) -> Merged:
+    """Replace or add sources of a collection, and keep the others.
+
+    Parameters
+    ----------
+    current : sequence of Source
+        Of the current collection.
+    renewed : sequence of Source
+        Each replaces the source of the same data, or is added.
+    only : bool
+        Leave out all others.
+    leave_out : sequence of Path
+        The names of others to leave out.
+
+    Raises
+    ------
+    ValueError
+        If one of the names is not among the others, or nothing is left.
+    """
+    by_name = {Path(source.name): source for source in renewed}
+    merged = Merged([], [], [])
+    for source in current:
+        if name := next((name for name in by_name if source.is_at(name)), None):
+            merged.sources.append(by_name.pop(name))
+        elif only or any(map(source.is_at, leave_out)):
+            merged.left_out.append(source)
+        else:
+            merged.kept.append(source)
+            merged.sources.append(source)
+    merged.sources.extend(by_name.values())
+    for path in leave_out:
+        if not any(source.is_at(path) for source in merged.left_out):
+            others = ", ".join(source.name for source in merged.kept + merged.left_out) or "none"
+            raise ValueError(
+                f"{path} cannot be left out, because it is not among the other sources of the "
+                f"collection ({others}): `covers status` shows their names."
+            )
+    if not merged.sources:
+        raise ValueError(
+            f"Without {', '.join(map(str, leave_out))} nothing would be left to search: publish "
+            "something else first."
+        )
+    return merged
+
+
+def check_kept(kept: Sequence[Source], *, same_bundle: bool, can_embed: bool = True) -> None:
+    """Check that sources of the current collection can go into the next one.
+
+    Parameters
+    ----------
+    kept : sequence of Source
+        The sources.
+    same_bundle : bool
+        Whether both collections have the same bundle.
+    can_embed : bool
+        Whether the next collection's bundle can embed features.
+
+    Raises
+    ------
+    ValueError
+        If one of them cannot, with its name.
+    """
+    for source in kept:
+        without = "publish without it, with `--only` or `covers publish --leave-out`"
+        foreign = source.is_foreign
+        if not same_bundle and (foreign or not can_embed):
+            why = "its vectors were made elsewhere and cannot be made with another bundle"
+            if not foreign:
+                why = "the new vectors were made elsewhere, by a model that is not here to embed it"
+            raise ValueError(
+                f"The collection's source {source.name} cannot be kept, because {why}: {without}."
+            )
+        store = source.features
+        if not foreign and (store is None or not (store / "store.json").is_file()):
+            again = "covers publish" if store is None else "covers add"
+            renew = "" if source.data is None else f"renew it with `{again} {source.data}`, or "
+            raise ValueError(
+                f"The collection's source {source.name} cannot be kept, because "
+                f"{store or source.vectors} is missing: {renew}{without}."
+            )
+
+
+def check_bundle(bundle: Path) -> None:
+    """Raise FileNotFoundError if a bundle is missing, before anything is embedded with it."""
+    if not (bundle / "bundle.json").is_file():
+        raise FileNotFoundError(
+            f"The bundle {bundle} is missing, so nothing can be published with it: embed with "
+            "another one, as `covers pipeline --data DIR` does."
+        )

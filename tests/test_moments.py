@@ -124,3 +124,14 @@ def test_a_performance_responds_to_its_own_motif_best_unless_that_is_left_out(se
             assert without[i] == pytest.approx(0, abs=1e-6)  # its mean response
             others = np.arange(20) != i
             np.testing.assert_allclose(np.diff(without[others]), np.diff(own[others]), atol=1e-9)
+
+
+def test_a_version_that_is_nearly_the_same_keeps_its_response_to_the_motif(sequences):
+    noise = np.random.default_rng(1).normal(size=sequences[0].shape)
+    version = sequences[0] + 1e-3 * noise
+    cut = cut_motifs(sequences, np.random.default_rng(0))
+    for plain, without in zip(
+        cut.responses(version), cut.responses(version, without_own=True), strict=True
+    ):
+        assert plain.argmax() == 0
+        np.testing.assert_array_equal(without, plain)

@@ -25,9 +25,6 @@ MOTIF_FRAMES = 12
 #: Motifs of each channel, at most. This bounds the time to embed and the size of a bundle.
 MAX_MOTIFS = 700
 
-#: A cosine above this means that the motif was cut out of the performance itself.
-OWN_COSINE = 0.999
-
 
 @dataclass(frozen=True)
 class Motifs:
@@ -70,8 +67,10 @@ class Motifs:
             # One key after the other, so that the cosines stay in the cache.
             cosines = (_flat(np.roll(stretches, key, axis=1)) @ motifs for key in range(12))
             best = np.max([cosine.max(axis=0) for cosine in cosines], axis=0).astype(np.float64)
-            own = (best > OWN_COSINE) & without_own
-            best[own] = best[~own].mean() if not own.all() else 0
+            if without_own:
+                cut = {stretch.tobytes() for stretch in _flat(stretches).astype(np.float16)}
+                own = np.array([pattern.tobytes() in cut for pattern in patterns])
+                best[own] = best[~own].mean() if not own.all() else 0
             responses.append(best - best.mean())
         return responses
 

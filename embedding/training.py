@@ -82,7 +82,7 @@ def train(
         )
     side = split_works(works, (1 - VALIDATION_SHARE, VALIDATION_SHARE), seed, "validation")
     fit_rows, validation_rows = (_samples(usable, kind, side == number) for number in (0, 1))
-    with _reproducible(seed), threadpool_limits(1, user_api="blas"):
+    with _reproducible(seed):
         fitted = kind.fit(fit_rows, validation_rows, config, seed=seed, progress=progress)
         validation = validation_vectors(usable.select(side == 1), fitted.encoder)
         encoder = fitted.encoder.refit(_samples(usable, kind), seed=seed)
@@ -118,11 +118,17 @@ def _samples(store: FeatureStore, kind: type[Encoder], mask: np.ndarray | None =
 
 @contextlib.contextmanager
 def _reproducible(seed: int) -> Iterator[None]:
-    """Draw everything from the seed, and leave the caller's generators and flags as they were."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    """Draw everything from the seed, on one core; leave the caller's settings as they were.
+
+    One core is enough for small matrices, and sums are then not split by the number of cores.
+    """
+    deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices), threadpool_limits(1, user_api="blas"):
         torch.manual_seed(seed)
+        torch.set_num_threads(1)
         try:
             yield
         finally:
+            torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(deterministic)

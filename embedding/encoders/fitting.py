@@ -83,7 +83,7 @@ def run(
     show_bar = progress and sys.stderr.isatty()
     if show_bar:
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
-    with TemporaryDirectory() as scratch, _quiet(), _one_thread():
+    with TemporaryDirectory() as scratch, _quiet():
         # A checkpoint of weights alone would not have their averages.
         best = ModelCheckpoint(scratch, monitor="validation")
         trainer = Trainer(
@@ -131,17 +131,6 @@ class LossCurve(Callback):
                     f"The loss became {train} in training and {validation} in validation in epoch "
                     f"{epoch}: try a smaller learning rate."
                 )
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one core: with small matrices several gain little, and rounding stays equal."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager

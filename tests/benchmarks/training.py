@@ -133,6 +133,7 @@ def ours(path: Path) -> Generator[None, None, dict[str, float]]:
     warm = AutoencoderConfig(max_epochs=1, batch_size=BATCH)
     Autoencoder.fit(*sides, warm, seed=0, progress=False)
     config = AutoencoderConfig(max_epochs=EPOCHS, patience=EPOCHS, batch_size=BATCH)
+    torch.set_num_threads(1)  # as `embedding.training.train` does
     torch.manual_seed(0)
     yield
     _, _, figures = Autoencoder.fit(*sides, config, seed=0, progress=False)

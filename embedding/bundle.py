@@ -9,8 +9,8 @@ loss_curve.csv        epoch, train, validation; no rows for an encoder without e
 calibration.json      how far its distances can be trusted; `flows.measuring.calibrate` adds it
 ```
 
-A bundle can stand for a model whose vectors were made elsewhere. Its encoder is then None, and its
-works are those that calibrated it.
+A bundle can stand for a model whose vectors were made elsewhere. It then has no encoder, and its
+works are those that it was calibrated on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import hashlib
 import json
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -35,7 +35,7 @@ from embedding.data.atomic import whole_directory
 from embedding.data.store import FeatureStore
 from embedding.encoders.encoder import LOSS_CURVE, Encoder
 from embedding.encoders.imported import IMPORTED, ImportedConfig
-from embedding.encoders.registry import ENCODERS
+from embedding.encoders.registry import ENCODERS, encoder_class
 
 logger = logging.getLogger(__name__)
 
@@ -49,21 +49,16 @@ FORMAT = 3
 #: so that encoders are trained again. It is here because this module does not import Lightning.
 TRAINING_VERSION = 2
 
-#: Performances that are embedded at once; three minutes of music take some 300 KB of memory.
+#: Performances that are embedded at once; three minutes of music take about 300 KB of memory.
 BATCH_PERFORMANCES = 1000
 
 #: Packages whose versions decide what an encoder computes.
-PACKAGES = (
-    "covers",
-    "torch",
-    "lightning",
-    "pytorch-metric-learning",
-    "numpy",
-    "polars",
-    "safetensors",
-)
+PACKAGES = ("covers", "torch", "lightning", "pytorch-metric-learning", "numpy", "safetensors")
 
 WORKS: dict[str, Any] = {"work_id": pl.String, "side": pl.String}
+
+#: What to do with a bundle that cannot be used.
+AGAIN = "Delete it, and train again."
 
 
 class BadBundle(ValueError):  # noqa: N818 - named for what it is, as `store.BadStore`
@@ -79,14 +74,14 @@ class Training:
     data, fingerprint : str
         Name and fingerprint of the feature store.
     seed : int
-        Of the split, the initial weights and the batches.
+        Seed of the split, the initial weights and the batches.
     works : pl.DataFrame
-        work_id, side ("train" or "validation"), sorted by work id.
+        Columns work_id and side ("train" or "validation"), sorted by work id.
     validation : pl.DataFrame
-        track_id, work_id, vector of the validation performances, made before the encoder learnt
-        from them. Their distances are therefore like those between performances it has never seen.
+        Columns track_id, work_id and vector of the validation performances, made before the encoder
+        learnt from them. Their distances are like those between performances it has never seen.
     loss_curve : pl.DataFrame
-        epoch (from 1), train (mean over the batches of the epoch), validation (after the epoch).
+        Columns epoch (from 1), train (mean over the epoch) and validation (after the epoch).
     figures : dict of str to float, int or str
         Results of the training; each encoder chooses their names.
     """
@@ -114,11 +109,18 @@ class Bundle:
     dimension : int
         Components of a vector.
     encoder : Encoder or None
-        Ready to embed; None if the vectors were made elsewhere.
+        None if the vectors were made elsewhere.
     training : Training
-        Where it comes from.
+        Where the encoder comes from.
     versions : dict of str to str
-        Of the packages that it was made with.
+        Versions of the packages that it was made with.
+
+    Examples
+    --------
+    >>> from embedding import bundle
+    >>> pretrained = bundle.load(bundle.PRETRAINED)
+    >>> pretrained.name, pretrained.dimension
+    ('version', 256)
     """
 
     id: str
@@ -140,20 +142,11 @@ class Bundle:
 
     @property
     def seen_works(self) -> pl.Series:
-        """Ids of the works that it was trained on, chosen by, or calibrated by.
-
-        Measures on these works would be too good.
-        """
+        """Ids of the works it was trained or calibrated on; measures on them would be too good."""
         return self.training.works["work_id"]
 
     def unusable(self, store: FeatureStore) -> dict[str, str]:
-        """Return the performances that `embed` would refuse, with the reason, by track id.
-
-        Raises
-        ------
-        ValueError
-            If the vectors were made elsewhere.
-        """
+        """Return the performances that `embed` would refuse, with the reason, by track id."""
         encoder = self._encoder(store)
         reasons = encoder.unusable(store.inputs(encoder.input))
         return {store.table["track_id"][row]: reason for row, reason in reasons.items()}
@@ -164,13 +157,12 @@ class Bundle:
         Returns
         -------
         np.ndarray, shape=(len(store), dimension), float32
-            Row i is of the store's row i; finite, and independent of the other rows up to 1e-5.
+            Finite, in the store's order; other rows change a vector by 1e-5 at most.
 
         Raises
         ------
         ValueError
-            If the vectors were made elsewhere, or a performance is unusable or has values that
-            give no finite vector; the performance is named.
+            If the vectors were made elsewhere, or a performance is unusable or far out of range.
         """
         encoder = self._encoder(store)
         for track_id, reason in self.unusable(store).items():
@@ -209,36 +201,25 @@ def configure(encoder_name: str, fields: Mapping[str, Any]) -> Any:
         If there is no such encoder or field, or a value is out of range.
     """
     if encoder_name not in ENCODERS:
-        raise ValueError(
-            f"There is no encoder {encoder_name!r}: choose from {', '.join(ENCODERS)}."
-        )
-    return _make_config(encoder_name, ENCODERS[encoder_name].Config, fields)
-
-
-def _make_config(encoder_name: str, kind: Any, fields: Mapping[str, Any]) -> Any:
-    known = [field.name for field in dataclasses.fields(kind)]
+        choice = ", ".join(ENCODERS)
+        raise ValueError(f"There is no encoder {encoder_name!r}: choose from {choice}.")
+    config_type = encoder_class(encoder_name).Config
+    known = [field.name for field in dataclasses.fields(config_type)]
     if unknown := sorted(set(fields) - set(known)):
         choice = f"choose from {', '.join(known)}" if known else "it has none"
         raise ValueError(
             f"The configuration of {encoder_name} has no field {unknown[0]!r}: {choice}."
         )
     try:
-        return kind(**fields)
+        return config_type(**fields)
     except TypeError as error:
         raise ValueError(f"{dict(fields)} does not configure {encoder_name}: {error}") from error
 
 
 def save(directory: Path, encoder: Encoder | ImportedConfig, training: Training) -> Bundle:
-    """Write a bundle as a whole or not at all, and load it; a bundle that is there is replaced.
+    """Write a bundle as a whole or not at all, replacing an earlier bundle, and load it.
 
-    Parameters
-    ----------
-    directory : Path
-        Where to write it.
-    encoder : Encoder or ImportedConfig
-        A trained encoder, or the model that made the vectors elsewhere.
-    training : Training
-        Where it comes from.
+    Instead of an encoder, it may hold the configuration of the model that made vectors elsewhere.
 
     Raises
     ------
@@ -252,7 +233,7 @@ def save(directory: Path, encoder: Encoder | ImportedConfig, training: Training)
     tensors: dict[str, np.ndarray] = {}
     if isinstance(encoder, Encoder):
         name, config, columns = encoder.name, encoder.config, encoder.columns
-        tensors = {key: np.ascontiguousarray(each) for key, each in encoder.tensors().items()}
+        tensors = {key: np.ascontiguousarray(array) for key, array in encoder.tensors().items()}
     for key, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise ValueError(f"{key} of the {name} is not finite: train it again.")
@@ -266,7 +247,7 @@ def save(directory: Path, encoder: Encoder | ImportedConfig, training: Training)
         "config": dataclasses.asdict(config),
         "columns": columns,
         "dimension": encoder.dimension,
-        "content": _digest(name, dataclasses.asdict(config), columns, tensors),
+        "content": content_digest(name, dataclasses.asdict(config), columns, tensors),
         "training": {
             field: getattr(training, field) for field in ("data", "fingerprint", "seed", "figures")
         },
@@ -285,13 +266,12 @@ def save(directory: Path, encoder: Encoder | ImportedConfig, training: Training)
 
 
 def load(directory: Path) -> Bundle:
-    """Load a bundle; this needs only the directory, and runs nothing that lies in it.
+    """Load a bundle from its directory alone, without running code from it.
 
     Raises
     ------
     BadBundle
-        If it is not a bundle, something is missing or contradictory, or it is for another version
-        or other columns.
+        If it is not a bundle, is damaged, or is for another version or other columns.
     """
     directory = Path(directory)
     if not (directory / "bundle.json").is_file():
@@ -303,23 +283,19 @@ def load(directory: Path) -> Bundle:
     except BadBundle:
         raise
     except KeyError as error:
-        raise BadBundle(
-            f"{directory} is damaged: {error} is missing. Delete it, and train again."
-        ) from error
+        reason = f"{error} is missing"
+        raise BadBundle(f"{directory} is damaged: {reason}. {AGAIN}") from error
     # Damaged files make their readers raise any kind of error, and polars even a panic.
     except (Exception, pl.exceptions.PanicException) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise BadBundle(
-            f"{directory} is damaged: {reason.rstrip('.')}. Delete it, and train again."
-        ) from error
+        raise BadBundle(f"{directory} is damaged: {reason.rstrip('.')}. {AGAIN}") from error
 
 
 def _load(directory: Path) -> Bundle:
     facts = json.loads((directory / "bundle.json").read_text(encoding="utf-8"))
     if facts["format"] != FORMAT:
         raise BadBundle(
-            f"{directory} has format {facts['format']}, and this version reads {FORMAT}. Delete "
-            "it, and train again."
+            f"{directory} has format {facts['format']}, and this version reads {FORMAT}. {AGAIN}"
         )
     name, content = facts["encoder"], facts["content"]
     if name not in (*ENCODERS, IMPORTED):
@@ -329,18 +305,19 @@ def _load(directory: Path) -> Bundle:
         )
     tensors = load_file(directory / "weights.safetensors")
     if name in ENCODERS:
-        _check_columns(directory, facts["columns"], ENCODERS[name].columns)
-    if _digest(name, facts["config"], facts["columns"], tensors) != content:
+        _check_columns(directory, facts["columns"], encoder_class(name).columns)
+    if content_digest(name, facts["config"], facts["columns"], tensors) != content:
         raise BadBundle(
             f"{directory} is damaged: its weights and configuration are not those that were saved. "
             "Delete it, and copy it again or train again."
         )
     encoder: Encoder | None = None
     if name == IMPORTED:
-        config = _make_config(name, ImportedConfig, facts["config"])
+        config = ImportedConfig(**facts["config"])
         dimension, shown_name = config.dimension, config.name
     else:
-        encoder = ENCODERS[name].from_tensors(configure(name, facts["config"]), tensors)
+        config = configure(name, facts["config"])
+        encoder = encoder_class(name).from_tensors(config, tensors)
         dimension, shown_name = encoder.dimension, name
     if dimension != facts["dimension"]:
         raise ValueError(
@@ -353,12 +330,12 @@ def _load(directory: Path) -> Bundle:
         validation=pl.read_parquet(directory / "validation.parquet"),
         loss_curve=pl.read_csv(directory / "loss_curve.csv", schema=LOSS_CURVE),
     )
-    _check_finite(training, dimension)
-    id_ = f"{shown_name}-{content[:8]}"
-    return Bundle(id_, name, dimension, encoder, training, facts["versions"])
+    _check_numbers(training, dimension)
+    bundle_id = f"{shown_name}-{content[:8]}"
+    return Bundle(bundle_id, name, dimension, encoder, training, facts["versions"])
 
 
-def _check_finite(training: Training, dimension: int) -> None:
+def _check_numbers(training: Training, dimension: int) -> None:
     vectors = training.validation.select("track_id", "work_id", "vector")["vector"].to_numpy()
     if vectors.shape != (len(training.validation), dimension) or not np.isfinite(vectors).all():
         raise ValueError(f"its validation vectors are not {dimension} finite numbers each")
@@ -373,17 +350,17 @@ def _check_columns(directory: Path, stored: list[str], known: tuple[str, ...]) -
     where = "".join(f"; {a} where a table has {b}" for a, b in differing)
     raise BadBundle(
         f"{directory} was trained on other columns: {len(stored)} of them where a table has "
-        f"{len(known)}{where}. Delete it, and train again."
+        f"{len(known)}{where}. {AGAIN}"
     )
 
 
-def _digest(
+def content_digest(
     encoder_name: str,
     config: Mapping[str, Any],
-    columns: list[str] | tuple[str, ...],
+    columns: Sequence[str],
     tensors: Mapping[str, np.ndarray],
 ) -> str:
-    """Hash what decides the vectors; how, where and when it was made is not included."""
+    """Hash what decides the vectors; how, where and when they were made is not included."""
     digest = hashlib.sha256(json.dumps([encoder_name, config, columns], sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), tensor.shape]).encode())

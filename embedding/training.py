@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from embedding.bundle import Training, configure
 from embedding.data.store import FeatureStore
 from embedding.encoders.encoder import Encoder, Samples
-from embedding.encoders.registry import ENCODERS
+from embedding.encoders.registry import encoder_class
 from embedding.splits import split_works
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def train(
     """
     if config is None or isinstance(config, Mapping):
         config = configure(encoder_name, config or {})
-    kind = ENCODERS[encoder_name]
+    kind = encoder_class(encoder_name)
     inputs = store.inputs(kind.input)
     unusable = kind.unusable(inputs)
     for row, reason in unusable.items():

@@ -57,7 +57,7 @@ def pipeline(
     training_data : Path, optional
         What to train on. Without it a share of `data`'s works, and only the others are measured.
     encoder : str
-        A name in `embedding.encoders.ENCODERS`.
+        A name in `embedding.encoders.registry.ENCODERS`.
     config : dict, optional
         Settings of the encoder that differ from its defaults.
     bundle : Path, optional

@@ -32,7 +32,7 @@ def train(
     features : Path, optional
         What `aggregate` made; by default the latest features to train on.
     encoder : str
-        A name in `embedding.encoders.ENCODERS`.
+        A name in `embedding.encoders.registry.ENCODERS`.
     config : dict, optional
         Settings of the encoder that differ from its defaults.
     hold_out : float in [0, 1)

@@ -236,7 +236,7 @@ def test_a_tensor_that_is_missing_is_named_even_if_the_hash_agrees(saved):
     del tensors["decoder.0.bias"]
     save_file(tensors, saved / "weights.safetensors")
     facts = facts_of(saved)
-    content = bundle._digest("autoencoder", facts["config"], facts["columns"], tensors)
+    content = bundle.content_digest("autoencoder", facts["config"], facts["columns"], tensors)
     edit(saved, content=content)
     with pytest.raises(BadBundle, match=r"'decoder\.0\.bias' is missing"):
         load(saved)

@@ -22,7 +22,7 @@ from embedding.encoders.conv_autoencoder.encoder import (
     ConvAutoencoderNetwork,
     as_image,
 )
-from embedding.encoders.registry import ENCODERS
+from embedding.encoders.registry import ENCODERS, encoder_class
 from embedding.encoders.version.augmentation import augment
 from embedding.encoders.version.network import TwelveKeyNet, VersionConfig, padded
 from embedding.metrics.distances import Euclidean
@@ -30,7 +30,7 @@ from embedding.metrics.retrieval import retrieval
 from embedding.training import train
 
 NAMES = sorted(ENCODERS)
-OF_CHROMA = [name for name in NAMES if issubclass(ENCODERS[name], ChromaEncoder)]
+OF_CHROMA = [name for name in NAMES if issubclass(encoder_class(name), ChromaEncoder)]
 
 #: Leaves 5 of 15 works to validate on.
 SEED = 2
@@ -207,7 +207,7 @@ UNUSABLE = {
 def test_a_performance_with_too_little_chroma_is_named_with_the_reason(name, case):
     sequence, reason = UNUSABLE[case]
     music = [make_sequence("a", "b"), sequence, make_sequence("c", "d")]
-    assert ENCODERS[name].unusable(music) == {1: reason}
+    assert encoder_class(name).unusable(music) == {1: reason}
 
 
 @pytest.mark.parametrize("name", OF_CHROMA)

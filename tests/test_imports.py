@@ -145,7 +145,7 @@ def test_no_module_uses_a_private_name_of_another(package):
             "import search, search.engines.embedded",
             {"torch", "lightning", "prefect", "qdrant_client", "polars", "h5py", "numba"},
         ),
-        ("import embedding.bundle", {"lightning", "pytorch_metric_learning", "prefect", "search"}),
+        ("import embedding.bundle", {"torch", "lightning", "sklearn", "prefect", "search"}),
         (
             "import embedding.data.aggregate, embedding.encoders.version.motifs",
             {"prefect", "torch", "sklearn", "search"},

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from embedding.encoders.registry import ENCODERS
 from flows.cli import tables
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ Rate = Annotated[
 Encoder = Annotated[
     str,
     typer.Option(
-        help="version (finds covers; needs cliques to learn from), descriptors (the same without "
-        "labels), conv-autoencoder (reconstructs chroma), autoencoder (the prototype's) or means "
-        "(the baseline)."
+        help="; ".join(f"{name}: {summary}" for name, (_, summary) in ENCODERS.items()) + "."
     ),
 ]
 Settings = Annotated[

@@ -17,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from embedding import bundle as bundles
 from embedding.data import store
 from embedding.data.store import FeatureStore
-from embedding.encoders.registry import ENCODERS
+from embedding.encoders.registry import ENCODERS, encoder_class
 from embedding.metrics import peers
 from embedding.metrics.cliques import group
 from embedding.metrics.distances import DistanceMatrix, Distances, Euclidean
@@ -252,7 +252,7 @@ def choose_performances(
     unseen = known.select(~known.table["work_id"].is_in(seen.table["work_id"].unique().implode()))
     unusable: dict[str, str] = {}
     for name in {row.encoder: row for row in ROWS if isinstance(row, Trained)}:
-        encoder = ENCODERS[name]
+        encoder = encoder_class(name)
         reasons = encoder.unusable(unseen.inputs(encoder.input))
         if len(reasons) < len(unseen):
             unusable |= {unseen.table["track_id"][row]: why for row, why in reasons.items()}

@@ -55,8 +55,6 @@ class VersionConfig:
         Weight of the past in the exponential moving average (EMA) of the weights, which is kept.
     augmentation : float in [0, 1]
         As `strength` in `augmentation.augment`.
-    bfloat16 : bool
-        Train in this precision, which is faster on processors that have it.
     """
 
     projection_dimension: int = 208
@@ -78,7 +76,6 @@ class VersionConfig:
     temperature: float = 0.1
     ema_decay: float = 0.99
     augmentation: float = 0.4
-    bfloat16: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tempos", check_tempos(self.tempos))

@@ -64,7 +64,6 @@ def fit_network(
             progress=progress,
             averaging=WeightAveraging(avg_fn=partial(_moving_average, decay=config.ema_decay)),
             gradient_clip_val=5.0,
-            precision="bf16-mixed" if config.bfloat16 else "32-true",
         )
     return module.network, loss_curve, figures
 

@@ -1,5 +1,6 @@
 """Searching: the same answers from every engine, and each the plain one."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -35,25 +36,29 @@ def searcher(request, tmp_path_factory):
         yield Searcher(engine)
 
 
+def track_ids(matches) -> list[str]:
+    return [match.track_id for match in matches]
+
+
+def without(field, query, points=POINTS) -> list[tuple[float, str]]:
+    """The plain ranking for a performance, without those that share its value of a field."""
+    own = payload_of(points, query)[field]
+    return ranking(points, vector_of(points, query), lambda payload: payload[field] != own)
+
+
 def test_the_matches_of_every_performance_are_those_of_brute_force_ties_broken_by_track_id(
     searcher,
 ):
     answers = searcher.similar_many(POINTS.track_ids, limit=7)
-    for track_id, matches in zip(POINTS.track_ids, answers, strict=True):
-        expected = ranking(
-            POINTS,
-            vector_of(POINTS, track_id),
-            lambda payload, own=track_id: payload["track_id"] != own,
-        )[:7]
-        assert [match.track_id for match in matches] == [name for _, name in expected]
-        assert [match.distance for match in matches] == pytest.approx(
-            [d for d, _ in expected], 1e-6
-        )
+    for query, matches in zip(POINTS.track_ids, answers, strict=True):
+        distances, names = zip(*without("track_id", query)[:7], strict=True)
+        assert track_ids(matches) == [*names]
+        assert [match.distance for match in matches] == pytest.approx(distances, 1e-6)
 
 
 def test_one_query_is_answered_as_in_a_batch(searcher):
-    ids = POINTS.track_ids[:5]
-    assert [searcher.similar(track_id) for track_id in ids] == searcher.similar_many(ids)
+    queries = POINTS.track_ids[:5]
+    assert [searcher.similar(query) for query in queries] == searcher.similar_many(queries)
 
 
 def test_a_match_says_what_is_known_of_the_performance(searcher):
@@ -67,17 +72,13 @@ def test_a_match_says_what_is_known_of_the_performance(searcher):
 
 def test_the_query_itself_is_never_a_match_however_many_are_wanted(searcher):
     matches = searcher.similar("P_5", limit=1000)
-    assert sorted(match.track_id for match in matches) == sorted(set(POINTS.track_ids) - {"P_5"})
+    assert sorted(track_ids(matches)) == sorted(set(POINTS.track_ids) - {"P_5"})
 
 
 def test_the_same_work_can_be_left_out(searcher):
-    for track_id in POINTS.track_ids[:12]:
-        own = payload_of(POINTS, track_id)["work_id"]
-        expected = ranking(
-            POINTS, vector_of(POINTS, track_id), lambda payload, own=own: payload["work_id"] != own
-        )[:5]
-        matches = searcher.similar(track_id, 5, leave_out_same_work=True)
-        assert [match.track_id for match in matches] == [name for _, name in expected]
+    for query in POINTS.track_ids[:12]:
+        matches = searcher.similar(query, 5, leave_out_same_work=True)
+        assert track_ids(matches) == [name for _, name in without("work_id", query)[:5]]
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -115,13 +116,10 @@ def test_a_large_work_that_is_left_out_is_not_fetched(clique_of_900, monkeypatch
     points, engine = clique_of_900
     fetched = count_fetched(engine, monkeypatch)
     searcher = Searcher(engine)
-    answers = searcher.similar_many(["P_0", "P_1", "P_999"], 10, leave_out_same_work=True)
-    for track_id, matches in zip(["P_0", "P_1", "P_999"], answers, strict=True):
-        own = payload_of(points, track_id)["work_id"]
-        expected = ranking(
-            points, vector_of(points, track_id), lambda payload, own=own: payload["work_id"] != own
-        )
-        assert [match.track_id for match in matches] == [name for _, name in expected[:10]]
+    queries = ["P_0", "P_1", "P_999"]
+    answers = searcher.similar_many(queries, 10, leave_out_same_work=True)
+    for query, matches in zip(queries, answers, strict=True):
+        assert track_ids(matches) == [name for _, name in without("work_id", query, points)[:10]]
     assert sum(limit for _, limit in fetched) < 100
     fetched.clear()
     assert len(searcher.works("P_0", 20, leave_out_same_work=True)) == 20
@@ -153,7 +151,7 @@ def test_works_are_ranked_by_their_nearest_performance(searcher, without_own):
             best.setdefault(work, (distance, name))
     expected = [name for _, name in sorted(best.values())]
     matches = searcher.works(query, 100, leave_out_same_work=without_own)
-    assert [match.track_id for match in matches] == expected
+    assert track_ids(matches) == expected
     assert searcher.works(query, 3, leave_out_same_work=without_own) == matches[:3]
 
 
@@ -204,7 +202,7 @@ def test_a_filter_lets_through_what_a_plain_one_would(searcher, where):
     vector = POINTS.vectors[8]
     expected = ranking(POINTS, vector, lambda payload: meets(payload, where))
     matches = searcher.similar_to(vector, 60, where=where)
-    assert [match.track_id for match in matches] == [name for _, name in expected]
+    assert track_ids(matches) == [name for _, name in expected]
 
 
 @settings(
@@ -217,7 +215,7 @@ def test_a_filter_lets_through_what_a_plain_one_would(searcher, where):
 def test_a_vector_finds_what_brute_force_finds(searcher, vector, limit):
     matches = searcher.similar_to(vector, limit)
     expected = ranking(POINTS, vector)[:limit]
-    assert [match.track_id for match in matches] == [name for _, name in expected]
+    assert track_ids(matches) == [name for _, name in expected]
     assert {match.same_work for match in matches} == {None}
 
 
@@ -340,7 +338,7 @@ def test_a_collection_of_identical_vectors_is_ranked_by_track_id(tmp_path):
     with engine_of_kind("embedded", tmp_path) as engine:
         engine.publish(points, "collapsed")
         matches = Searcher(engine).similar("P_3", limit=5)
-    assert [match.track_id for match in matches] == sorted(set(points.track_ids) - {"P_3"})[:5]
+    assert track_ids(matches) == sorted(set(points.track_ids) - {"P_3"})[:5]
 
 
 def test_the_functions_search_the_environments_workspace_from_any_directory(tmp_path, monkeypatch):
@@ -401,6 +399,6 @@ def test_matches_become_a_table_in_one_step_and_show_every_field(searcher):
     assert repr(matches[0]).startswith(f"Match(track_id='{matches[0].track_id}', work_id=")
 
 
-def test_the_package_exports_what_it_says():
-    assert sorted(search.__all__) == search.__all__
-    assert all(hasattr(search, name) for name in search.__all__)
+def test_the_package_exports_everything_that_it_imports():
+    names = [name for name, value in vars(search).items() if not inspect.ismodule(value)]
+    assert search.__all__ == sorted(name for name in names if not name.startswith("_"))

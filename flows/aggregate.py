@@ -21,7 +21,8 @@ from embedding.data.aggregate import (
     parts,
     pending,
 )
-from embedding.data.dataset import Dataset, Performance, open_dataset
+from embedding.data.dataset import Dataset, open_dataset
+from embedding.data.layout import Performance
 from embedding.data.store import FeatureStore
 from embedding.processes import TerminatedWorkerError, processes
 from flows import alert

@@ -20,8 +20,9 @@ from embedding.data.aggregate import (
     parts,
     pending,
 )
-from embedding.data.dataset import open_dataset, read
+from embedding.data.dataset import open_dataset
 from embedding.data.features import FEATURE_NAMES
+from embedding.data.frames import read
 from embedding.data.store import FeatureStore, write
 from embedding.processes import processes
 
@@ -164,15 +165,15 @@ def test_every_kind_of_reject_gives_its_reason_and_the_run_goes_on(tree, tmp_pat
         ("P_31", "W_4", "duplicate track id: P_31 lies under W_3 and W_4"),
         ("P_41", "W_4", "its label is W_9, which contradicts its place under W_4"),
         ("P_42", "W_4", "novfn has no finite value in 60 frames"),
-        ("P_43", "W_4", "tempo is nan, which is not a number of beats a minute"),
-        ("P_44", "W_4", "P_44.h5 (4000 bytes) is no HDF5 file, or is cut short"),
+        ("P_43", "W_4", "tempo is nan, which is not a number of beats per minute"),
+        ("P_44", "W_4", "P_44.h5 (4000 bytes) is not an HDF5 file, or is cut short"),
     ]
 
 
 def test_past_the_stated_share_of_rejects_the_run_fails_and_lists_them(tree, tmp_path, monkeypatch):
     for track in ("P_41", "P_42"):
         tree.add("W_4", track, hpcp=None)
-    monkeypatch.setattr(aggregate, "FEW_REJECTS", 1)
+    monkeypatch.setattr(aggregate, "MAX_HARMLESS_REJECTS", 1)
     with pytest.raises(
         TooManyRejects, match="2 of 7 performances were rejected, more than 5%"
     ) as e:

@@ -15,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 from embedding import bundle
 from embedding.bundle import PRETRAINED, BadBundle, Training, load, save
 from embedding.data.chroma import reduce
-from embedding.data.dataset import open_dataset, read
+from embedding.data.dataset import open_dataset
+from embedding.data.frames import read
 from embedding.encoders.encoder import LOSS_CURVE
 from embedding.encoders.imported import IMPORTED, ImportedConfig
 from embedding.encoders.registry import ENCODERS

@@ -16,8 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trees import make_features, write_h5
 
-from embedding.data import dataset as da_tacos
-from embedding.data.dataset import Performance, UnreadablePerformance, open_dataset, read
+from embedding.data import hdf5
+from embedding.data.dataset import open_dataset
+from embedding.data.frames import UnreadablePerformance, read
+from embedding.data.layout import Performance
 
 RATE = 44100 / 4096
 
@@ -137,8 +139,8 @@ def test_acoss_csv_says_what_belongs(make_tree):
     reasons = {reject.track_id: reject.reason for reject in dataset.rejects}
     assert reasons == {
         "lost": "annotations.csv lists it, but the file is missing",
-        "p": "annotations.csv gives no plain file name",
-        "../p": "annotations.csv gives no plain file name",
+        "p": "annotations.csv has an id that is not a plain file name",
+        "../p": "annotations.csv has an id that is not a plain file name",
     }
 
 
@@ -156,7 +158,7 @@ def test_a_directory_that_is_no_data_set_is_told_what_was_expected(tmp_path, ins
         (tmp_path / "photos").mkdir()
         (tmp_path / "table.csv").write_text("a,b\n1,2\n")
     with pytest.raises(
-        ValueError, match=r"holds no data set: expected .*_single_files.*work_id,track_id"
+        ValueError, match=r"does not hold a data set: expected .*_single_files.*work_id,track_id"
     ):
         open_dataset(tmp_path)
 
@@ -266,7 +268,7 @@ def test_a_frame_rate_that_stays_open_is_asked_for(make_tree):
     ):
         open_dataset(tree.root)
     (tree.root / "dataset.json").write_text('{"frame_rate": "quick"}')
-    with pytest.raises(ValueError, match=r"dataset\.json .*'quick' is no frame rate"):
+    with pytest.raises(ValueError, match=r"dataset\.json .*'quick' is not a frame rate"):
         open_dataset(tree.root)
 
 
@@ -303,7 +305,7 @@ def test_a_linked_data_folder_is_asked_for_by_its_own_place(tree, tmp_path):
 def test_a_pipe_is_rejected_rather_than_waited_for(tree):
     os.mkfifo(tree.path("W_1", "P_90"))
     (reject,) = open_dataset(tree.root).rejects
-    assert reject.reason == "P_90.h5 is no regular file"
+    assert reject.reason == "P_90.h5 is not a regular file"
 
 
 # --- duplicates ---
@@ -399,7 +401,7 @@ def test_a_file_that_is_cut_short_or_something_else_is_named(make_tree):
     for contents in (whole[: len(whole) // 2], b"", b"not HDF5 at all"):
         path.write_bytes(contents)
         assert reason_of(only(tree)) == (
-            f"P_1.h5 ({len(contents)} bytes) is no HDF5 file, or is cut short"
+            f"P_1.h5 ({len(contents)} bytes) is not an HDF5 file, or is cut short"
         )
 
 
@@ -525,13 +527,13 @@ def test_text_of_any_length_and_nested_types_are_refused(make_tree):
     with h5py.File(path, "a") as file:
         del file["hpcp"]
         file.create_group("hpcp")
-    assert reason_of(only(tree)) == "hpcp is no array"
+    assert reason_of(only(tree)) == "hpcp is not an array"
 
 
 def test_a_file_beyond_all_measure_is_not_read_into_memory(make_tree, monkeypatch):
     tree = make_tree()
     path = tree.add("W_1", "P_1")
-    monkeypatch.setattr(da_tacos, "MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr(hdf5, "MAX_FILE_BYTES", 1000)
     assert reason_of(only(tree)) == f"P_1.h5 has {path.stat().st_size} bytes, more than 1000"
 
 
@@ -557,7 +559,7 @@ def test_a_square_crema_that_follows_nothing_is_rejected(make_tree, rng):
     tree = make_tree()
     tree.add("W_1", "P_1", frames=13, crema=np.full((12, 12), 0.5))
     assert reason_of(only(tree)).startswith(
-        "crema is 12 x 12 and follows hpcp and chroma_cens as well one way as the other"
+        "crema is 12 x 12 and follows hpcp and chroma_cens equally well either way round"
     )
 
 
@@ -581,7 +583,7 @@ def test_what_is_inflated_here_is_what_hdf5_reads(shape, rows, dtype, level):
     array = np.random.default_rng(len(shape)).integers(0, 99, shape).astype(dtype)
     options = {"chunks": (min(rows, shape[0]), *shape[1:]), "shuffle": True, "compression": level}
     dataset, image = packed(array, **options)
-    quick = da_tacos._inflated(dataset, image)
+    quick = hdf5.inflated(dataset, image)
     assert quick is not None
     assert quick.dtype == dataset.dtype
     np.testing.assert_array_equal(quick, dataset[()])
@@ -610,7 +612,7 @@ def packed(array, *, userblock=0, **options):
 )
 def test_whatever_is_packed_otherwise_is_left_to_hdf5(dtype, options):
     dataset, image = packed(np.ones((60, 12), dtype), **options)
-    assert da_tacos._inflated(dataset, image) is None
+    assert hdf5.inflated(dataset, image) is None
 
 
 def test_chunks_that_were_never_written_are_left_to_hdf5():
@@ -622,7 +624,7 @@ def test_chunks_that_were_never_written_are_left_to_hdf5():
         data[:10] = 1
         data.id.write_direct_chunk((10, 0), bytes(480), filter_mask=3)
     with h5py.File(stream) as file:
-        assert da_tacos._inflated(file["x"], memoryview(stream.getvalue())) is None
+        assert hdf5.inflated(file["x"], memoryview(stream.getvalue())) is None
 
 
 def test_a_chunk_that_inflates_to_more_or_less_than_its_size_is_refused(make_tree):
@@ -635,4 +637,4 @@ def test_a_chunk_that_inflates_to_more_or_less_than_its_size_is_refused(make_tre
                 "hpcp", (60, 12), "f4", chunks=(60, 12), shuffle=True, compression=9
             )
             data.id.write_direct_chunk((0, 0), zlib.compress(bytes(size)))
-        assert "a chunk of /hpcp doesn't inflate to its size" in reason_of(only(tree))
+        assert "a chunk of /hpcp does not inflate to its size" in reason_of(only(tree))

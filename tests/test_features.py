@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from embedding.data.dataset import open_dataset, read
-from embedding.data.features import ARRAYS, FEATURE_NAMES, Frames, average, read_csv
+from embedding.data.dataset import open_dataset
+from embedding.data.features import ARRAYS, FEATURE_NAMES, average
+from embedding.data.frames import Frames, read
+from embedding.data.table import read_table
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -125,7 +127,7 @@ def test_the_prototypes_table_is_read_whatever_its_column_order(tmp_path):
     written = table(performance=["P_2.h5", "P_1.h5"], notes=["a", "b"])
     path = tmp_path / "benchmark.csv"
     written.select(reversed(written.columns)).write_csv(path)
-    content = read_csv(path)
+    content = read_table(path)
     assert content["track_id"].to_list() == ["P_1", "P_2"]
     assert content["work_id"].to_list() == ["W_1", "W_2"]
     np.testing.assert_array_equal(content.select(FEATURE_NAMES).row(1), np.arange(52.0))
@@ -147,18 +149,18 @@ def test_the_prototypes_table_is_read_whatever_its_column_order(tmp_path):
 def test_a_bad_table_is_refused_with_its_row(tmp_path, columns, reason):
     table(**columns).write_csv(tmp_path / "table.csv")
     with pytest.raises(ValueError, match=reason):
-        read_csv(tmp_path / "table.csv")
+        read_table(tmp_path / "table.csv")
 
 
 def test_a_table_of_something_else_is_refused(tmp_path):
     table().drop("crema_0", "tempo").write_csv(tmp_path / "short.csv")
     with pytest.raises(ValueError, match=r"no column crema_0, tempo \(2 of 54 missing\)"):
-        read_csv(tmp_path / "short.csv")
+        read_table(tmp_path / "short.csv")
     table().head(0).write_csv(tmp_path / "header.csv")
     with pytest.raises(ValueError, match="no rows"):
-        read_csv(tmp_path / "header.csv")
+        read_table(tmp_path / "header.csv")
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(ValueError, match=r"empty\.csv could not be read as a CSV table"):
-        read_csv(tmp_path / "empty.csv")
+        read_table(tmp_path / "empty.csv")
     with pytest.raises(ValueError, match=r"absent\.csv could not be read"):
-        read_csv(tmp_path / "absent.csv")
+        read_table(tmp_path / "absent.csv")

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from embedding.data.frame_rate import COMMON, from_provenance, measure, parse_frame_rate
+from embedding.data.frame_rate import COMMON_RATES, from_provenance, measure, parse_frame_rate
 
 RATE = 44100 / 4096
 
@@ -20,7 +20,7 @@ def test_a_rate_is_a_number_or_a_fraction(given, rate):
 
 @pytest.mark.parametrize("given", ["", "fast", "1/0", "0", -3, float("nan"), "inf", None, True])
 def test_anything_else_is_refused_with_an_example(given):
-    with pytest.raises(ValueError, match=r"is no frame rate: .*44100/512"):
+    with pytest.raises(ValueError, match=r"is not a frame rate: .*44100/512"):
         parse_frame_rate(given)
 
 
@@ -35,13 +35,13 @@ def beats_of(bpm, frame_rate):
     return bpm, np.round(np.arange(40) * 60 / bpm * frame_rate).astype(int)
 
 
-@pytest.mark.parametrize("frame_rate", COMMON.values())
+@pytest.mark.parametrize("frame_rate", COMMON_RATES.values())
 def test_beats_at_a_known_tempo_tell_the_rate(frame_rate, caplog):
     rng = np.random.default_rng(4)
     beats = [beats_of(bpm, frame_rate) for bpm in rng.uniform(50, 120, 20)]
     with caplog.at_level(logging.WARNING):
         assert measure(beats) == frame_rate
-    assert f"{frame_rate:.3f} a second" in caplog.text
+    assert f"{frame_rate:.3f} per second" in caplog.text
 
 
 def test_the_majority_decides_where_some_follow_every_second_beat():

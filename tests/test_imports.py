@@ -50,7 +50,7 @@ def test_a_package_imports_nothing_that_is_not_its_business(package, forbidden):
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("h5py", ["embedding/data/dataset.py"]),
+        ("h5py", ["embedding/data/hdf5.py"]),
         (
             "lightning",
             [

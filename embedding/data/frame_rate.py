@@ -1,4 +1,4 @@
-"""How many frames a second a data set has: stated beside the data, or measured from its beats."""
+"""The frame rate of a data set: stated beside the data, or measured from its beats."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
-#: CD-rate audio cut into hops of a power of two, as every extractor of these features does.
+#: 44.1 kHz audio with hops of a power of two, which every extractor of these features uses.
 #: (22,050 Hz with half the hop is the same rate.)
-COMMON = {f"44100/{hop}": 44100 / hop for hop in (128, 256, 512, 1024, 2048, 4096, 8192)}
+COMMON_RATES = {f"44100/{hop}": 44100 / hop for hop in (128, 256, 512, 1024, 2048, 4096, 8192)}
 
-#: A measured rate is believed only if this share of the performances vote for it.
-MAJORITY = 2 / 3
+#: Share of the performances that must agree on a measured rate.
+MIN_AGREEMENT = 2 / 3
 
 
 def parse_frame_rate(text: str | float) -> float:
-    """Read a frame rate, "10.77", "44100/512" or a number, in frames a second.
+    """Read a frame rate, in frames per second.
 
     Raises
     ------
     ValueError
-        If it is no positive finite number or fraction.
+        If the text is not a positive, finite number or fraction.
+
+    Examples
+    --------
+    >>> parse_frame_rate("44100/512")
+    86.1328125
     """
     try:
         rate = float(Fraction(text.replace(" ", ""))) if isinstance(text, str) else float(text)
@@ -34,19 +39,17 @@ def parse_frame_rate(text: str | float) -> float:
         rate = math.nan
     if isinstance(text, bool) or not (math.isfinite(rate) and rate > 0):
         raise ValueError(
-            f"{text!r} is no frame rate: give frames a second as a number or as sample rate over "
-            "hop, such as 44100/512"
+            f"{text!r} is not a frame rate: give frames per second as a number or as sample rate "
+            "over hop, such as 44100/512"
         )
     return rate
 
 
 def from_provenance(entries: dict[str, Any]) -> float | None:
-    """Frames over seconds of a `provenance.json`, `{track: {"T": frames, "sec": seconds}}`.
+    """Divide frames by seconds of a `provenance.json`, `{track: {"T": frames, "sec": seconds}}`.
 
-    Within 1 % of a common rate it is that rate: the seconds are rounded and every recording ends
-    with a frame that is not full.
-
-    Returns None if nothing in it has both.
+    A result within 1 % of a common rate is that rate, because seconds are rounded and the last
+    frame of a recording is not full. The result is None if no entry has both numbers.
     """
     lengths = [
         (entry["T"], entry["sec"])
@@ -58,34 +61,33 @@ def from_provenance(entries: dict[str, Any]) -> float | None:
     if not (frames > 0 and seconds > 0):
         return None
     rate = float(frames / seconds)
-    nearest = min(COMMON.values(), key=lambda common: abs(math.log(common / rate)))
+    nearest = min(COMMON_RATES.values(), key=lambda common: abs(math.log(common / rate)))
     return nearest if abs(nearest / rate - 1) < 0.01 else rate
 
 
 def measure(beats: Iterable[tuple[float, np.ndarray]]) -> float:
-    """Find the frame rate at which the beats, counted in frames, go at the tempo, in bpm.
+    """Find the frame rate at which the beats of performances have their tempo.
 
-    Each performance votes for the common rate nearest to bpm x (median frames between its beats)
-    / 60. A tracker that follows every second beat is off by a factor of two, so one performance
-    may well be wrong, which is why they vote.
+    Each performance votes for the common rate nearest to bpm x (median frames between beats) / 60.
+    One performance may be off by a factor of two, if its tracker follows every second beat.
 
     Parameters
     ----------
     beats : iterable of (float, np.ndarray of shape (b,))
-        A performance's tempo in bpm, and the frames its beats fall on (madmom_features: tempos,
-        onsets).
+        For each performance, the tempo in bpm and the frames of its beats (madmom_features:
+        tempos, onsets).
 
     Returns
     -------
     float
-        Frames a second, one of `COMMON`.
+        Frames per second, one of `COMMON_RATES`.
 
     Raises
     ------
     ValueError
-        If no performance has a tempo and four beats, or fewer than `MAJORITY` agree.
+        If no performance has a tempo and four beats, or less than `MIN_AGREEMENT` of them agree.
     """
-    rates = list(COMMON.values())
+    rates = list(COMMON_RATES.values())
     votes = np.zeros(len(rates), dtype=int)
     for tempo, onsets in beats:
         if len(onsets) < 4:
@@ -94,12 +96,13 @@ def measure(beats: Iterable[tuple[float, np.ndarray]]) -> float:
         if math.isfinite(estimate) and estimate > 0:
             votes[int(np.argmin(np.abs(np.log(np.array(rates) / estimate))))] += 1
     best = int(votes.argmax())
-    if votes[best] < max(1, MAJORITY * votes.sum()):
-        shares = ", ".join(f"{name} {n}" for name, n in zip(COMMON, votes, strict=True) if n)
+    if votes[best] < max(1, MIN_AGREEMENT * votes.sum()):
+        shares = ", ".join(f"{name} {n}" for name, n in zip(COMMON_RATES, votes, strict=True) if n)
         raise ValueError(f"measuring it from the beats is inconclusive ({shares or 'no beats'})")
     logger.warning(
-        "measured a frame rate of %s = %.3f a second from the beats of %d performances (%d agree)",
-        list(COMMON)[best],
+        "measured a frame rate of %s = %.3f per second from the beats of %d performances "
+        "(%d agree)",
+        list(COMMON_RATES)[best],
         rates[best],
         votes.sum(),
         votes[best],

@@ -1,11 +1,11 @@
-"""Which performances a directory holds, by its layout, without opening a file.
+"""The layout of a directory: which performances it holds, without opening their files.
 
 Three layouts are recognised:
 
 ```
-da-tacos_<subset>_subset_single_files/W_x/P_y.h5                     one file a performance
-da-tacos_<subset>_subset_<feature>/W_x_<feature>/P_y_<feature>.h5    one a feature (`FOLDERS`)
-W/P.h5 and a CSV with columns work_id, track_id                      acoss; the CSV says which
+da-tacos_<subset>_subset_single_files/W_x/P_y.h5                     one file per performance
+da-tacos_<subset>_subset_<feature>/W_x_<feature>/P_y_<feature>.h5    one per feature (`FOLDERS`)
+W/P.h5 and a CSV with columns work_id, track_id                      acoss; the CSV lists them
 ```
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import polars as pl
 
-#: The feature folders that are needed; `key` and `tags` are not.
+#: The feature folders that are needed; `key` and `tags` are not read.
 FOLDERS = ("cens", "crema", "hpcp", "madmom", "mfcc")
 
 SINGLE_FILES = "_single_files"
@@ -34,9 +34,9 @@ class Performance:
     track_id, work_id : str
         From the names of the file and its folder, or from acoss' CSV.
     files : tuple of Path
-        One single file, or one a feature in the order of `FOLDERS`.
+        A single file, or one file per feature in the order of `FOLDERS`.
     source : str
-        The file relative to the data set's root; of several files, a pattern that matches them.
+        The file, relative to the data set's root; a pattern if there are several files.
     """
 
     track_id: str
@@ -45,7 +45,7 @@ class Performance:
     source: str
 
     def stat(self) -> tuple[int, int]:
-        """Bytes over all files, and the latest modification in ns; (-1, -1) if one is gone."""
+        """Return the bytes of all files and the latest mtime in ns; (-1, -1) if one is gone."""
         try:
             stats = [path.stat() for path in self.files]
         except OSError:
@@ -55,7 +55,7 @@ class Performance:
 
 @dataclass(frozen=True)
 class Reject:
-    """A performance left out, and why."""
+    """A performance that is not used, and why."""
 
     track_id: str
     work_id: str
@@ -65,16 +65,16 @@ class Reject:
 
 @dataclass(frozen=True)
 class Layout:
-    """What was found under a root.
+    """What was found in a directory.
 
     Attributes
     ----------
     name : str
-        What the folders are called, as "da-tacos_benchmark_subset".
+        Common name of the folders, such as "da-tacos_benchmark_subset".
     root : Path
         Resolved; nothing outside it is read.
     found : tuple of Performance or Reject
-        A track id may come more than once.
+        A track id may be there more than once.
     """
 
     name: str
@@ -88,30 +88,16 @@ def find(root: Path) -> Layout:
     Parameters
     ----------
     root : Path
-        The directory; a `*_single_files` folder itself; or, where a directory holds both subsets,
-        the common beginning of one's folder names (`…/da-tacos_benchmark_subset`).
+        The directory; or a `*_single_files` folder; or, if a directory holds both subsets, the
+        common beginning of the folder names of one subset (`…/da-tacos_benchmark_subset`).
 
     Raises
     ------
     ValueError
-        If there is no such directory, its layout is none of the three, a feature folder is
+        If the directory does not exist, its layout is not one of the three, a feature folder is
         missing, or it holds several data sets.
     """
-    root, prefix = Path(root), ""
-    if not root.is_dir():
-        root, prefix = root.parent, root.name
-    folders = [
-        path
-        for path in (_visible(root) if root.is_dir() else [])
-        if path.is_dir() and path.name.startswith(prefix)
-    ]
-    if prefix and not folders:
-        raise ValueError(
-            f"there is no data set at {root / prefix}: name a directory of features or a CSV table"
-        )
-    root = root.resolve()
-    folders = [root / folder.name for folder in folders]
-
+    root, prefix, folders = _folders(Path(root))
     single = {
         folder.name.removesuffix(SINGLE_FILES): folder
         for folder in folders
@@ -138,10 +124,28 @@ def find(root: Path) -> Layout:
     if not prefix and any(next(folder.glob("*.h5"), None) for folder in folders):
         return Layout(root.name.removesuffix(SINGLE_FILES), root, tuple(_single_files(root, root)))
     raise ValueError(
-        f"{root / prefix} holds no data set: expected da-tacos_…{SINGLE_FILES}/W_…/P_….h5, or the "
-        f"folders da-tacos_…_{{{','.join(FOLDERS)}}}, or W/P.h5 beside a CSV with the columns "
-        "work_id,track_id"
+        f"{root / prefix} does not hold a data set: expected da-tacos_…{SINGLE_FILES}/W_…/P_….h5, "
+        f"or the folders da-tacos_…_{{{','.join(FOLDERS)}}}, or W/P.h5 beside a CSV with the "
+        "columns work_id,track_id"
     )
+
+
+def _folders(root: Path) -> tuple[Path, str, list[Path]]:
+    """Return the resolved root, the beginning of names that was given, and such folders."""
+    prefix = ""
+    if not root.is_dir():
+        root, prefix = root.parent, root.name
+    folders = [
+        path
+        for path in (_visible(root) if root.is_dir() else [])
+        if path.is_dir() and path.name.startswith(prefix)
+    ]
+    if prefix and not folders:
+        raise ValueError(
+            f"there is no data set at {root / prefix}: name a directory of features or a CSV table"
+        )
+    root = root.resolve()
+    return root, prefix, [root / folder.name for folder in folders]
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -150,7 +154,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _files(root: Path, folder: Path) -> Iterator[Path]:
-    """Every work folder's HDF5 files."""
+    """Yield the HDF5 files of every work folder."""
     if _leaves(root, folder):
         raise ValueError(f"{folder} is a link that leaves {root}: give the directory it leads to")
     for work in _visible(folder):
@@ -185,12 +189,12 @@ def _feature_folders(root: Path, stem: str) -> Iterator[Performance | Reject]:
 
 
 def _listed(root: Path) -> tuple[pl.DataFrame, Path] | None:
-    """The rows of acoss' CSV, if the root has one."""
+    """Return the rows and the path of acoss' CSV, if the root has one."""
     for path in sorted(root.glob("*.csv")):
         try:
             table = pl.read_csv(path, infer_schema=False)
         except (OSError, pl.exceptions.PolarsError):
-            continue  # some other file that happens to end in .csv
+            continue  # another kind of file
         if {"work_id", "track_id"} <= set(table.columns):
             return table.select("work_id", "track_id").drop_nulls().unique(), path
     return None
@@ -199,12 +203,14 @@ def _listed(root: Path) -> tuple[pl.DataFrame, Path] | None:
 def _acoss(root: Path, table: pl.DataFrame, csv: Path) -> Iterator[Performance | Reject]:
     folders = [root, *(path for path in _visible(root) if path.is_dir())]
     works = table["work_id"].unique().to_list()
-    # acoss takes the CSV and the features' folder apart; either is at the root here.
+    # acoss is given the CSV and the features' folder apart. The folder may be the root here.
     base = next((f for f in folders if any((f / work).is_dir() for work in works)), root)
     for work_id, track_id in table.iter_rows():
         path = base / work_id / f"{track_id}.h5"
         if not (_plain(work_id) and _plain(track_id)):
-            yield Reject(track_id, work_id, csv.name, f"{csv.name} gives no plain file name")
+            yield Reject(
+                track_id, work_id, csv.name, f"{csv.name} has an id that is not a plain file name"
+            )
         elif not path.exists():
             source = path.relative_to(root).as_posix()
             yield Reject(track_id, work_id, source, f"{csv.name} lists it, but the file is missing")
@@ -218,14 +224,14 @@ def _plain(name: str) -> bool:
 
 
 def _checked(root: Path, performance: Performance) -> Performance | Reject:
-    """Refuse what must not be opened: a link out of the root, or a pipe, which would block."""
+    """Reject files that must not be opened: a link out of the root, or a pipe, which blocks."""
     for path in performance.files:
         reason = None
         try:
             if (path.is_symlink() or path.parent.is_symlink()) and _leaves(root, path):
                 reason = f"{path.name} is a link that leaves {root.name}"
             elif not stat.S_ISREG(path.stat().st_mode):
-                reason = f"{path.name} is no regular file"
+                reason = f"{path.name} is not a regular file"
         except OSError as error:
             reason = f"{path.name} cannot be opened ({error.strerror or error})"
         if reason:

@@ -1,4 +1,4 @@
-"""HDF5's shuffle filter, undone."""
+"""HDF5's shuffle filter, undone. It loads numba, so it is imported only when it is needed."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,17 +7,17 @@ from numba import njit
 
 @njit(cache=True, nogil=True)
 def interleave(planes: npt.NDArray[np.uint8], numbers: npt.NDArray[np.uint8]) -> None:
-    """Bring the bytes of each number together: shuffled, all first bytes come first, and so on.
+    """Bring the bytes of each number together; shuffled, all first bytes come first, and so on.
 
-    A loop of a length that is known becomes one of vector instructions, ten times as fast as
-    numpy's strided assignment.
+    A loop of known length compiles to vector instructions, ten times as fast as numpy's strided
+    assignment.
 
     Parameters
     ----------
     planes : np.ndarray, shape=(4 or 8, m), uint8
-        As they are shuffled.
+        The shuffled bytes.
     numbers : np.ndarray, shape=(n, 4 or 8), uint8
-        The first n of the m numbers are put there.
+        Receives the first n of the m numbers.
     """
     if numbers.shape[1] == 4:
         for j in range(len(numbers)):

@@ -24,18 +24,10 @@ import polars as pl
 from embedding.data.atomic import whole_directory
 from embedding.data.chroma import CHROMA_RATE
 from embedding.data.features import FEATURE_NAMES
+from embedding.data.metadata import METADATA
 
 #: Increased when the meaning of a column or of the sequences changes, so that files are read again.
 FORMAT = 2
-
-METADATA = {
-    "work_title": pl.String,
-    "work_artist": pl.String,
-    "title": pl.String,
-    "artist": pl.String,
-    "year": pl.Int32,
-    "instrumental": pl.Boolean,
-}
 
 SCHEMA: dict[str, Any] = {
     "track_id": pl.String,
@@ -138,13 +130,12 @@ class FeatureStore:
         Everything that is computed from the rows depends on these. Times, paths and titles are not
         included, so a copy of the data elsewhere has the same fingerprint.
         """
-        rows = self.table.select("track_id", "work_id", "fingerprint")
-        return _digest([FORMAT, self.frame_rate], rows)
+        return _fingerprint(self.table, self.frame_rate)
 
     @cached_property
     def metadata_fingerprint(self) -> str:
         """A hash of what is shown beside a performance (titles, artists, year, subset), as hex."""
-        return _digest([FORMAT], self.table.select("track_id", *METADATA, "subset"))
+        return _metadata_fingerprint(self.table)
 
     def select(self, rows: np.ndarray | pl.Series | list[bool] | list[int]) -> FeatureStore:
         """Return the store with some of its rows, given as a mask or as indices in any order.
@@ -189,16 +180,15 @@ class FeatureStore:
             facts = json.loads((path / "store.json").read_text(encoding="utf-8"))
             table = pl.read_parquet(path / "features.parquet", memory_map=False)
             rejects = pl.read_parquet(path / "rejects.parquet", memory_map=False)
-            chroma = _open_chroma(path / "chroma.npy")
-            format_, count = facts["format"], facts["performances"]
             store = cls(
                 path,
                 name=facts["name"],
                 table=table.select(*SCHEMA),
                 rejects=rejects.select(*REJECTS),
-                chroma=chroma,
+                chroma=_open_chroma(path / "chroma.npy"),
                 frame_rate=facts["frame_rate"],
             )
+            format_, count = facts["format"], facts["performances"]
         # Damaged files make polars and numpy raise any kind of error, and polars even a panic.
         except (Exception, pl.exceptions.PanicException) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -208,21 +198,26 @@ class FeatureStore:
                 f"{path} has format {format_}, and this version reads {FORMAT}. Delete it, and "
                 "aggregate again."
             )
+        store._check(count, facts.get("fingerprint"))
+        return store
+
+    def _check(self, count: int, fingerprint: str) -> None:
+        """Raise BadStore if the files contradict each other."""
         for kind, frame, schema in (
-            ("row", store.table, SCHEMA),
-            ("reject", store.rejects, REJECTS),
+            ("row", self.table, SCHEMA),
+            ("reject", self.rejects, REJECTS),
         ):
             for column, dtype in schema.items():
                 if (found := frame.schema[column]) != dtype:
-                    raise _damaged(path, f"{kind} column {column} is {found}, not {dtype}")
-        if len(store) != count:
-            raise _damaged(path, f"{len(store)} rows where store.json counts {count}")
-        ends = store._starts + store._lengths
-        if (store._starts < 0).any() or (store._lengths < 0).any() or (ends > len(chroma)).any():
-            raise _damaged(path, f"chroma.npy has {len(chroma)} frames, fewer than its rows need")
-        if store.fingerprint != facts.get("fingerprint"):
-            raise _damaged(path, "its rows are not those that store.json was written for")
-        return store
+                    raise _damaged(self.path, f"{kind} column {column} is {found}, not {dtype}")
+        if len(self) != count:
+            raise _damaged(self.path, f"{len(self)} rows where store.json counts {count}")
+        ends = self._starts + self._lengths
+        frames = len(self._chroma)
+        if (self._starts < 0).any() or (self._lengths < 0).any() or (ends > frames).any():
+            raise _damaged(self.path, f"chroma.npy has {frames} frames, fewer than its rows need")
+        if self.fingerprint != fingerprint:
+            raise _damaged(self.path, "its rows are not those that store.json was written for")
 
 
 def _damaged(path: Path, reason: str) -> BadStore:
@@ -238,19 +233,19 @@ def write(
     rejects: pl.DataFrame | None = None,
     frame_rate: float | None,
 ) -> FeatureStore:
-    """Write a store as a whole or not at all, and open it; a store at `path` is replaced.
+    """Write a store as a whole or not at all, and open it.
 
     Parameters
     ----------
     path : Path
-        The directory to make.
+        The directory to make or replace.
     name : str
         Name of the data set.
     table : pl.DataFrame
         In any order. Missing columns of `SCHEMA` become null; `chroma_start` is filled in.
     sequences : iterable of np.ndarray, each shape=(F, 2, 12), float16
-        In the order of the rows, with F as in `chroma_frames`; empty if F is 0 in all rows.
-        They are taken one at a time, so they need not fit in memory.
+        In the order of the rows, with F as in `chroma_frames`; empty if F is 0 in all rows. They
+        need not fit in memory together.
     rejects : pl.DataFrame, optional
         Columns of `REJECTS`.
     frame_rate : float or None
@@ -259,48 +254,42 @@ def write(
     Raises
     ------
     ValueError
-        If a track id is there twice, or a sequence has another shape than its row says.
+        If a track id is there twice, or a sequence does not have the shape that its row states.
     """
     path = Path(path)
-    table = _conform(table, SCHEMA).with_columns(pl.col("chroma_frames").fill_null(0))
+    table = _prepared(table)
     rejects = _conform(pl.DataFrame() if rejects is None else rejects, REJECTS)
-    if table["track_id"].is_duplicated().any():
-        twice = table.filter(pl.col("track_id").is_duplicated())["track_id"][0]
-        raise ValueError(f"Track {twice} is there twice. A store holds each performance once.")
-
-    # Where the sequence of each row goes once the rows are sorted.
-    order = table["track_id"].arg_sort().to_numpy()
-    lengths = table["chroma_frames"].to_numpy()
-    starts = np.empty(len(table), dtype=np.int64)
-    starts[order] = np.cumsum(lengths[order]) - lengths[order]
-    table = table.with_columns(chroma_start=pl.Series(starts, dtype=pl.Int64))
-
     with whole_directory(path) as scratch:
-        _write_chroma(scratch / "chroma.npy", table, sequences, int(lengths.sum()))
-        table = table[order].rechunk()
+        _write_chroma(scratch / "chroma.npy", table, sequences)
+        table = table.sort("track_id").rechunk()
         table.write_parquet(scratch / "features.parquet")
         rejects = rejects.sort("track_id", "source", "reason").rechunk()
         rejects.write_parquet(scratch / "rejects.parquet")
-        store = FeatureStore(
-            scratch,
-            name=name,
-            table=table,
-            rejects=rejects,
-            chroma=np.empty((0, *FRAME_SHAPE), np.float16),
-            frame_rate=frame_rate,
-        )
         facts = {
             "format": FORMAT,
             "name": name,
             "frame_rate": frame_rate,
             "performances": len(table),
             "rejects": len(rejects),
-            "fingerprint": store.fingerprint,
-            "metadata_fingerprint": store.metadata_fingerprint,
+            "fingerprint": _fingerprint(table, frame_rate),
+            "metadata_fingerprint": _metadata_fingerprint(table),
         }
         text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
         (scratch / "store.json").write_text(text, encoding="utf-8")
     return FeatureStore.open(path)
+
+
+def _prepared(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the table with all columns, and where each sequence goes once rows are sorted."""
+    table = _conform(table, SCHEMA).with_columns(pl.col("chroma_frames").fill_null(0))
+    if table["track_id"].is_duplicated().any():
+        repeated = table.filter(pl.col("track_id").is_duplicated())["track_id"][0]
+        raise ValueError(f"Track {repeated} is there twice. A store holds each performance once.")
+    order = table["track_id"].arg_sort().to_numpy()
+    lengths = table["chroma_frames"].to_numpy()
+    starts = np.empty(len(table), dtype=np.int64)
+    starts[order] = np.cumsum(lengths[order]) - lengths[order]
+    return table.with_columns(chroma_start=pl.Series(starts, dtype=pl.Int64))
 
 
 def _conform(frame: pl.DataFrame, schema: dict[str, Any]) -> pl.DataFrame:
@@ -311,9 +300,8 @@ def _conform(frame: pl.DataFrame, schema: dict[str, Any]) -> pl.DataFrame:
     return frame.select(columns) if frame.width else pl.DataFrame(schema=schema)
 
 
-def _write_chroma(
-    path: Path, table: pl.DataFrame, sequences: Iterable[np.ndarray], total: int
-) -> None:
+def _write_chroma(path: Path, table: pl.DataFrame, sequences: Iterable[np.ndarray]) -> None:
+    total = int(table["chroma_frames"].sum())
     # It is written piece by piece, as a memory map would keep every page in memory.
     header = {"descr": "<f2", "fortran_order": False, "shape": (total, *FRAME_SHAPE)}
     frame_bytes = math.prod(FRAME_SHAPE) * np.dtype(np.float16).itemsize
@@ -346,6 +334,14 @@ def _open_chroma(path: Path) -> np.ndarray:
     if shape[0] == 0:
         return np.empty(shape, np.float16)
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _fingerprint(table: pl.DataFrame, frame_rate: float | None) -> str:
+    return _digest([FORMAT, frame_rate], table.select("track_id", "work_id", "fingerprint"))
+
+
+def _metadata_fingerprint(table: pl.DataFrame) -> str:
+    return _digest([FORMAT], table.select("track_id", *METADATA, "subset"))
 
 
 def _digest(facts: list[Any], rows: pl.DataFrame) -> str:

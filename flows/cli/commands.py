@@ -574,7 +574,7 @@ def _config(path: Path | None) -> dict[str, Any] | None:
 def _rate(text: str | None) -> float | None:
     if text is None:
         return None
-    from embedding.data.dataset import parse_frame_rate
+    from embedding.data.frame_rate import parse_frame_rate
 
     return parse_frame_rate(text)
 

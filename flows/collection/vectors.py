@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from embedding.data.store import METADATA
+from embedding.data.metadata import METADATA
 
 VECTORS = "vectors.parquet"
 

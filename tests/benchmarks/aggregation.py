@@ -22,7 +22,9 @@ import numpy as np
 
 from benchmarks.harness import Row, Runs, in_turns, ratio, seconds
 from embedding.data.aggregate import aggregate_batch, assemble, pending
-from embedding.data.dataset import DATASETS, TEMPOS, Performance, open_dataset, read
+from embedding.data.dataset import open_dataset
+from embedding.data.frames import DATASETS, TEMPOS, read
+from embedding.data.layout import Performance
 from embedding.data.store import FeatureStore
 
 #: Frames, as of the one real performance that was looked at, and its frames a second.

@@ -11,7 +11,9 @@ import pytest
 from fresh import in_fresh_process
 from trees import FRAME_RATE, make_features
 
-from embedding.data.dataset import Performance, UnreadablePerformance, open_dataset, read
+from embedding.data.dataset import open_dataset
+from embedding.data.frames import UnreadablePerformance, read
+from embedding.data.layout import Performance
 from embedding.data.store import FeatureStore
 from flows.aggregate import aggregate
 
@@ -56,7 +58,7 @@ BOMBS = {
     "a label of 64 MiB": (text_of_any_length, "its label is longer than any name"),
     "object references": (references, "hpcp holds object, not numbers"),
     "region references": (regions, "hpcp holds object, not numbers"),
-    "a type": (a_type, "hpcp is no array"),
+    "a type": (a_type, "hpcp is not an array"),
 }
 
 
@@ -89,7 +91,7 @@ NAMES = ["../../out", "/tmp/out", "a/b", "..", ".hidden", "nul\0", "new\nline", 
 def test_a_data_set_s_name_leads_nowhere(tree, name, count):
     description = {"name": name, "frame_rate": FRAME_RATE}
     (tree.root / "dataset.json").write_text(json.dumps(description))
-    with pytest.raises(ValueError, match="can't be a directory's name: write another one"):
+    with pytest.raises(ValueError, match="cannot be the name of a directory: write another name"):
         open_dataset(tree.root)
     count("names that are paths", "refused")
 

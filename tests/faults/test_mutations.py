@@ -23,9 +23,12 @@ from trees import Tree, make_features, write_h5
 import search
 from embedding import bundle as bundles
 from embedding.data import chroma
-from embedding.data.dataset import Performance, open_dataset, read
-from embedding.data.features import FEATURE_NAMES, average, read_csv
+from embedding.data.dataset import open_dataset
+from embedding.data.features import FEATURE_NAMES, average
+from embedding.data.frames import read
+from embedding.data.layout import Performance
 from embedding.data.store import FeatureStore
+from embedding.data.table import read_table
 from flows.collection import vectors
 from flows.collection.points import points_of_recipe
 from flows.collection.served import current
@@ -73,8 +76,8 @@ def list_data(path: Path) -> list[float]:
     return [dataset.frame_rate, len(dataset.performances)]
 
 
-def read_table(path: Path) -> np.ndarray:
-    return read_csv(path).select(FEATURE_NAMES).to_numpy()
+def read_csv(path: Path) -> np.ndarray:
+    return read_table(path).select(FEATURE_NAMES).to_numpy()
 
 
 def recipe_of(home: Path) -> Recipe:
@@ -142,7 +145,7 @@ READERS: dict[str, tuple[str, int, Callable[[Path], object]]] = {
     "dataset.json": ("home/data/dataset.json", 4, list_data),
     "provenance.json": ("acoss/provenance.json", 4, list_data),
     "annotations.csv": ("acoss/annotations.csv", 4, list_data),
-    "the prototype's CSV": ("one/table.csv", 6, read_table),
+    "the prototype's CSV": ("one/table.csv", 6, read_csv),
     "features.parquet": ("home/features/*/*/features.parquet", 6, read_features),
     "rejects.parquet": ("home/features/*/*/rejects.parquet", 3, read_features),
     "chroma.npy": ("home/features/*/*/chroma.npy", 4, read_features),

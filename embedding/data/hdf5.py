@@ -1,0 +1,214 @@
+"""Reading arrays from HDF5 files of unknown origin. The only module that imports h5py.
+
+No link is followed out of the file, nothing is trusted before it is checked, and the size of what
+is read or inflated is bounded.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+from isal import isal_zlib
+
+#: About four hours of features at 44100/512 frames per second, longer than any performance.
+MAX_FILE_BYTES = 2**28
+MAX_ELEMENTS = 2**24
+MAX_NAME_BYTES = 4096
+
+#: A chunk may inflate to 1032 times its size. Compressed chunks of real performances have 40 kB.
+MAX_CHUNK_BYTES = 2**20
+
+#: Soft links that may lead to one another.
+MAX_LINKS = 8
+
+#: H5LT_FILE_IMAGE_DONT_COPY and H5LT_FILE_IMAGE_DONT_RELEASE: HDF5 reads our bytes in place and
+#: does not free them. They outlive the file, which is opened for reading only.
+BORROW_IMAGE = 0x2 | 0x4
+
+
+class WrongContentsError(ValueError):
+    """The contents of a file cannot be used; the text says why."""
+
+
+class Contents(NamedTuple):
+    """What was read from one file.
+
+    Attributes
+    ----------
+    arrays : dict of str to np.ndarray
+        The arrays found, by the names they were asked for.
+    image : bytes
+        The whole file.
+    mtime_ns : int
+        Its time of modification when it was read.
+    """
+
+    arrays: dict[str, np.ndarray]
+    image: bytes
+    mtime_ns: int
+
+
+def read_arrays(path: Path, names: Iterable[str], attributes: dict[str, str]) -> Contents:
+    """Read those of the named arrays that a file holds.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    names : iterable of str
+        Paths inside the file.
+    attributes : dict of str to str
+        Expected values of attributes of the root; a missing attribute is accepted.
+
+    Raises
+    ------
+    WrongContentsError
+        If the contents are not HDF5, damaged, too large, or not numbers; or an attribute differs.
+    OSError
+        If the file system fails.
+    """
+    with path.open("rb") as stream:
+        facts = os.fstat(stream.fileno())
+        if facts.st_size > MAX_FILE_BYTES:
+            raise WrongContentsError(
+                f"{path.name} has {facts.st_size} bytes, more than {MAX_FILE_BYTES}"
+            )
+        image = stream.read(facts.st_size)
+    try:
+        opened = h5py.h5f.open_file_image(image, flags=BORROW_IMAGE)
+    except ValueError as error:  # without a reason
+        raise WrongContentsError(
+            f"{path.name} ({len(image)} bytes) is not an HDF5 file, or is cut short"
+        ) from error
+    arrays = {}
+    try:
+        with h5py.File(opened) as file:
+            for name, expected in attributes.items():
+                _check_attribute(file, name, expected)
+            for name in names:
+                if (member := _member(file, name)) is not None:
+                    arrays[name] = _array(member, name, memoryview(image))
+    except WrongContentsError:
+        raise
+    except Exception as error:  # h5py raises any kind of error for a damaged file
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0].strip("'\"")
+        raise WrongContentsError(f"{path.name} is damaged: {cause}") from error
+    return Contents(arrays, image, facts.st_mtime_ns)
+
+
+def _check_attribute(file: h5py.File, name: str, expected: str) -> None:
+    if name not in file.attrs:
+        return
+    too_long = f"its {name} is longer than any name"
+    if file.attrs.get_id(name).get_storage_size() > MAX_NAME_BYTES:
+        raise WrongContentsError(too_long)
+    value = file.attrs[name]  # bytes or unicode, of fixed or variable length
+    text = value.decode() if isinstance(value, bytes) else str(value)
+    if len(text) > MAX_NAME_BYTES:  # a variable length does not count in the storage size
+        raise WrongContentsError(too_long)
+    if text != expected:
+        raise WrongContentsError(
+            f"its {name} is {text}, which contradicts its place under {expected}"
+        )
+
+
+def _member(group: h5py.Group, name: str, links: int = MAX_LINKS) -> Any:
+    """Return what a path leads to, or None; follow at most `links` soft links in a row."""
+    here: Any = group.file["/"] if name.startswith("/") else group
+    for part in name.strip("/").split("/"):
+        if not isinstance(here, h5py.Group) or not here.id.links.exists(part.encode()):
+            return None
+        kind = here.id.links.get_info(part.encode()).type
+        if kind == h5py.h5l.TYPE_SOFT and links > 0:
+            here = _member(here, here.id.links.get_val(part.encode()).decode(), links - 1)
+        elif kind == h5py.h5l.TYPE_HARD:
+            here = here[part]
+        else:
+            raise WrongContentsError(f"{name} is a link that leads out of the file or in circles")
+    return here
+
+
+def _array(dataset: Any, name: str, image: memoryview) -> np.ndarray:
+    if not isinstance(dataset, h5py.Dataset):
+        raise WrongContentsError(f"{name} is not an array")
+    if dataset.dtype.kind not in "fiu":
+        raise WrongContentsError(f"{name} holds {dataset.dtype}, not numbers")
+    # HDF5 allocates both, however little the file holds.
+    for shape in (dataset.shape, dataset.chunks or ()):
+        if shape is None or math.prod(shape) > MAX_ELEMENTS:
+            raise WrongContentsError(f"{name} claims {shape} values, more than a performance has")
+    if dataset.is_virtual or dataset.external:
+        raise WrongContentsError(f"{name} is stored outside its file")
+    array = inflated(dataset, image)
+    if array is None:
+        _check_compression(dataset, name)
+        array = np.asarray(dataset[()])
+    return array
+
+
+def _filters(dataset: h5py.Dataset) -> list[int]:
+    """Return HDF5's numbers of the filters that a chunk is written through, in order."""
+    plist = dataset.id.get_create_plist()
+    return [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+
+
+def inflated(dataset: h5py.Dataset, image: memoryview) -> np.ndarray | None:
+    """Read a dataset that is shuffled and deflated by rows, as in Da-TACOS; None for any other.
+
+    Inflating takes most of the time of reading, and ISA-L needs two thirds of the time of the zlib
+    in HDF5. HDF5 says where in the image of the file the chunks are.
+    """
+    shape, dtype, chunks = dataset.shape, dataset.dtype, dataset.chunks
+    if (
+        _filters(dataset) != [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
+        or chunks[1:] != shape[1:]
+        or dtype.itemsize not in (4, 8)
+        # HDF5 would convert the values, or counts bytes from elsewhere than the start of the file.
+        or dataset.id.get_type() != h5py.h5t.py_create(dtype)
+        or dataset.file.userblock_size
+    ):
+        return None
+    found: list[Any] = []
+    dataset.id.chunk_iter(found.append)
+    starts = [chunk.chunk_offset[0] for chunk in found]
+    if sorted(starts) != list(range(0, shape[0], chunks[0])) or not found:
+        return None  # some chunks were never written
+    if any(chunk.filter_mask for chunk in found):
+        return None  # some chunks are not compressed
+    from embedding.data.shuffle import interleave  # loads numba, which takes longer than a file
+
+    array = np.empty(shape, dtype)
+    numbers = array.reshape(-1).view(np.uint8).reshape(-1, dtype.itemsize)
+    row = math.prod(shape[1:])
+    expected = math.prod(chunks) * dtype.itemsize
+    for start, chunk in zip(starts, found, strict=True):
+        inflate = isal_zlib.decompressobj()
+        packed = image[chunk.byte_offset : chunk.byte_offset + chunk.size]
+        shuffled = inflate.decompress(packed, expected)
+        if len(shuffled) != expected or not inflate.eof:
+            raise WrongContentsError(f"a chunk of {dataset.name} does not inflate to its size")
+        rows = numbers[start * row : (start + chunks[0]) * row]  # the last chunk is cut off
+        interleave(np.frombuffer(shuffled, np.uint8).reshape(dtype.itemsize, -1), rows)
+    return array
+
+
+def _check_compression(dataset: h5py.Dataset, name: str) -> None:
+    """Bound what HDF5 inflates, which does not depend on the size that a chunk claims."""
+    harmless = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
+    compressors = [number for number in _filters(dataset) if number not in harmless]
+    if len(compressors) > 1:
+        raise WrongContentsError(f"{name} is compressed {len(compressors)} times over")
+    if not compressors:
+        return
+
+    def too_large(chunk: Any) -> int | None:
+        return chunk.size if chunk.size > MAX_CHUNK_BYTES else None
+
+    if (size := dataset.id.chunk_iter(too_large)) is not None:
+        raise WrongContentsError(f"{name} holds {size} compressed bytes in one chunk")

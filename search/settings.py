@@ -1,4 +1,4 @@
-"""What the environment says: where the workspace is, and which Qdrant server is used, and how."""
+"""Settings from the environment: the workspace, and the Qdrant server."""
 
 import os
 import re
@@ -6,16 +6,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-#: Qdrant's own default.
-GRPC_PORT = 6334
-
-#: The deployment, where COVERS_COLLECTION does not name another.
+#: The deployment, unless COVERS_COLLECTION names another.
 COLLECTION = "covers"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The environment at the moment it was read.
+    """The settings at the moment they were read.
 
     Attributes
     ----------
@@ -23,28 +20,29 @@ class Settings:
         The workspace, an absolute path.
     collection : str
         The deployment: the name of the alias on a server, the beginning of every collection's name,
-        and the mark of those that this deployment may drop. Deployments that share a server or a
-        workspace need different ones.
+        and the mark of the collections that this deployment may drop. Deployments that share a
+        server or a workspace need different names.
     qdrant_url : str or None
         The Qdrant server; None means the embedded engine, inside the workspace.
     qdrant_api_key : str or None
-        Kept out of the repr, so that it cannot end up in a log.
+        It is not in the repr, so that it cannot end up in a log.
     qdrant_grpc_port : int or None
-        Where the server takes gRPC, which is faster for many vectors; None not to try.
+        Port for queries and uploads by gRPC, which is faster for many vectors (Qdrant's own is
+        6334). None sends them by HTTP.
     qdrant_ca_cert : Path or None
         PEM file of the authority that signed the server's certificate, instead of the well-known
-        ones.
+        authorities.
     qdrant_shards, qdrant_replicas : int or None
-        Of each collection that is published to a cluster; None leaves it to the server.
+        Shards and replicas of each collection on a cluster; None leaves the choice to the server.
     copy_api_key : str or None
-        The key of the server that a copy goes to or comes from; kept out of the repr too.
+        The key of the server that a copy goes to or comes from. It is not in the repr either.
     """
 
     home: Path
     collection: str = COLLECTION
     qdrant_url: str | None = None
     qdrant_api_key: str | None = field(default=None, repr=False)
-    qdrant_grpc_port: int | None = GRPC_PORT
+    qdrant_grpc_port: int | None = None
     qdrant_ca_cert: Path | None = None
     qdrant_shards: int | None = None
     qdrant_replicas: int | None = None
@@ -54,30 +52,25 @@ class Settings:
 def home() -> Path:
     """Return the workspace: $COVERS_HOME, else $XDG_DATA_HOME/covers, else ~/.local/share/covers.
 
-    Returns
-    -------
-    Path
-        Absolute; it need not exist.
+    The path is absolute. The directory need not exist.
     """
     if named := os.environ.get("COVERS_HOME"):
         return Path(named).expanduser().absolute()
     data = os.environ.get("XDG_DATA_HOME", "")
-    # The XDG specification has a relative path ignored.
+    # The XDG specification says that a relative path is ignored.
     base = Path(data) if Path(data).is_absolute() else Path("~/.local/share").expanduser()
     return base / "covers"
 
 
 def read() -> Settings:
-    """Read COVERS_HOME, COVERS_COLLECTION, COVERS_COPY_API_KEY and what begins with QDRANT_.
+    """Read COVERS_HOME, COVERS_COLLECTION, COVERS_COPY_API_KEY and the QDRANT_ variables.
 
     An empty variable counts as unset.
 
     Raises
     ------
     ValueError
-        If the URL is not an http one, a key cannot be sent in a header (it is not repeated), a
-        number or the deployment's name is not one or out of range, or the certificate cannot be
-        read.
+        If a value cannot be used. The message does not repeat a key.
     """
     url = _text("QDRANT_URL")
     if url is not None and not url.startswith(("http://", "https://")):
@@ -86,13 +79,12 @@ def read() -> Settings:
             "http://localhost:6333."
         )
     certificate = _text("QDRANT_CA_CERT")
-    grpc_port = _number("QDRANT_GRPC_PORT", 0, 65535)
     return Settings(
         home(),
         _collection(),
         url,
         _key("QDRANT_API_KEY"),
-        GRPC_PORT if grpc_port is None else grpc_port or None,
+        _number("QDRANT_GRPC_PORT", 1, 65535),
         None if certificate is None else _certificate(Path(certificate).expanduser(), url),
         _number("QDRANT_SHARDS", 1, 1024),
         _number("QDRANT_REPLICAS", 1, 64),
@@ -152,7 +144,7 @@ def _certificate(path: Path, url: str | None) -> Path:
 
 @cache
 def _parse_certificates(path: Path, _written_at: int) -> None:
-    """Try a file once, and again when it has changed: the environment is read at every search."""
-    import ssl  # takes 30 ms, which those without a server needn't wait
+    """Check a file once, and again if it changes, because every search reads the settings."""
+    import ssl  # takes 30 ms, and is only needed with a server
 
     ssl.create_default_context(cafile=path)

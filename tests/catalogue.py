@@ -16,7 +16,7 @@ from search.engines.engine import Engine
 #: Kept from before any test changes the environment.
 QDRANT_URL = os.environ.get("QDRANT_URL")
 QDRANT_API_KEY = os.environ.get("QDRANT_API_KEY")
-QDRANT_GRPC_PORT = int(os.environ.get("QDRANT_GRPC_PORT") or 6334) or None
+QDRANT_GRPC_PORT = int(os.environ.get("QDRANT_GRPC_PORT") or 0) or None
 QDRANT_CA_CERT = os.environ.get("QDRANT_CA_CERT") and Path(os.environ["QDRANT_CA_CERT"])
 
 #: Where the same tests run: in process, through the real client, and on a real server.

@@ -75,7 +75,7 @@ def test_a_key_that_no_header_carries_is_refused_unseen(monkeypatch, key):
 
 def test_how_a_server_is_used_can_be_said(monkeypatch, tmp_path):
     read = settings.read()
-    assert (read.qdrant_grpc_port, read.qdrant_ca_cert) == (6334, None)
+    assert (read.qdrant_grpc_port, read.qdrant_ca_cert) == (None, None)
     assert (read.qdrant_shards, read.qdrant_replicas) == (None, None)
     _, certificate = make_certificate()
     (tmp_path / "ca.pem").write_bytes(certificate)
@@ -90,15 +90,13 @@ def test_how_a_server_is_used_can_be_said(monkeypatch, tmp_path):
     read = settings.read()
     assert (read.qdrant_grpc_port, read.qdrant_ca_cert) == (16334, tmp_path / "ca.pem")
     assert (read.qdrant_shards, read.qdrant_replicas) == (6, 2)
-    monkeypatch.setenv("QDRANT_GRPC_PORT", "0")
-    assert settings.read().qdrant_grpc_port is None
 
 
 @pytest.mark.parametrize(
     ("name", "value", "lowest", "highest"),
     [
-        ("QDRANT_GRPC_PORT", "65536", 0, 65535),
-        ("QDRANT_GRPC_PORT", "grpc", 0, 65535),
+        ("QDRANT_GRPC_PORT", "65536", 1, 65535),
+        ("QDRANT_GRPC_PORT", "0", 1, 65535),
         ("QDRANT_SHARDS", "0", 1, 1024),
         ("QDRANT_REPLICAS", "-1", 1, 64),
         ("QDRANT_REPLICAS", "1.5", 1, 64),

@@ -258,7 +258,7 @@ ANSWERS = {
     "time-out": (408, "Timeout: it took 60 s", ServerBusy, "answers 408 .*do this again later"),
     "too many": (429, "Rate limiting exceeded", ServerBusy, "answers 429 "),
     "a node is down": (500, SHARDS, ServerBusy,
-                       r"a node of its cluster \(http://10.0.0.3:6335/\) .* QDRANT_REPLICAS=3 one"),
+                       r"a node of its cluster \(http://10.0.0.3:6335/\) .* QDRANT_REPLICAS=3, "),
     "no room": (507, "Disk is full", NoRoom, r"no room on the Qdrant server .* make room there"),
     "no room, as 500": (500, "Service internal error: No space left on device", NoRoom, "no room"),
     "a gateway": (502, b"<html>", ServerBusy, r"answers 502 \(Bad Gateway\)"),
@@ -275,7 +275,7 @@ def test_what_a_server_answers_is_told_as_what_it_is_in_one_sentence(
     stub, server, slept, monkeypatch, kind
 ):
     status, said, error, words = ANSWERS[kind]
-    monkeypatch.setattr("search.engines.server.collection.BATCH", 5)
+    monkeypatch.setattr("search.engines.server.collection.BATCH_POINTS", 5)
     server.publish(make_points(12), "b")
     everything = server.open().everything()
     next(everything)
@@ -383,14 +383,14 @@ def test_an_own_authority_vouches_for_the_server_on_both_its_ports(
     monkeypatch.setenv("QDRANT_API_KEY", KEY)
     monkeypatch.setenv("QDRANT_GRPC_PORT", str(grpc.port))
     stranger = search.connect()
-    with pytest.raises(ServerUnreachable, match=r"doesn't trust .* set QDRANT_CA_CERT") as raised:
+    with pytest.raises(ServerUnreachable, match=r"does not trust .* set QDRANT_CA_CERT") as raised:
         stranger.publish(make_points(12), "b")
     assert "s3cret" not in str(raised.value)
     assert stub.requests == []  # and so the key wasn't sent
     monkeypatch.setenv("QDRANT_CA_CERT", str(tmp_path / "ca.pem"))
     server = search.connect()
     server.publish(make_points(12), "b")
-    assert grpc.calls == ["CollectionExists", "Upsert"]
+    assert grpc.calls == ["Upsert"]
     assert len(Searcher(server).similar("P_1", 20)) == 11
     server.close()
     stranger.close()
@@ -399,7 +399,7 @@ def test_an_own_authority_vouches_for_the_server_on_both_its_ports(
 def test_no_secret_is_shown_whatever_is_printed(stub, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("search.engines.server.connection.sleep", lambda seconds: None)
     url = stub.url.replace("http://", "http://user:pass-s3cret@")
-    server = Server(url, READ_ONLY, tmp_path / "publish.lock", grpc_port=9)
+    server = Server(url, READ_ONLY, tmp_path / "publish.lock")
     with caplog.at_level("DEBUG"):
         for ask in (
             lambda: server.publish(make_points(12), "b"),

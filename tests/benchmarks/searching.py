@@ -259,11 +259,10 @@ def from_nothing(settings: dict[str, str]) -> Generator[None, None, dict[str, fl
 
 
 def own(size: tuple[int, int]) -> Generator[None, None, dict[str, float]]:
-    """The client's own query by id, on the way that ours takes: by gRPC if the server answers."""
+    """The client's own query by id, by gRPC if QDRANT_GRPC_PORT is set, as ours."""
     server = search.connect()
     assert isinstance(server, Server)
     rows, _, tracks = _catalogue(size)
-    name = server.history()[0]
 
     def ask(query: int) -> list[str]:
         answer = server.connection.ask_fast(
@@ -273,8 +272,7 @@ def own(size: tuple[int, int]) -> Generator[None, None, dict[str, float]]:
                 limit=LIMIT,
                 search_params=models.SearchParams(exact=True),
                 with_payload=True,
-            ),
-            name,
+            )
         )
         return [point.payload["track_id"] for point in answer.points]
 

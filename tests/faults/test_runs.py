@@ -115,7 +115,6 @@ def test_no_secret_gets_into_a_file_a_log_an_artifact_or_a_payload(copied, count
             environment = {
                 "QDRANT_URL": stub.url.replace("//", f"//someone:{SECRETS['password']}@"),
                 "QDRANT_API_KEY": SECRETS["key"],
-                "QDRANT_GRPC_PORT": "0",
                 "COVERS_ALERT_URL": address.replace("a-secret", SECRETS["token"]),
             }
             stub.keys = {"another"} if why == "refused" else {SECRETS["key"]}

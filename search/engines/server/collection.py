@@ -7,7 +7,7 @@ import numpy as np
 
 from search.engines.collection import Candidate, Stored
 from search.engines.server import companion
-from search.engines.server.connection import BATCH, Connection
+from search.engines.server.connection import BATCH_POINTS, Connection
 from search.errors import CollectionGone, DamagedCollection, SearchError
 from search.fields import FIELDS, AnyOf, Between, Condition, NoneOf
 from search.points import COLLECTION, DIGEST, Description, Payload, Vectors, is_exact, point_id
@@ -124,7 +124,7 @@ class ServerCollection:
         name = self._name
         try:
             answers = self._connection.ask_fast(
-                lambda client: client.query_batch_points(name, requests), self.description.name
+                lambda client: client.query_batch_points(name, requests)
             )
         except CollectionGone:
             self._renew()
@@ -156,8 +156,8 @@ class ServerCollection:
         ids = [str(point_id(track_id)) for track_id in track_ids]
         wanted = list(dict.fromkeys(ids))
         found: dict[str, Stored] = {}
-        for start in range(0, len(wanted), BATCH):
-            some = wanted[start : start + BATCH]
+        for start in range(0, len(wanted), BATCH_POINTS):
+            some = wanted[start : start + BATCH_POINTS]
             records = self._ask(
                 lambda client, name, some=some: client.retrieve(  # type: ignore[misc]
                     name, ids=some, with_payload=True, with_vectors=True
@@ -171,8 +171,8 @@ class ServerCollection:
         """Retrieve the digests alone, a batch a request."""
         ids = [str(point_id(track_id)) for track_id in track_ids]
         found: dict[str, str | None] = {}
-        for start in range(0, len(ids), BATCH):
-            some = ids[start : start + BATCH]
+        for start in range(0, len(ids), BATCH_POINTS):
+            some = ids[start : start + BATCH_POINTS]
             records = self._ask(
                 lambda client, name, some=some: client.retrieve(  # type: ignore[misc]
                     name, ids=some, with_payload=[DIGEST, COLLECTION]
@@ -187,8 +187,8 @@ class ServerCollection:
     ) -> list[tuple[Stored, list[Candidate]] | None]:
         """Ask a batch of queries a request, and for what they are themselves in the same one."""
         found: list[tuple[Stored, list[Candidate]] | None] = []
-        for start in range(0, len(track_ids), BATCH):
-            found += self._around(track_ids[start : start + BATCH], limit, conditions)
+        for start in range(0, len(track_ids), BATCH_POINTS):
+            found += self._around(track_ids[start : start + BATCH_POINTS], limit, conditions)
         return found
 
     def _around(
@@ -231,8 +231,8 @@ class ServerCollection:
         where = models.QueryRequest(limit=1, with_payload=[COLLECTION])  # of any point
         requests = [self._request(vector, limit, conditions) for vector in vectors.tolist()]
         found: list[list[Candidate]] = []
-        for start in range(0, len(requests), BATCH):
-            points, *answers = self._query([where, *requests[start : start + BATCH]])
+        for start in range(0, len(requests), BATCH_POINTS):
+            points, *answers = self._query([where, *requests[start : start + BATCH_POINTS]])
             self._confirm(points)
             found += map(_candidates, answers)
         return found
@@ -263,7 +263,7 @@ class ServerCollection:
         """Scroll, a batch a request."""
         self._confirm(())
         for record in self._connection.scroll(
-            self.description.name, BATCH, with_payload=True, with_vectors=True
+            self.description.name, BATCH_POINTS, with_payload=True, with_vectors=True
         ):
             yield _stored(record)
 

@@ -45,7 +45,7 @@ from search.engines.patience import threads
 from search.engines.sequences import mean_background
 from search.engines.server import companion
 from search.engines.server.collection import ServerCollection
-from search.engines.server.connection import BATCH, Connection
+from search.engines.server.connection import BATCH_POINTS, Connection
 from search.errors import CollectionGone, DamagedCollection, NoCollection, SearchError
 from search.fields import FIELDS, MEANINGS
 from search.points import (
@@ -414,8 +414,8 @@ class Server(Engine):
     def _in_batches(
         self, items: Sequence[Any], request: Callable[["QdrantClient", list[Any]], object]
     ) -> None:
-        for start in range(0, len(items), BATCH):
-            some = list(items[start : start + BATCH])
+        for start in range(0, len(items), BATCH_POINTS):
+            some = list(items[start : start + BATCH_POINTS])
             self.connection.ask(partial(lambda some, client: request(client, some), some))
 
     def write_results(self, name: str, results: Results) -> None:
@@ -475,8 +475,8 @@ class Server(Engine):
                 id=str(point_id(points.track_ids[i])), vector=vector, payload=payload
             )
 
-        starts = range(0, len(rows), BATCH)
-        batches = [range(i, min(i + BATCH, len(rows))) for i in starts]
+        starts = range(0, len(rows), BATCH_POINTS)
+        batches = [range(i, min(i + BATCH_POINTS, len(rows))) for i in starts]
         self._upload(description.name, batches, point)
 
     def _upload(self, name: str, batches: list[range], point: Callable[[int], Any]) -> None:
@@ -484,14 +484,10 @@ class Server(Engine):
 
         def upload(batch: range) -> None:
             made = [point(i) for i in batch]
-            self.connection.ask_fast(
-                lambda client: client.upsert(name, points=made, wait=True), name
-            )
+            self.connection.ask_fast(lambda client: client.upsert(name, points=made, wait=True))
 
-        for batch in batches[:1]:  # alone, since it finds out whether gRPC is answered
-            upload(batch)
         with threads(UPLOADERS) as pool:
-            for done, _ in enumerate(pool.map(upload, batches[1:]), 2):
+            for done, _ in enumerate(pool.map(upload, batches), 1):
                 if done % 100 == 0:
                     logger.info("uploaded %d of %d batches of %s", done, len(batches), name)
 

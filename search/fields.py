@@ -10,7 +10,7 @@ anything else. A filter stays what it is when it is written as JSON and read aga
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -150,33 +150,33 @@ def conditions(where: Mapping[str, object] | None) -> tuple[Condition, ...]:
     InvalidQuery
         If a field does not exist, or a value is not of its type.
     """
-    return tuple(_condition(field, asked) for field, asked in (where or {}).items())
+    return tuple(_condition(field, wanted) for field, wanted in (where or {}).items())
 
 
-def _condition(field: str, asked: object) -> Condition:
+def _condition(field: str, wanted: object) -> Condition:
     if field not in FIELDS:
         raise InvalidQuery(
             f"There is no field {field!r} to filter by: the fields are {', '.join(FIELDS)}."
         )
-    if isinstance(asked, Mapping):
-        if len(asked) == 1 and (kind := next(iter(asked))) in ("between", "none_of"):
-            given = asked[kind]
-            given = list(given) if isinstance(given, Iterable) else [given]
-            return _range(field, given) if kind == "between" else NoneOf(*_values(field, given))
-        raise InvalidQuery(
-            f"{field}={dict(asked)!r} is not a condition: use a value, a list, "
-            "search.between(low, high) or search.none_of(values)."
-        )
+    if not isinstance(wanted, Mapping):
+        is_list = isinstance(wanted, (list, tuple, set, frozenset, range, np.ndarray))
+        return AnyOf(field, _values(field, [*wanted] if is_list else [wanted]))  # type: ignore[misc]
+    if len(wanted) == 1 and isinstance(wanted.get("between"), (list, tuple)):
+        return _range(field, wanted["between"])
+    if len(wanted) == 1 and isinstance(wanted.get("none_of"), (list, tuple)):
+        return NoneOf(field, _values(field, wanted["none_of"]))
+    raise InvalidQuery(
+        f"{field}={dict(wanted)!r} is not a condition: use a value, a list, "
+        "search.between(low, high) or search.none_of(values)."
+    )
+
+
+def _values(field: str, given: Sequence[object]) -> tuple[Value, ...]:
     if FIELDS[field] is float:
         raise InvalidQuery(
             f"{field} is a number that hardly any performance has exactly: ask for a range, such "
-            f"as search.between(4, None), instead of {asked!r}."
+            f"as search.between(4, None), instead of {', '.join(map(repr, given))}."
         )
-    many = isinstance(asked, (list, tuple, set, frozenset, range, np.ndarray))
-    return AnyOf(*_values(field, [*asked] if many else [asked]))  # type: ignore[misc]
-
-
-def _values(field: str, given: list[object]) -> tuple[str, tuple[Any, ...]]:
     values = tuple(plain(value) for value in given)
     if not values:
         raise InvalidQuery(f"{field}=[] has no value: list at least one.")
@@ -186,10 +186,10 @@ def _values(field: str, given: list[object]) -> tuple[str, tuple[Any, ...]]:
             raise InvalidQuery(
                 f"{field} is {KIND[FIELDS[field]]}, so it cannot be {value!r}{hint}."
             )
-    return field, values
+    return values  # type: ignore[return-value]
 
 
-def _range(field: str, given: list[object]) -> Between:
+def _range(field: str, given: Sequence[object]) -> Between:
     if FIELDS[field] not in (int, float):
         raise InvalidQuery(
             f"{field} is {KIND[FIELDS[field]]} and has no range: list its values instead of "
@@ -198,8 +198,8 @@ def _range(field: str, given: list[object]) -> Between:
     ends = [plain(end) for end in given]
     if len(ends) != 2 or not all(end is None or _is_end(field, end) for end in ends):
         raise InvalidQuery(
-            f"A range of {field} has two ends that are {KIND[FIELDS[field]]} each, or None, such "
-            f"as search.between(4, None), and not {given!r}."
+            f"{given!r} is not a range of {field}: give two ends, each {KIND[FIELDS[field]]} or "
+            "None, such as search.between(4, None)."
         )
     low, high = ends
     if low is not None and high is not None and low > high:  # type: ignore[operator]

@@ -106,7 +106,7 @@ def test_the_empty_the_short_and_the_silent_resemble_nothing():
     assert similarities(query, [], RATE)[0].shape == (0,)
 
 
-def test_what_is_no_sequence_or_no_rate_is_refused():
+def test_a_wrong_shape_or_rate_is_refused():
     query = make_tune(1)
     with pytest.raises(ValueError, match=r"has the shape \(5, 12\): it must be \(frames, 2, 12\)"):
         similarities(query, [np.zeros((5, 12))], RATE)

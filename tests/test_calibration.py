@@ -38,7 +38,7 @@ def test_a_calibration_survives_json():
         {"alignment": None},
     ],
 )
-def test_what_is_no_calibration_is_refused(content):
+def test_content_that_is_not_a_calibration_is_refused(content):
     with pytest.raises((KeyError, ValueError)):
         Calibration.from_json(content)
 

@@ -49,7 +49,7 @@ def test_without_a_calibration_there_is_no_probability_and_a_sentence_says_why()
         searcher = Searcher(engine)
         assert all(match.probability is None for match in searcher.similar("P_0", rerank=True))
         for ask in (lambda: searcher.same_work("P_0", "P_1"), lambda: searcher.identify("P_0")):
-            with pytest.raises(InvalidQuery, match="can't tell probabilities, since its bundle"):
+            with pytest.raises(InvalidQuery, match="has no probabilities, because its bundle"):
                 ask()
 
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_aligned_is_judged_by_its_distance(searcher, other):
     assert among.probability == pytest.approx(found.probability)
 
 
-def test_one_performance_twice_is_no_question(searcher):
+def test_a_performance_is_not_compared_with_itself(searcher):
     with pytest.raises(InvalidQuery, match="P_1 was given twice"):
         searcher.same_work("P_1", "P_1")
 

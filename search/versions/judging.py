@@ -27,7 +27,7 @@ def calibration_of(collection: Collection) -> Calibration:
     found = collection.description.calibration
     if found is None:
         raise InvalidQuery(
-            f"{collection.description.name} can't tell probabilities, since its bundle isn't "
+            f"{collection.description.name} has no probabilities, because its bundle is not "
             "calibrated: train on data with a few dozen cliques, and publish again."
         )
     return found

@@ -23,17 +23,8 @@ def reduce(frames: Frames, frame_rate: float) -> np.ndarray:
     there, or if it is the only one. Frames with a NaN or an infinity are left out of the mean; a
     stretch without any other frame becomes 0, which is silence.
 
-    Parameters
-    ----------
-    frames : Frames
-        The frames of one performance.
-    frame_rate : float
-        Frames per second of the data set; it need not be a multiple of `CHROMA_RATE`.
-
-    Returns
-    -------
-    np.ndarray, shape=(F, 2, 12), float16
-        Channels as in `CHANNELS`; finite.
+    `frame_rate` is the data set's, in frames per second; it need not be a multiple of
+    `CHROMA_RATE`. The result has shape=(F, 2, 12), float16, and is finite.
     """
     hop = frame_rate / CHROMA_RATE
     length = min(len(getattr(frames, name)) for name in CHANNELS)

@@ -37,34 +37,17 @@ class WrongContentsError(ValueError):
 
 
 class Contents(NamedTuple):
-    """What was read from one file.
+    """What was read from one file."""
 
-    Attributes
-    ----------
-    arrays : dict of str to np.ndarray
-        The arrays found, by the names they were asked for.
-    image : bytes
-        The whole file.
-    mtime_ns : int
-        Its time of modification when it was read.
-    """
-
-    arrays: dict[str, np.ndarray]
-    image: bytes
-    mtime_ns: int
+    arrays: dict[str, np.ndarray]  # by name; missing arrays are left out
+    image: bytes  # the whole file
+    mtime_ns: int  # when it was read
 
 
 def read_arrays(path: Path, names: Iterable[str], attributes: dict[str, str]) -> Contents:
     """Read those of the named arrays that a file holds.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    names : iterable of str
-        Paths inside the file.
-    attributes : dict of str to str
-        Expected values of attributes of the root; a missing attribute is accepted.
+    `attributes` are the expected values of attributes of the root; a missing one is accepted.
 
     Raises
     ------

@@ -65,21 +65,11 @@ class Reject:
 
 @dataclass(frozen=True)
 class Layout:
-    """What was found in a directory.
+    """What was found in a directory."""
 
-    Attributes
-    ----------
-    name : str
-        Common name of the folders, such as "da-tacos_benchmark_subset".
-    root : Path
-        Resolved; nothing outside it is read.
-    found : tuple of Performance or Reject
-        A track id may be there more than once.
-    """
-
-    name: str
-    root: Path
-    found: tuple[Performance | Reject, ...]
+    name: str  # common name of the folders, such as "da-tacos_benchmark_subset"
+    root: Path  # resolved; nothing outside it is read
+    found: tuple[Performance | Reject, ...]  # a track id may be there more than once
 
 
 def find(root: Path) -> Layout:

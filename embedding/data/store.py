@@ -322,18 +322,13 @@ def _write_chroma(path: Path, table: pl.DataFrame, sequences: Iterable[np.ndarra
 
 
 def _open_chroma(path: Path) -> np.ndarray:
-    with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise ValueError(f"chroma.npy has .npy version {version}, expected (1, 0)")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype != np.float16 or shape[1:] != FRAME_SHAPE:
+    chroma = np.load(path, mmap_mode="r", allow_pickle=False)
+    if chroma.dtype != np.float16 or chroma.shape[1:] != FRAME_SHAPE:
         raise ValueError(
-            f"chroma.npy is {dtype} of shape {shape}, expected float16 (frames, 2, 12)"
+            f"chroma.npy is {chroma.dtype} of shape {chroma.shape}, expected float16 "
+            "(frames, 2, 12)"
         )
-    if shape[0] == 0:
-        return np.empty(shape, np.float16)
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    return np.asarray(chroma)
 
 
 def _fingerprint(table: pl.DataFrame, frame_rate: float | None) -> str:

@@ -5,7 +5,7 @@ and drops them, so memory grows with n and time with n squared.
 """
 
 from collections.abc import Callable
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 import joblib
 import numpy as np
@@ -23,30 +23,6 @@ MIN_BLOCK_ROWS = 64
 
 #: The square of a larger number may overflow.
 MAX_VALUE = 1e150
-
-
-class Distances(Protocol):
-    """What the metrics need of distances."""
-
-    def __len__(self) -> int:
-        """Return the number of performances."""
-
-    @property
-    def upper(self) -> float:
-        """A bound that no distance exceeds."""
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether the distance from a to b always equals the distance from b to a."""
-
-    def reordered(self, order: Ints) -> Self:
-        """Return the same distances with performance `order[i]` in row and column i."""
-
-    def block(self, rows: slice | Ints, columns: slice | Ints = slice(None)) -> Floats:
-        """Return a new array of the distances from `rows` to `columns` (default: all)."""
-
-    def ties(self, distances: Floats) -> tuple[Floats, Floats]:
-        """Return the smallest and the largest distance that ties with each given distance."""
 
 
 class Euclidean:
@@ -203,6 +179,10 @@ class DistanceMatrix:
     def ties(self, distances: Floats) -> tuple[Floats, Floats]:
         """Return the distances themselves, twice."""
         return distances, distances
+
+
+#: What the metrics measure.
+Distances = Euclidean | DistanceMatrix
 
 
 def over_blocks(rows: int, columns: int, reduce: Callable[[slice], Result]) -> list[Result]:

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
+
+from embedding.data.dataset import open_dataset
+from embedding.data.frames import UnreadablePerformance, read
+from embedding.data.layout import Performance
 
 #: 44100/4096 frames a second, stated as a user would.
 FRAME_RATE = "44100/4096"
@@ -104,3 +109,19 @@ class Tree:
         self.metadata.setdefault(work_id, {})[track_id] = facts
         path = self.root / f"{self.stem}_metadata.json"
         path.write_text(json.dumps(self.metadata), encoding="utf-8")
+
+
+def only(tree: Tree) -> Performance:
+    """The only performance of a tree."""
+    (performance,) = open_dataset(tree.root).performances
+    return performance
+
+
+def reason_of(performance: Performance) -> str:
+    """Why a performance cannot be read."""
+    with pytest.raises(UnreadablePerformance) as caught:
+        read(performance)
+    text = str(caught.value)
+    assert text == f"{performance.source} cannot be used: {caught.value.reason}"
+    assert "\n" not in text
+    return caught.value.reason

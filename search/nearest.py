@@ -1,4 +1,4 @@
-"""Find the nearest performances: exact ranks, ties by track id, whatever the engine cuts off."""
+"""Find the nearest performances: exact ranks with ties by track id, from an engine's candidates."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,17 +17,17 @@ from search.versions.calibration import relative
 
 Item = TypeVar("Item")
 
-#: Queries, and candidates, that the engine is asked for together, at most.
+#: Maximum number of queries, and of candidates, in one request to the engine.
 BATCH_QUERIES, BATCH_CANDIDATES = 1000, 100_000
 
-#: Candidates of one query, at most, unless the collection is larger. The collection may have grown
+#: Maximum number of candidates of one query, unless the collection is larger. It may have grown
 #: since it was described.
 MAX_CANDIDATES = 100_000
 
-#: Further candidates if the query's own work is left out, which is enough for nearly all works.
+#: Additional candidates if the query's own work is left out; nearly all works are smaller.
 OWN_WORK_CANDIDATES = 16
 
-#: Ids of the collection that an unknown id is compared with, at most.
+#: Maximum number of ids that an unknown id is compared with.
 COMPARED_IDS = 1_000
 
 
@@ -60,12 +60,12 @@ class Request:
 
     @property
     def candidates(self) -> int:
-        """How many candidates to ask the engine for: a few more than the limit."""
+        """Number of candidates to ask the engine for: a few more than the limit."""
         return (4 * self.limit if self.one_per_work else self.limit) + 2
 
     @property
     def first_candidates(self) -> int:
-        """How many to ask for at first, before the work of the query is known to the engine."""
+        """Number of candidates in the first request, in which the query's own work may be."""
         return self.candidates + self.leave_out_same_work * OWN_WORK_CANDIDATES
 
     def conditions_of(self, query: Query) -> tuple[Condition, ...]:
@@ -111,7 +111,7 @@ def near(collection: Collection, queries: Sequence[Query], request: Request) -> 
 
 
 def look_up(collection: Collection, track_ids: Sequence[str]) -> list[Query]:
-    """Look performances up; raises TrackNotFound."""
+    """Look up performances of the collection; raise TrackNotFound if one is missing."""
     check_ids(track_ids)
     queries = []
     for track_id, found in zip(track_ids, collection.performances(track_ids), strict=True):
@@ -234,18 +234,18 @@ def _choose(candidates: Sequence[Candidate], query: Query, request: Request) -> 
 
 
 def _not_found(collection: Collection, track_id: str) -> TrackNotFound:
-    """Say that a performance is not here, and which one was probably meant."""
+    """Say that the collection has no such performance, and which ids are similar."""
     bare = track_id.strip()
     forms = [bare, bare.upper(), bare.lower(), f"P_{bare}", f"p_{bare}", bare.replace("-", "_")]
     tries = [form for form in dict.fromkeys(forms) if form != track_id]
     found = collection.performances(tries)
     close = [form for form, stored in zip(tries, found, strict=True) if stored is not None]
-    some = collection.some_track_ids(COMPARED_IDS)
-    close = close or get_close_matches(track_id, some, n=3)
+    sample = collection.some_track_ids(COMPARED_IDS)
+    close = close or get_close_matches(track_id, sample, n=3)
     hint = (
         f"did you mean {' or '.join(close[:3])}?"
         if close
-        else f"its ids look like {', '.join(some[:2])}."
+        else f"its ids look like {', '.join(sample[:2])}."
     )
     name = collection.description.name
     return TrackNotFound(f"There is no performance {track_id!r} in {name}: {hint}")

@@ -23,20 +23,20 @@ from search.versions.reranking import CANDIDATES
 Answer = TypeVar("Answer")
 Where = Mapping[str, object]
 
-#: Matches of one query, and of one call, at most.
+#: Maximum number of matches of one query, and of one call.
 MAX_LIMIT, MAX_MATCHES = 10_000, 1_000_000
 
-#: How often a call is repeated if the collection is dropped while it is searched.
+#: Maximum number of attempts if the collection is dropped while it is searched.
 ATTEMPTS = 5
 
 
 class Searcher:
-    """Searches the current collection of an engine, whichever that is at each call.
+    """Search the collection that is current in an engine at each call.
 
-    Matches are ordered by distance, ties by track id, and never include the query. All answers of
-    one call come from one collection. If that is changed in place on a server meanwhile, each
-    performance is as it was before or after. Threads may share a searcher. It is a context manager
-    that closes the engine.
+    Matches are ordered by distance, with ties by track id, and never include the query. All answers
+    of one call come from one collection. If a server changes the collection in place meanwhile,
+    each performance is as it was before or after the change. Threads can share a searcher. A
+    searcher is a context manager that closes its engine.
 
     Parameters
     ----------
@@ -229,8 +229,8 @@ class Searcher:
     def identify(self, track_id: str, limit: int = 5) -> Identification:
         """Name the work that a performance is a version of, if the collection has it.
 
-        The label of the performance plays no part, so this checks labels. The nearest `CANDIDATES`
-        (100) performances are considered, and aligned if they have sequences.
+        The label of the performance is not used, so labels can be checked this way. The nearest
+        `CANDIDATES` (100) performances are considered, and aligned if they have sequences.
 
         Parameters
         ----------
@@ -298,7 +298,7 @@ class Searcher:
             try:
                 return answer(self.engine.open())
             except CollectionGone as error:
-                gone = error  # it was dropped meanwhile, so the current one has the answer
+                gone = error  # the collection that is current now has the answer
         raise SearchError(
             f"The collections in {self.engine.location} are replaced faster than they can be "
             "searched: ask again when publishing is over."
@@ -337,7 +337,7 @@ def _as_vector(vector: npt.ArrayLike, collection: Collection) -> Vectors:
 
 
 def _neighbourhoods(collection: Collection) -> Iterator[list[tuple[Payload, list[Match]]]]:
-    """Yield all performances, some at a time, with the nearest performances of other works."""
+    """Yield all performances in batches, with the nearest performances of other works."""
     request = Request(NEIGHBOURS, leave_out_same_work=True)
     everything = collection.everything()
     while stored := list(islice(everything, nearest.BATCH_QUERIES)):

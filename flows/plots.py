@@ -212,7 +212,7 @@ def comparison(table: pl.DataFrame, ax: Axes | None = None) -> Axes:
     """
     ax = ax or _new_axes(height=1.4 + 0.3 * len(table))
     place = np.arange(len(table))
-    names = ("map", "map_low", "map_high", "map_least", "map_most")
+    names = ("map", "map_low", "map_high", "map_min", "map_max")
     mean, low, high, least, most = (
         table[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in names
     )

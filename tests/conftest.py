@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 import catalogue  # noqa: F401 - reads, before it is taken away below, which server to test with
@@ -13,6 +14,8 @@ from trees import Tree
 # How long an example takes is the machine's business: speed is measured in tests/benchmarks.
 settings.register_profile("covers", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("covers")
+
+SAMPLE_SINGLES = "da-tacos_benchmark_subset_single_files"
 
 #: These take longest, so they start first: else one process would end with them alone.
 SLOWEST = (
@@ -69,6 +72,18 @@ def tree(make_tree):
     ):
         made.add(work_id, track_id)
     return made
+
+
+@pytest.fixture(scope="session")
+def small_sample(tmp_path_factory):
+    """A data set of every sixth work of the sample, and of the work that the demo asks about."""
+    sample = Path(__file__).resolve().parent.parent / "sample"
+    root, singles = tmp_path_factory.mktemp("data") / "sixth", SAMPLE_SINGLES
+    works = sorted(path.name for path in (sample / singles).iterdir())
+    for work in {*works[::6], "W_2971"}:
+        shutil.copytree(sample / singles / work, root / singles / work)
+    shutil.copy(sample / "dataset.json", root)
+    return root
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
-"""What a person or a script meets at the command line."""
+"""What a person or a script sees at the command line."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,25 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from catalogue import points_of
+from command_line import covers, covers_json
 
 import search
-from flows.cli import commands as cli
-from flows.cli import tables
+from flows.cli import stages, tables
+from flows.cli.commands import COMMANDS
 from flows.workspace import Workspace
-
-
-@pytest.fixture
-def covers(monkeypatch, capsys):
-    """Run the command line in this process: its exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["covers", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture
@@ -46,28 +32,35 @@ def home(tmp_path) -> Path:
     return tmp_path
 
 
-def test_help_says_what_each_command_does(covers):
+def ids(answer) -> list[str]:
+    return [match["track_id"] for match in answer["matches"]]
+
+
+def test_help_lists_each_command_under_its_heading_and_version_says_which_covers_this_is():
     code, out, _ = covers("--help")
     assert code == 0
-    for command in ("pipeline", "aggregate", "train", "embed", "evaluate", "cluster", "compare",
-                    "similar", "works", "distance", "status", "rollback", "serve",
-                    "copy", "publish", "gc"):  # fmt: skip
-        assert command in out
+    expected = [
+        text
+        for heading, commands in COMMANDS.items()
+        for text in (heading, *(f"│ {each.__name__.replace('_', '-')} " for each in commands))
+    ]
+    places = [out.index(text) for text in expected]
+    assert places == sorted(places)
+    assert covers("--version") == (0, "covers 0.1.0\n", "")
 
 
-def test_similar_lists_the_nearest_for_people_and_for_machines(covers, home):
+def test_similar_lists_the_nearest_for_people_and_for_machines(home):
     code, out, _ = covers("similar", "P_0", "--limit", 2, "--home", home)
     assert code == 0
     assert out.index("Tune 1") < out.index("Tune 2")
     assert "Tune 3" not in out
-    code, out, _ = covers("similar", "P_0", "--limit", 2, "--home", home, "--json")
-    answer = json.loads(out)
+    answer = covers_json("similar", "P_0", "--limit", 2, "--home", home)
     assert answer["query"] == "P_0"
     found = [(m["track_id"], m["distance"], m["same_work"]) for m in answer["matches"]]
     assert found == [("P_1", 1.0, False), ("P_2", 3.0, True)]
 
 
-def test_similar_says_how_what_it_re_ranked_aligns(covers, tmp_path):
+def test_similar_shows_how_reranked_performances_align(tmp_path):
     """P_1 is P_0 three semitones higher, without its first ten seconds; P_2 has nothing of it."""
     rng = np.random.default_rng(0)
     tune, other = (np.repeat(rng.random((60, 2, 12)), 5, axis=0) for _ in range(2))
@@ -79,19 +72,13 @@ def test_similar_says_how_what_it_re_ranked_aligns(covers, tmp_path):
         rate=5.0,
     )
     search.connect(home=tmp_path).publish(points, "line")
-    _, out, _ = covers("similar", "P_0", "--rerank", "--home", tmp_path, "--json")
-    first, second = json.loads(out)["matches"]
-    assert (first["track_id"], second["track_id"]) == ("P_1", "P_2")
-    assert first["alignment"]["transposition"] == 3
-    rows = [
-        tables._alignment(match.alignment)
-        for match in search.Searcher(search.connect(home=tmp_path)).similar("P_0", rerank=True)
-    ]
-    assert rows[0] == ("+3", "0:10-1:00 ~ 0:00-0:50")
-    _, out, _ = covers("similar", "P_0", "--rerank", "--home", tmp_path)
-    assert "+3" in out
-    _, out, _ = covers("similar", "P_0", "--home", tmp_path)
-    assert "stretch" not in out
+    answer = covers_json("similar", "P_0", "--rerank", "--home", tmp_path)
+    assert ids(answer) == ["P_1", "P_2"]
+    assert answer["matches"][0]["alignment"]["transposition"] == 3
+    best, _ = search.Searcher(search.connect(home=tmp_path)).similar("P_0", rerank=True)
+    assert tables.alignment_cells(best.alignment) == ("+3", "0:10-1:00 ~ 0:00-0:50")
+    assert "+3" in covers("similar", "P_0", "--rerank", "--home", tmp_path)[1]
+    assert "stretch" not in covers("similar", "P_0", "--home", tmp_path)[1]
 
 
 @pytest.mark.parametrize(
@@ -103,64 +90,60 @@ def test_similar_says_how_what_it_re_ranked_aligns(covers, tmp_path):
         ("instrumental=no", ["P_1", "P_2"]),
         ("work_id=W_1", ["P_1", "P_3"]),
         ("title=Tune 3", ["P_3"]),
+        ("outlier=yes", ["P_3"]),
+        ("clique_distance=4..", ["P_3"]),
+        ("clique_distance=.25..0.75", ["P_1"]),
     ],
 )
-def test_conditions_narrow_the_answer(covers, home, condition, expected):
-    _, out, _ = covers("similar", "P_0", "--where", condition, "--home", home, "--json")
-    assert [match["track_id"] for match in json.loads(out)["matches"]] == expected
-
-
-def test_results_of_an_evaluation_narrow_it_too(covers, home):
+def test_filters_narrow_the_answer(home, condition, expected):
     judged = {
         "P_1": {"outlier": False, "clique_distance": 0.5, "nearest_cover": 1},
         "P_3": {"outlier": True, "clique_distance": 4.25, "nearest_cover": 9},
     }
     search.connect(home=home).annotate(judged, "line")
-    for condition, expected in {
-        "outlier=yes": ["P_3"],
-        "clique_distance=4..": ["P_3"],
-        "clique_distance=.25..0.75": ["P_1"],
-    }.items():
-        _, out, _ = covers("similar", "P_0", "--where", condition, "--home", home, "--json")
-        assert [match["track_id"] for match in json.loads(out)["matches"]] == expected
+    assert ids(covers_json("similar", "P_0", "--where", condition, "--home", home)) == expected
 
 
-def test_works_and_distance_and_status(covers, home):
-    _, out, _ = covers("works", "P_0", "--home", home, "--json")
-    assert [match["track_id"] for match in json.loads(out)["matches"]] == ["P_1", "P_2"]
-    _, out, _ = covers("distance", "P_1", "P_4", "--home", home)
-    assert float(out) == 14
-    _, out, _ = covers("status", "--home", home, "--json")
-    assert json.loads(out)["current"]["points"] == 5
+def test_works_and_distance_and_status(home):
+    assert ids(covers_json("works", "P_0", "--home", home)) == ["P_1", "P_2"]
+    assert float(covers("distance", "P_1", "P_4", "--home", home)[1]) == 14
+    assert covers_json("distance", "P_1", "P_4", "--home", home)["distance"] == 14
+    assert covers_json("status", "--home", home)["current"]["points"] == 5
 
 
-def test_a_collection_is_copied_and_brought_back(covers, home, tmp_path):
-    asked = ("similar", "P_0", "--json")
-    expected = covers(*asked, "--home", home)
+def test_status_shows_what_a_collection_was_made_of(home, tmp_path):
+    assert "unknown" in covers("status", "--home", home)[1]
+    engine, origin = search.connect(home=home), {"bundle": "b", "sources": [{"data": "/songs"}]}
+    engine.note(replace(engine.open().description, origin=origin))
+    assert "/songs" in covers("status", "--home", home)[1]
+    assert covers_json("status", "--home", home)["current"]["origin"] == origin
+    assert "Nothing is published." in covers("status", "--home", tmp_path / "empty")[1]
+
+
+def test_a_collection_is_copied_and_brought_back(home, tmp_path):
+    question = ("similar", "P_0", "--json")
+    expected = covers(*question, "--home", home)
     backup = tmp_path / "backup"
     code, copied, _ = covers("copy", "--to", backup, "--home", home)
     assert code == 0
     assert copied.startswith("collection: covers-line-")
-    assert covers(*asked, "--home", backup) == expected
+    assert covers(*question, "--home", backup) == expected
     assert covers("copy", "--from", backup, "--home", tmp_path / "third")[:2] == (0, copied)
-    assert covers(*asked, "--home", tmp_path / "third") == expected
-    assert covers("copy", "--to", "s3://x", "--home", home)[0] == 1
-    for places in ((), ("--to", backup, "--from", backup)):
-        code, _, err = covers("copy", *places, "--home", home)
-        assert (code, err) == (1, "covers: Name one place, either --to copy to it, or --from it.\n")
+    assert covers(*question, "--home", tmp_path / "third") == expected
 
 
-def test_what_nothing_needs_is_shown_and_then_deleted(covers, home):
+def test_unneeded_results_are_shown_and_then_deleted(home):
     old = home / "bundles" / "old"
     old.mkdir(parents=True)
     (old / "bundle.json").write_text("{}")
     code, out, _ = covers("gc", "--dry-run", "--home", home)
     assert (code, old.exists()) == (0, True)
-    assert "bundles" in out
+    assert "bundles/old" in out
     assert "`covers gc` would free 1 result, 0.0 MB." in out
-    code, out, _ = covers("gc", "--home", home, "--json")
-    said = json.loads(out)
-    assert [one["result"] for one in said["results"]] == [str(old)]
+    freed = covers_json("gc", "--home", home)
+    result = {"kind": "bundles", "result": str(old), "bytes": freed["bytes"]}
+    assert freed == {"dry_run": False, "results": [result], "bytes": freed["bytes"]}
+    assert freed["bytes"] > 0
     assert not old.exists()
     assert covers("gc", "--home", home)[1] == "Everything in the workspace is needed.\n"
     with Workspace(home).used():
@@ -169,25 +152,14 @@ def test_what_nothing_needs_is_shown_and_then_deleted(covers, home):
     assert "Another run uses the workspace" in err
 
 
-def test_status_shows_what_a_collection_was_made_of(covers, home):
-    assert "unknown" in covers("status", "--home", home)[1]
-    engine = search.connect(home=home)
-    engine.note(replace(
-        engine.open().description, origin={"bundle": "b", "sources": [{"data": "/songs"}]}
-    ))  # fmt: skip
-    assert "/songs" in covers("status", "--home", home)[1]
-    said = json.loads(covers("status", "--home", home, "--json")[1])
-    assert said["current"]["origin"]["sources"] == [{"data": "/songs"}]
-
-
-def test_rollback_serves_the_previous_collection_again(covers, home):
+def test_rollback_makes_the_previous_collection_the_current_one(home):
     code, _, err = covers("rollback", "--home", home)
     assert (code, err.count("\n")) == (1, 1)
     assert "no other collection" in err
     shifted = points_of(["P_0"], np.zeros((1, 1), np.float32), [{"work_id": "W_0"}])
     search.connect(home=home).publish(shifted, "dot")
     assert covers("rollback", "--home", home)[0] == 0
-    assert json.loads(covers("status", "--home", home, "--json")[1])["current"]["bundle"] == "line"
+    assert covers_json("status", "--home", home)["current"]["bundle"] == "line"
 
 
 @pytest.mark.parametrize(
@@ -196,62 +168,119 @@ def test_rollback_serves_the_previous_collection_again(covers, home):
         (["similar", "P_77"], "no performance 'P_77'"),
         (["similar", "P_0", "--where", "genre=folk"], "no field 'genre'"),
         (["similar", "P_0", "--where", "year"], "not of the form key=value"),
-        (
-            ["similar", "P_0", "--where", "clique_distance=4"],
-            "ask for a range, such as",
-        ),
+        (["similar", "P_0", "--where", "clique_distance=4"], "ask for a range, such as"),
         (["aggregate", ".", "--frame-rate", "fast"], "fast"),
+        (["copy"], "Give either --to or --from."),
+        (["copy", "--to", "a", "--from", "b"], "Give either --to or --from."),
+        (["copy", "--to", "s3://x"], "s3://x"),
     ],
 )
-def test_a_failure_is_one_sentence_on_stderr(covers, home, arguments, sentence):
+def test_a_failure_is_one_sentence_on_stderr(home, arguments, sentence):
     code, out, err = covers(*arguments, "--home", home)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith("covers: ")
     assert sentence in err
 
 
-def test_a_flow_that_fails_ends_with_its_sentence_and_shows_no_traceback(home, prefect_server):
-    run = subprocess.run(
-        [Path(sys.executable).with_name("covers"), "aggregate", "/nowhere", "--home", home],
-        env=os.environ | {"PREFECT_API_URL": prefect_server},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (run.returncode, run.stdout) == (1, "")
-    said = [line for line in run.stderr.splitlines() if line.startswith("covers: ")]
-    assert said[0].startswith("covers: there is no data set at /nowhere")
-    assert "Traceback" not in run.stderr
-
-
-def test_a_wrong_argument_is_told_at_once_without_loading_prefect(tmp_path):
-    config = tmp_path / "config.json"
-    config.write_text("[]")
-    code = (
-        "import sys; from flows.cli import commands as cli\n"
-        f"sys.argv = ['covers', 'train', '--config', {str(config)!r}]\n"
-        "try:\n    cli.main()\n"
-        "finally:\n    assert not {'prefect', 'torch'} & set(sys.modules)"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.returncode == 1
-    assert run.stderr == f"covers: {config} must hold a JSON object of encoder settings.\n"
-
-
-def test_without_a_collection_the_command_that_makes_one_is_named(covers, tmp_path):
+def test_without_a_collection_the_command_that_makes_one_is_named(tmp_path):
     code, _, err = covers("similar", "P_1", "--home", tmp_path)
     assert code == 1
     assert "covers pipeline --data DIR" in err
 
 
-def test_asking_loads_neither_prefect_nor_torch(home):
-    code = (
-        "import sys; from flows.cli import commands as cli\n"
-        f"sys.argv = ['covers', 'similar', 'P_0', '--home', {str(home)!r}]\n"
-        "cli.app(standalone_mode=False)\n"
-        "print(sorted({name.split('.')[0] for name in sys.modules}))"
+def test_a_flow_that_fails_ends_with_its_sentence_and_shows_no_traceback(home, prefect_server):
+    run = subprocess.run(
+        [sys.executable, "-c", "from flows.cli.commands import main; main()",
+         "aggregate", "/nowhere", "--home", home],
+        env=os.environ | {"PREFECT_API_URL": prefect_server},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout) == (1, "")
+    told = [line for line in run.stderr.splitlines() if line.startswith("covers: ")]
+    assert told[0].startswith("covers: there is no data set at /nowhere")
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["similar", "P_0", "--home", "HOME"], 0, "Tune 1"),
+        (["train", "--config", "CONFIG"], 1, "must contain a JSON object with the encoder's"),
+    ],
+)
+def test_asking_and_a_wrong_argument_load_nothing_slow(home, arguments, code, expected):
+    (home / "config.json").write_text("[]")
+    places = {"HOME": str(home), "CONFIG": str(home / "config.json")}
+    program = (
+        "import sys; from flows.cli import commands\n"
+        f"sys.argv = ['covers', *{[places.get(each, each) for each in arguments]!r}]\n"
+        "try:\n    commands.main()\n"
+        "finally:\n"
+        "    slow = {'prefect', 'torch', 'lightning', 'polars', 'qdrant_client', 'h5py'}\n"
+        "    assert not slow & set(sys.modules)"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
-    assert "Tune 1" in out
-    for library in ("prefect", "torch", "lightning", "polars", "qdrant_client", "h5py"):
-        assert f"'{library}'" not in out
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == code, run.stderr
+    assert expected in run.stdout + run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_the_demo_says_that_it_needs_a_checkout(monkeypatch, tmp_path):
+    monkeypatch.setattr(stages, "SAMPLE", tmp_path / "sample")
+    code, out, err = covers("demo")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "run `make demo` in a checkout of the repository" in err
+
+
+@pytest.fixture(scope="module")
+def demo(small_sample, tmp_path_factory, prefect_server):
+    """The workspace in which the demo has run on a part of the sample, and what it printed."""
+    home = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COVERS_HOME", str(home))
+        patch.setattr(stages, "SAMPLE", small_sample)
+        code, out, err = covers("demo")
+        assert code == 0, err
+        yield out
+
+
+def test_the_demo_shows_matches_an_identification_and_measures(demo):
+    headings = [f"covers similar {stages.DEMO_QUERY}", "covers identify", "covers evaluate"]
+    places = [demo.index(heading) for heading in headings]
+    assert places == sorted(places)
+    assert "is a version of " in demo
+    assert "map.png" in demo
+
+
+def test_a_performance_is_identified_and_judged(demo):
+    found = covers_json("identify", "P_249990")
+    assert found["work"]["work_id"] == "W_2971"
+    assert 0 <= found["probability_of_none"] < 0.5
+    assert "P_249990 is a version of " in covers("identify", "P_249990")[1]
+    (match,) = covers_json("same-work", "P_249990", "P_239199")["matches"]
+    assert (match["track_id"], match["same_work"]) == ("P_239199", True)
+    assert match["probability"] > 0.5
+
+
+def test_duplicates_are_listed_down_to_a_probability(demo):
+    content = covers_json("duplicates", "--min-probability", 0.001, "--max-pairs", 5)
+    rows = content["duplicates"]
+    assert 0 < len(rows) <= 5
+    assert [row["probability"] for row in rows] == sorted(
+        (row["probability"] for row in rows), reverse=True
+    )
+    out = covers("duplicates", "--min-probability", 0.001, "--max-pairs", 5)[1]
+    assert f"all {len(rows)} pairs: {content['path']}" in out.replace("\n", "")
+
+
+def test_clusters_are_drawn_over_k(demo):
+    content = covers_json("cluster", "--largest", 4)
+    assert [row["k"] for row in content["curve"]] == [2, 3, 4]
+    assert all(Path(path).is_file() for path in content["paths"]["plots"])
+    assert "silhouette" in covers("cluster", "--largest", 4)[1]
+
+
+def test_nothing_is_added_where_nothing_is_new(demo):
+    result = covers_json("add")
+    assert [result[name] for name in ("added", "changed", "relabelled", "withdrawn")] == [0] * 4
+    assert f"collection: {result['collection']}" in covers("add")[1]

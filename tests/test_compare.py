@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from command_line import covers_json
 from feature_stores import QUICK, make_sequence, make_store, make_table
 from prefect.logging import disable_run_logger
 
@@ -17,20 +18,6 @@ from flows import plots
 from flows.cli import tables
 from flows.measuring.compare import COLUMNS, ROWS, Trained, choose_performances, compare, set_apart
 
-SAMPLE = Path(__file__).resolve().parent.parent / "sample"
-SINGLES = "da-tacos_benchmark_subset_single_files"
-CONFIG = QUICK
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """Every sixth work of the sample; two cliques of them are held out."""
-    root = tmp_path_factory.mktemp("data") / "sixth"
-    for work in sorted((SAMPLE / SINGLES).iterdir())[::6]:
-        shutil.copytree(work, root / SINGLES / work.name)
-    shutil.copy(SAMPLE / "dataset.json", root)
-    return root
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
@@ -38,8 +25,8 @@ def home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(data, home, prefect_server):
-    return compare(data, seeds=2, config=CONFIG, home=home)
+def result(small_sample, home, prefect_server):
+    return compare(small_sample, seeds=2, config=QUICK, home=home)
 
 
 def measured(result):
@@ -86,11 +73,11 @@ def test_what_is_trained_is_trained_with_each_seed_and_the_median_is_reported(re
     for row in measured(result):
         assert row["seeds"] == (2 if row["row"] in trained else 1)
         if row["row"] in trained:
-            assert row["map"] == row["map_least"] <= row["map_most"]  # of two, the lower
+            assert row["map"] == row["map_min"] <= row["map_max"]  # of two, the lower
             assert row["seed"] in (0, 1)
         else:
-            assert row["map_least"] is row["map_most"] is row["seed"] is None
-    spread = [row["map_most"] - row["map_least"] for row in measured(result) if row["seeds"] > 1]
+            assert row["map_min"] is row["map_max"] is row["seed"] is None
+    spread = [row["map_max"] - row["map_min"] for row in measured(result) if row["seeds"] > 1]
     assert max(spread) > 0
 
 
@@ -110,18 +97,18 @@ def test_the_table_is_written_for_machines_and_drawn_for_people(result):
     assert [Path(path).name for path in result["paths"]["plots"]] == ["comparison.png"]
 
 
-def test_a_second_run_measures_and_trains_nothing_again(result, data, home):
+def test_a_second_run_measures_and_trains_nothing_again(result, small_sample, home):
     before = times(home)
-    assert compare(data, seeds=2, config=CONFIG, home=home) == result
+    assert compare(small_sample, seeds=2, config=QUICK, home=home) == result
     assert times(home) == before
 
 
-def test_after_a_killed_run_only_what_is_missing_is_measured(result, data, home):
+def test_after_a_killed_run_only_what_is_missing_is_measured(result, small_sample, home):
     (lost,) = home.glob("comparisons/rows/simple-*")
     before = times(home)
     shutil.rmtree(lost)
     shutil.rmtree(Path(result["paths"]["comparison"]).parent)
-    again = compare(data, seeds=2, config=CONFIG, home=home)
+    again = compare(small_sample, seeds=2, config=QUICK, home=home)
     after = times(home)
     assert {path for path in after if after[path] != before[path]} == {lost / "row.json"}
 
@@ -140,7 +127,7 @@ def test_without_chroma_the_rows_that_need_it_say_so_and_the_others_are_measured
     store.table.select(
         pl.col("work_id").alias("work"), pl.col("track_id").alias("performance"), *FEATURE_NAMES
     ).write_csv(table)
-    found = compare(table, seeds=1, config=CONFIG, home=tmp_path / "home")
+    found = covers_json("compare", "--data", table, "--seeds", 1, "--home", tmp_path / "home")
     why = {row["row"]: row["why_not"] for row in found["rows"]}
     of_means = {"chance", "raw means", "means", "autoencoder", "K-Means"}
     assert {name for name in why if why[name] is None} == of_means
@@ -194,15 +181,15 @@ def test_the_picture_shows_each_map_with_both_of_its_spreads(result):
 
 def test_a_row_reads_as_a_line_with_dashes_where_there_is_nothing_to_say():
     row = dict.fromkeys(COLUMNS) | {"row": "Qmax", "why_not": "needs essentia"}
-    assert tables._compared(row) == ("Qmax", *["-"] * 7)
+    assert tables.comparison_cells(row) == ["Qmax", *["-"] * 7]
     row |= {"map": 0.5, "map_low": 0.4, "map_high": 0.6, "mr1": 3.0, "hits@1": 0.25, "auc": 0.75}
-    assert tables._compared(row) == (
+    assert tables.comparison_cells(row) == [
         "Qmax", "0.50 (0.40-0.60)", "-", "3.0", "0.25", "0.75", "-", "-"
-    )  # fmt: skip
-    row |= {"map_low": None, "map_least": 0.4, "map_most": 0.5, "dimension": 256, "seconds": 1.4}
-    assert tables._compared(row) == (
+    ]  # fmt: skip
+    row |= {"map_low": None, "map_min": 0.4, "map_max": 0.5, "dimension": 256, "seconds": 1.4}
+    assert tables.comparison_cells(row) == [
         "Qmax", "0.50", "0.40-0.50", "3.0", "0.25", "0.75", "256", "1"
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def test_no_seed_is_no_comparison(tmp_path, prefect_server):

@@ -20,7 +20,7 @@ from embedding.splits import split_works
 from flows import imported
 from flows.add import add
 from flows.aggregate import aggregate
-from flows.cli.commands import SAMPLE
+from flows.cli.stages import SAMPLE
 from flows.collection import foreign
 from flows.collection.vectors import origin, read
 from flows.embed import embed
@@ -186,7 +186,7 @@ def test_performances_without_features_are_told_and_have_no_sequence(file, home,
     assert "such as P_100, and will not be aligned" in caplog.text
     heard = asked(home).similar("P_000", 3, rerank=True)
     assert all(match.alignment is not None for match in heard)
-    with pytest.raises(search.InvalidQuery, match=r"P_110 has 0\.0 s of chroma"):
+    with pytest.raises(search.InvalidQuery, match="P_110 has no chroma sequence in"):
         asked(home).similar("P_110", rerank=True)
     assert asked(home).similar("P_110", 1)[0].work_id == "W_27"
     assert asked(home).engine.open().description.calibration.alignment is not None

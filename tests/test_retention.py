@@ -1,6 +1,5 @@
 """What is still needed stays, and all else is freed, by `covers gc` and after each publication."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from prototype import write_table
 
 import search
 from flows.add import add
-from flows.cli import tables
 from flows.cluster import cluster
 from flows.collection.sources import note_data
 from flows.embed import embed
@@ -73,7 +71,7 @@ def test_what_is_made_by_hand_goes_when_something_else_is_the_latest(home):
     assert results(home)["bundles"] == before["bundles"] | {bundles[1].name}
 
 
-def test_a_dry_run_says_what_would_go_and_changes_nothing(home, capsys):
+def test_a_dry_run_says_what_would_go_and_changes_nothing(home):
     features = Workspace(home).latest("features")
     for seed in (7, 8):
         train(features, "means", hold_out=0.3, seed=seed, home=home)
@@ -83,15 +81,6 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(home, capsys):
     [one] = found
     assert (one.kind, one.path.parent) == ("bundles", home / "bundles")
     assert one.size >= sum(path.stat().st_size for path in one.path.iterdir()) > 0
-    tables.show_unneeded(found, dry_run=True, as_json=False)
-    assert "`covers gc` would free 1 result, " in capsys.readouterr().out
-    tables.show_unneeded(found, dry_run=True, as_json=True)
-    said = json.loads(capsys.readouterr().out)
-    assert said == {
-        "dry_run": True,
-        "results": [{"kind": "bundles", "result": str(one.path), "bytes": one.size}],
-        "bytes": one.size,
-    }
     assert prune(Workspace(home)) == found
     assert not one.path.exists()
     assert prune(Workspace(home)) == []

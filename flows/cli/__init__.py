@@ -1,1 +1,1 @@
-"""The command line `covers`."""
+"""The command line `covers`: `commands` lists all commands, `tables` prints their results."""

@@ -1,7 +1,4 @@
-"""Prefect's console log without tracebacks: a person at a terminal gets the sentence.
-
-The traceback is in the log that Prefect keeps of the run.
-"""
+"""Prefect's console log without tracebacks, which stay in the log that Prefect keeps of a run."""
 
 import copy
 import logging
@@ -10,10 +7,10 @@ from prefect.logging.handlers import PrefectConsoleHandler
 
 
 class ConsoleHandler(PrefectConsoleHandler):
-    """Prefect's own, chosen through its logging configuration (see `flows.cli`)."""
+    """Chosen by `flows.cli.running` through Prefect's settings."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format the message alone."""
+        """Format the message without its traceback."""
         short = copy.copy(record)
         short.exc_info = short.exc_text = None
         return super().format(short)

@@ -3,9 +3,8 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,19 +12,41 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from flows.retention import Unneeded
     from search import Alignment, Identification, Match, Status
+    from search.points import Description
 
-#: Columns of running text.
-WORDY = {"title", "artist", "other title"}
+Content = TypeVar("Content")
 
-#: Rows of a table that may be long.
-SHOWN = 20
+#: Columns that are cut where a terminal is narrow, to make room for ids and numbers.
+TEXT_COLUMNS = {"title", "artist", "other title"}
+
+#: Rows that are printed of a table of any length.
+MAX_ROWS = 20
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON object on a line."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+def show(content: Content, as_json: bool, show_tables: Callable[[Content], None]) -> None:
+    """Print the result of a command, for a machine or for a person."""
+    if as_json:
+        text = json.dumps(content, ensure_ascii=False, default=_plain)
+        sys.stdout.write(text + "\n")
+    else:
+        show_tables(content)
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else str(value)  # type: ignore[arg-type]
+
+
+def show_table(
+    columns: Sequence[str], rows: Iterable[Iterable[Any]], *, tight: bool = False
+) -> None:
+    """Print a table. A tight one has no lines, so that eight columns fit into 80 characters."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False) if tight else Table()
+    for column in columns:
+        table.add_column(column, no_wrap=column not in TEXT_COLUMNS)
+    for row in rows:
+        table.add_row(*(Text(_text(value), no_wrap=True, overflow="ellipsis") for value in row))
+    Console().print(table)
 
 
 def _text(value: Any) -> str:
@@ -38,163 +59,145 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def show_table(
-    columns: Sequence[str], rows: Iterable[Iterable[Any]], *, tight: bool = False
-) -> None:
-    """Print a table; where a terminal is narrow, words are cut to make room for ids and figures."""
-    # Without lines between them, eight columns of figures fit into 80 characters.
-    made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False) if tight else Table()
-    for column in columns:
-        made.add_column(column, no_wrap=column not in WORDY)
-    for row in rows:
-        made.add_row(*(Text(_text(value), no_wrap=True, overflow="ellipsis") for value in row))
-    Console().print(made)
+def _say(text: str) -> None:
+    """Print a line as it is; a terminal wraps it."""
+    Console(soft_wrap=True, highlight=False, markup=False).print(text)
 
 
-def show_path(what: str, value: object, as_json: bool) -> None:
-    """Print one fact by its name."""
-    if as_json:
-        print_json({what: str(value)})
-    else:
-        Console(soft_wrap=True).print(f"{what}: {value}", highlight=False)
-
-
-def show_paths(paths: dict[str, Any]) -> None:
-    """Print where results are, a path a line."""
+def show_paths(paths: Mapping[str, Any]) -> None:
+    """Print where results are, one path per line."""
     for name, value in paths.items():
-        for one in value if isinstance(value, list) else [value]:
-            show_path(name, one, as_json=False)
+        for path in value if isinstance(value, list) else [value]:
+            _say(f"{name}: {path}")
 
 
-def show_result(result: dict[str, Any], as_json: bool) -> None:
-    """Print what `flows.evaluate` measured."""
-    if as_json:
-        print_json(result)
-        return
-    sure = {name: f"{low:.3f} to {high:.3f}" for name, (low, high) in result["intervals"].items()}
-    rows = ((name, value, sure.get(name, "")) for name, value in result["metrics"].items())
+def show_evaluation(result: dict[str, Any]) -> None:
+    """Print the result of `flows.evaluate` or `flows.pipeline`."""
+    intervals = {
+        name: f"{low:.3f} to {high:.3f}" for name, (low, high) in result["intervals"].items()
+    }
+    rows = ((name, value, intervals.get(name)) for name, value in result["metrics"].items())
     show_table(["measure", "value", "95 %"], rows)
-    if again := result.get("reranked"):
+    if reranked := result.get("reranked"):
         names = ["map", "mr1", "hits@1", "hits@10", "queries"]
-        show_table(["re-ranked", "value"], ((name, again[name]) for name in names))
-    for kind, known in result.get("certainty", {}).items():
-        figures = {name: value for name, value in known.items() if isinstance(value, float)}
-        show_table([f"probability by {kind}", "value"], figures.items())
-    say = Console(soft_wrap=True).print
-    say(result["measured_on"]["summary"], highlight=False)
+        show_table(["reranked", "value"], ((name, reranked[name]) for name in names))
+    for evidence, measured in result.get("certainty", {}).items():
+        values = {name: value for name, value in measured.items() if isinstance(value, float)}
+        show_table([f"probability by {evidence}", "value"], values.items())
+    _say(result["measured_on"]["summary"])
     if outliers := result.get("outliers"):
-        text = f"{outliers} are suspiciously far from their versions: quality.csv begins with them."
-        say(text, highlight=False)
-    show_others(result)
+        _say(
+            f"{outliers} performances are unusually far from their versions. They come first in "
+            "quality.csv."
+        )
+    _show_other_sources(result)
     if not result.get("published", True):
-        say(result["verdict"], highlight=False)
+        _say(result["verdict"])
     show_paths(result["paths"])
 
 
-def show_others(result: dict[str, Any]) -> None:
-    """Say which other data sets a publication kept in the collection, and which it left out."""
-    say = Console(soft_wrap=True).print
-    for name, what in {"kept": "Kept in", "left_out": "Left out of"}.items():
-        if names := result.get(name):
-            say(f"{what} the collection: {', '.join(names)}.", highlight=False)
+def _show_other_sources(result: dict[str, Any]) -> None:
+    for key, heading in {"kept": "Kept in", "left_out": "Left out of"}.items():
+        if sources := result.get(key):
+            _say(f"{heading} the collection: {', '.join(sources)}.")
 
 
-def show_publication(result: dict[str, Any], as_json: bool) -> None:
-    """Print what `flows.publish` published."""
-    if as_json:
-        print_json(result)
-        return
-    show_table(["source"], ([name] for name in result["sources"]))
-    show_others(result)
-    show_path("collection", result["collection"], as_json)
+def show_publication(result: dict[str, Any]) -> None:
+    """Print the result of `flows.publish`."""
+    show_table(["source"], ([source] for source in result["sources"]))
+    _show_other_sources(result)
+    show_paths({"collection": result["collection"]})
 
 
-def show_unneeded(found: "Sequence[Unneeded]", dry_run: bool, as_json: bool) -> None:
-    """Print which results were pruned, or would be."""
-    if as_json:
-        results = [{"kind": one.kind, "result": str(one.path), "bytes": one.size} for one in found]
-        total = sum(one.size for one in found)
-        print_json({"dry_run": dry_run, "results": results, "bytes": total})
-        return
-    if found:
-        rows = (
-            (one.kind, "/".join(one.path.parts[-2:]), f"{one.size / 1e6:.1f} MB") for one in found
-        )
-        show_table(["kind", "result", "size"], rows)
-    from flows.retention import told
-
-    say = Console(soft_wrap=True).print
-    if not found:
-        say("Everything in the workspace is needed.", highlight=False)
-    elif dry_run:
-        say(f"`covers gc` would free {told(found)}.", highlight=False)
-    else:
-        say(f"Freed {told(found)}.", highlight=False)
+def show_addition(result: dict[str, Any]) -> None:
+    """Print the result of `flows.add`."""
+    names = ["added", "changed", "relabelled", "withdrawn"]
+    show_table(["", "performances"], ((name, result[name]) for name in names))
+    show_paths({"collection": result["collection"]})
 
 
-def show_comparison(result: dict[str, Any], as_json: bool) -> None:
-    """Print a table of `flows.measuring.compare`."""
-    if as_json:
-        print_json(result)
+def show_unneeded(content: dict[str, Any]) -> None:
+    """Print which results `covers gc` has deleted or would delete."""
+    results = content["results"]
+    if not results:
+        _say("Everything in the workspace is needed.")
         return
     show_table(
-        ["", "MAP (95 %)", "seeds", "MR1", "hits@1", "AUC", "dim", "s"],
-        map(_compared, result["rows"]),
-        tight=True,
+        ["kind", "result", "size"],
+        (
+            [each["kind"], "/".join(each["result"].split("/")[-2:]), _megabytes(each["bytes"])]
+            for each in results
+        ),
     )
-    console = Console(soft_wrap=True)
-    for row in result["rows"]:
-        if row["why_not"]:
-            console.print(f"{row['row']} is not measured: {row['why_not']}", highlight=False)
-    console.print(
-        "seeds: the range of MAP over them; all else is of the median one. "
-        "s: seconds to train, or to compute all distances.",
-        highlight=False,
-    )
-    console.print(result["measured_on"]["summary"], highlight=False)
+    plural = "" if len(results) == 1 else "s"
+    verb = "`covers gc` would free" if content["dry_run"] else "Freed"
+    _say(f"{verb} {len(results)} result{plural}, {_megabytes(content['bytes'])}.")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def show_clusters(result: dict[str, Any]) -> None:
+    """Print the result of `flows.cluster`."""
+    columns = ["k", "inertia", "silhouette"]
+    show_table(columns, ([row[column] for column in columns] for row in result["curve"]))
+    show_table(["measure", "value"], result["metrics"].items())
     show_paths(result["paths"])
 
 
-def _compared(row: dict[str, Any]) -> Iterable[str]:
-    """The cells of a row; a dash where there is nothing to say."""
+def show_comparison(result: dict[str, Any]) -> None:
+    """Print the result of `flows.measuring.compare`."""
+    columns = ["", "MAP (95 %)", "seeds", "MR1", "hits@1", "AUC", "dim", "s"]
+    show_table(columns, map(comparison_cells, result["rows"]), tight=True)
+    for row in result["rows"]:
+        if row["why_not"]:
+            _say(f"{row['row']} is not measured: {row['why_not']}")
+    _say(
+        "seeds: lowest and highest MAP; the other columns are of the seed with the median MAP. "
+        "s: seconds to train the encoder, or to compute all distances."
+    )
+    _say(result["measured_on"]["summary"])
+    show_paths(result["paths"])
 
-    def cell(form: str, *names: str) -> str:
+
+def comparison_cells(row: Mapping[str, Any]) -> list[str]:
+    """Return the cells of a row, with a dash for a missing value."""
+
+    def cell(form: str, *names: str, missing: str = "-") -> str:
         values = [row[name] for name in names]
-        return "-" if None in values else form.format(*values)
+        return missing if None in values else form.format(*values)
 
-    interval = cell(" ({:.2f}-{:.2f})", "map_low", "map_high").strip("-")
-    return (
+    return [
         row["row"],
-        cell("{:.2f}", "map") + interval,
-        cell("{:.2f}-{:.2f}", "map_least", "map_most"),
+        cell("{:.2f}", "map") + cell(" ({:.2f}-{:.2f})", "map_low", "map_high", missing=""),
+        cell("{:.2f}-{:.2f}", "map_min", "map_max"),
         cell("{:.1f}", "mr1"),
         cell("{:.2f}", "hits@1"),
         cell("{:.2f}", "auc"),
         cell("{}", "dimension"),
         cell("{:.0f}", "seconds"),
-    )
+    ]
 
 
-def show_matches(query: str, matches: "Sequence[Match]", as_json: bool) -> None:
-    """Print matches: how likely they are where that is known, and how they align if they do."""
-    if as_json:
-        print_json({"query": query, "matches": [dataclasses.asdict(match) for match in matches]})
-        return
-    columns = ["track"]
+def show_matches(content: Mapping[str, Any]) -> None:
+    """Print `matches`, with their probabilities and alignments where these are known."""
+    matches: Sequence[Match] = content["matches"]
     aligned = any(match.alignment for match in matches)
-    sure = any(match.probability is not None for match in matches)
+    judged = any(match.probability is not None for match in matches)
+    columns = ["track"]
     columns += ["title"] if aligned else ["work", "title", "artist"]
-    columns += ["likely"] * sure + ["distance"] * (not (aligned and sure)) + ["same work"]
+    columns += ["likely"] * judged + ["distance"] * (not (aligned and judged)) + ["same work"]
     columns += ["key", "stretch"] * aligned
-    cells = [_cells(match) for match in matches]
+    cells = [_match_cells(match) for match in matches]
     show_table(
         ["", *columns],
         ([rank, *(row[column] for column in columns)] for rank, row in enumerate(cells, 1)),
     )
 
 
-def _cells(match: "Match") -> dict[str, Any]:
-    key, stretch = _alignment(match.alignment)
+def _match_cells(match: "Match") -> dict[str, Any]:
+    key, stretch = alignment_cells(match.alignment)
     return {
         "track": match.track_id,
         "work": match.work_id,
@@ -208,8 +211,21 @@ def _cells(match: "Match") -> dict[str, Any]:
     }
 
 
+def alignment_cells(alignment: "Alignment | None") -> tuple[str, str]:
+    """Return the semitones up from the query, and the first stretch: of the query ~ the match."""
+    if alignment is None or not alignment.stretches:
+        return "", ""
+    first = alignment.stretches[0]
+    query_start, query_end, match_start, match_end = (
+        f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
+        for seconds in (first.query_start, first.query_end, first.match_start, first.match_end)
+    )
+    stretch = f"{query_start}-{query_end} ~ {match_start}-{match_end}"
+    return f"{alignment.transposition:+d}", stretch
+
+
 def percent(probability: float | None) -> str:
-    """Write a probability so that neither 0 nor 100 % is said where it isn't meant."""
+    """Write a probability, but never round it to 0 or 100 %."""
     if probability is None:
         return ""
     if 0.01 <= probability < 0.995:
@@ -217,23 +233,16 @@ def percent(probability: float | None) -> str:
     return "> 99 %" if probability > 0.5 else "< 1 %"
 
 
-def show_identification(found: "Identification", as_json: bool) -> None:
-    """Print what a performance is a version of, and what speaks for it."""
-    if as_json:
-        print_json(dataclasses.asdict(found))
-        return
-    say = Console(soft_wrap=True).print
+def show_identification(found: "Identification") -> None:
+    """Print the work that a performance is a version of, and the evidence."""
     if found.work is None:
-        say(
-            f"No version of {found.track_id} is here ({percent(found.probability_of_none)}).",
-            highlight=False,
-        )
+        none = percent(found.probability_of_none)
+        _say(f"The collection has no version of {found.track_id} ({none}).")
     else:
         title = found.work.work_title or found.work.work_id
-        likely = percent(found.work.probability)
-        say(f"{found.track_id} is a version of {title} ({likely}).", highlight=False)
+        _say(f"{found.track_id} is a version of {title} ({percent(found.work.probability)}).")
     show_table(
-        ["work", "title", "likely", "speaking for it"],
+        ["work", "title", "likely", "evidence"],
         (
             [
                 work.work_id,
@@ -246,65 +255,47 @@ def show_identification(found: "Identification", as_json: bool) -> None:
     )
 
 
-def show_duplicates(table: Path, as_json: bool) -> None:
-    """Print the first rows of `flows.duplicates`, and where all are."""
-    import polars as pl
+def show_distance(content: Mapping[str, Any]) -> None:
+    """Print a distance."""
+    _say(f"{content['distance']:.4f}")
 
-    rows = pl.read_csv(table).to_dicts()
-    if as_json:
-        print_json({"duplicates": rows, "path": str(table)})
-        return
+
+def show_duplicates(content: Mapping[str, Any]) -> None:
+    """Print the first rows of the table of `flows.duplicates`, and where the table is."""
+    rows = content["duplicates"]
+    columns = ["track_id", "title", "other_track_id", "other_title"]
     show_table(
         ["", "likely", "track", "title", "other", "other title"],
         (
-            [
-                rank,
-                percent(row["probability"]),
-                row["track_id"],
-                row["title"],
-                row["other_track_id"],
-                row["other_title"],
-            ]
-            for rank, row in enumerate(rows[:SHOWN], 1)
+            [rank, percent(row["probability"]), *(row[column] for column in columns)]
+            for rank, row in enumerate(rows[:MAX_ROWS], 1)
         ),
     )
-    show_path(f"all {len(rows)} pairs", table, as_json)
+    show_paths({f"all {len(rows)} pairs": content["path"]})
 
 
-def show_status(facts: "Status", as_json: bool) -> None:
-    """Print which collections there are."""
-    if as_json:
-        print_json(dataclasses.asdict(facts))
-        return
-    for role, one in zip(
-        ("current", *("previous" for _ in facts.previous)),
-        (facts.current, *facts.previous),
-        strict=True,
-    ):
-        said = dataclasses.asdict(one) if one else {"nothing": ""}
-        if one:
-            said["calibration"] = "yes" if one.calibration else "none: it tells no probabilities"
-            said["sources"] = _sources(said.pop("origin"))
-        show_table(["", role], said.items())
-    show_path("kept in", facts.location, as_json)
+def show_status(status: "Status") -> None:
+    """Print the current collection and the previous ones."""
+    if status.current is None:
+        _say("Nothing is published.")
+    else:
+        show_table(["", "current"], _description_rows(status.current))
+    for previous in status.previous:
+        show_table(["", "previous"], _description_rows(previous))
+    show_paths({"collections": status.location})
+
+
+def _description_rows(description: "Description") -> Iterable[tuple[str, Any]]:
+    facts = dataclasses.asdict(description)
+    origin = facts.pop("origin")
+    facts["calibration"] = "yes" if description.calibration else "no (so it has no probabilities)"
+    facts["sources"] = _sources(origin)
+    return facts.items()
 
 
 def _sources(origin: Any) -> str:
-    """Where the data of a collection are, as far as it says that."""
+    """Where the data of a collection is, if that is known."""
     sources = origin.get("sources") if isinstance(origin, dict) else None
     if not sources:
         return "unknown"
-    return ", ".join(one.get("data") or one.get("features") or "unknown" for one in sources)
-
-
-def _alignment(found: "Alignment | None") -> tuple[str, str]:
-    """Semitones up from the query, and the first stretch: of the query ~ of the match."""
-    if found is None or not found.stretches:
-        return "", ""
-    one = found.stretches[0]
-    query_start, query_end, match_start, match_end = (
-        f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
-        for seconds in (one.query_start, one.query_end, one.match_start, one.match_end)
-    )
-    stretch = f"{query_start}-{query_end} ~ {match_start}-{match_end}"
-    return f"{found.transposition:+d}", stretch
+    return ", ".join(each.get("data") or each.get("features") or "unknown" for each in sources)

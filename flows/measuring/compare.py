@@ -100,14 +100,14 @@ ROWS: tuple[Peer | Trained, ...] = (
 )
 
 #: The columns of comparison.parquet. Of several seeds, `seed` is the one with the median MAP and
-#: all figures but `map_least` and `map_most` are its own; `why_not` says why there are none.
+#: all figures but `map_min` and `map_max` are its own; `why_not` says why there are none.
 COLUMNS: dict[str, Any] = {
     "row": pl.String,
     "map": pl.Float64,
     "map_low": pl.Float64,  # 95 %, by resampling cliques
     "map_high": pl.Float64,
-    "map_least": pl.Float64,  # over the seeds
-    "map_most": pl.Float64,
+    "map_min": pl.Float64,  # over the seeds
+    "map_max": pl.Float64,
     "mr1": pl.Float64,
     "hits@1": pl.Float64,
     "auc": pl.Float64,
@@ -392,8 +392,8 @@ def _of_seeds(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     row = {
         "row": name,
         **ordered[(len(runs) - 1) // 2],
-        "map_least": least,
-        "map_most": most,
+        "map_min": least,
+        "map_max": most,
         "seeds": len(runs),
         "why_not": None,
     }

@@ -99,6 +99,11 @@ class Aligned:
         # They are read together, because that is one request to a server.
         track_ids = [track_id, *(match.track_id for match in nearest)]
         query, *self._others = sequences.of(track_ids)
+        if not len(query):
+            raise InvalidQuery(
+                f"Performance {track_id} has no chroma sequence in {name}, so it cannot be "
+                "aligned: ask without rerank, or publish it with its features."
+            )
         if len(query) < STACK_SECONDS * rate:
             raise InvalidQuery(
                 f"Performance {track_id} has {len(query) / rate:.1f} s of chroma in {name}, and an "

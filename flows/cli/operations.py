@@ -1,0 +1,118 @@
+"""Commands for whoever operates a collection."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli import options, tables
+from flows.cli.running import searcher
+
+
+def status(home: options.Home = None, as_json: options.AsJson = False) -> None:
+    """Show the current collection, what it was made from, and the previous collections."""
+    tables.show(searcher(home).status(), as_json, tables.show_status)
+
+
+def rollback(home: options.Home = None, as_json: options.AsJson = False) -> None:
+    """Make the previous collection the current one again."""
+    import search
+
+    current = search.connect(home=home).rollback()
+    tables.show({"collection": current.name}, as_json, tables.show_paths)
+
+
+def copy(
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Copy to this workspace directory or URL of a Qdrant server.", show_default=False
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Copy from this directory or URL.", show_default=False),
+    ] = None,
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Copy the current collection to another place, or back. The copy answers exactly the same.
+
+    If the other place is a Qdrant server, it is sent $COVERS_COPY_API_KEY.
+
+    Example: covers copy --to backup
+    """
+    import search
+
+    here = search.connect(home=home)
+    if to is not None and source is None:
+        copied = search.copy(here, search.connect(to))
+    elif source is not None and to is None:
+        copied = search.copy(search.connect(source), here)
+    else:
+        raise ValueError("Give either --to or --from.")
+    tables.show({"collection": copied.name}, as_json, tables.show_paths)
+
+
+def gc(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be deleted.")
+    ] = False,
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Delete results that neither a collection nor the latest run needs.
+
+    Publishing does this too.
+    """
+    from flows.retention import prune
+    from flows.workspace import Workspace
+
+    found = prune(Workspace.at(home), dry_run=dry_run)
+    results = [{"kind": each.kind, "result": str(each.path), "bytes": each.size} for each in found]
+    total = sum(each.size for each in found)
+    content = {"dry_run": dry_run, "results": results, "bytes": total}
+    tables.show(content, as_json, tables.show_unneeded)
+
+
+def serve(
+    data: Annotated[Path, typer.Option(help="Features to publish, as in `covers pipeline`.")],
+    train: options.TrainingData = None,
+    encoder: options.Encoder = "autoencoder",
+    config: options.ConfigFile = None,
+    bundle: options.Bundle = None,
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='A flow and its cron expression, such as pipeline="0 2 * * *" (the default). '
+            "Repeat the option to schedule several flows.",
+            show_default=False,
+        ),
+    ] = None,
+    sample: options.Sample = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            help="Register the flows for the workers of this work pool, and exit. A missing pool "
+            "is created, for `prefect worker start --type process --pool NAME`.",
+            show_default=False,
+        ),
+    ] = None,
+    home: options.Home = None,
+) -> None:
+    """Serve all flows to a Prefect server, which starts them on a schedule or by hand.
+
+    PREFECT_API_URL must be set.
+
+    Example: covers serve --data /data --bundle pretrained
+    """
+    from flows import serve as serving
+
+    schedules = dict(options.read_pairs(schedule, "--schedule")) if schedule else None
+    made = serving.deployments(
+        data, train, encoder, options.read_config(config), bundle, home, schedules, sample
+    )
+    if pool is None:
+        serving.serve(made)
+    else:
+        serving.deploy(made, pool)

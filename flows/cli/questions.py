@@ -1,0 +1,117 @@
+"""Commands that ask the collection."""
+
+from typing import Annotated
+
+import typer
+
+from flows.cli import options, tables
+from flows.cli.running import run_flow, searcher
+
+
+def similar(
+    track_id: options.TrackId,
+    limit: options.Limit = 10,
+    rerank: Annotated[
+        bool,
+        typer.Option("--rerank", help="Align the nearest 100, and order them by the alignment."),
+    ] = False,
+    other_works: options.OtherWorks = False,
+    where: options.Where = None,
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List the performances that are most similar to a performance.
+
+    Example: covers similar P_135582 --where instrumental=yes --where year=1950..1980
+    """
+    matches = searcher(home).similar(
+        track_id,
+        limit,
+        rerank=rerank,
+        leave_out_same_work=other_works,
+        where=options.read_filter(where),
+    )
+    tables.show({"query": track_id, "matches": matches}, as_json, tables.show_matches)
+
+
+def works(
+    track_id: options.TrackId,
+    limit: options.Limit = 10,
+    other_works: options.OtherWorks = False,
+    where: options.Where = None,
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List the works that are most similar to a performance, each with its nearest performance.
+
+    Example: covers works P_135582 --other-works
+    """
+    matches = searcher(home).works(
+        track_id, limit, leave_out_same_work=other_works, where=options.read_filter(where)
+    )
+    tables.show({"query": track_id, "matches": matches}, as_json, tables.show_matches)
+
+
+def identify(
+    track_id: options.TrackId,
+    limit: options.Limit = 5,
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Name the work that a performance is a version of, or say that there is none.
+
+    The label of the performance plays no part.
+
+    Example: covers identify P_135582
+    """
+    found = searcher(home).identify(track_id, limit)
+    tables.show(found, as_json, tables.show_identification)
+
+
+def same_work(
+    a: options.TrackId,
+    b: options.OtherTrackId,
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Say how likely two performances are versions of the same work.
+
+    Example: covers same-work P_135582 P_201213
+    """
+    match = searcher(home).same_work(a, b)
+    tables.show({"query": a, "matches": [match]}, as_json, tables.show_matches)
+
+
+def distance(
+    a: options.TrackId,
+    b: options.OtherTrackId,
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Print the distance between two performances.
+
+    Example: covers distance P_135582 P_201213
+    """
+    value = searcher(home).distance(a, b)
+    tables.show({"a": a, "b": b, "distance": value}, as_json, tables.show_distance)
+
+
+def duplicates(
+    max_pairs: Annotated[int, typer.Option(help="Maximum number of pairs.", min=1)] = 1000,
+    min_probability: Annotated[
+        float, typer.Option(help="Minimum probability of a pair.", min=0, max=1)
+    ] = 0.5,
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Find pairs that are probably versions of one work, but are labelled with two works.
+
+    They are mislabelled performances, or works that should be linked. The likeliest come first.
+
+    Example: covers duplicates --min-probability 0.9
+    """
+    table = run_flow("duplicates", max_pairs, min_probability, home)
+    import polars as pl
+
+    rows = pl.read_csv(table).to_dicts()
+    tables.show({"duplicates": rows, "path": str(table)}, as_json, tables.show_duplicates)

@@ -1,0 +1,186 @@
+"""Commands that prepare data and publish it: each runs one flow."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.cli import options, tables
+from flows.cli.running import run_flow
+
+#: Songs to try covers with. They are in a checkout only, because they are large.
+SAMPLE = Path(__file__).resolve().parent.parent.parent / "sample"
+DEMO_QUERY = "P_249990"
+
+
+def pipeline(
+    data: Annotated[Path, typer.Option(help="Features to publish: a directory or a CSV table.")],
+    train: options.TrainingData = None,
+    encoder: options.Encoder = "autoencoder",
+    config: options.ConfigFile = None,
+    bundle: options.Bundle = None,
+    frame_rate: options.FrameRate = None,
+    seed: options.Seed = 0,
+    sample: options.Sample = None,
+    only: options.Only = False,
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Aggregate, train, embed, publish and evaluate. Steps whose inputs are unchanged are skipped.
+
+    Other data sets stay in the collection. They are embedded again if the encoder changes.
+
+    Example: covers pipeline --data da-tacos/benchmark --train da-tacos/coveranalysis
+    """
+    result = run_flow(
+        "pipeline",
+        data,
+        train,
+        encoder,
+        options.read_config(config),
+        bundle,
+        frame_rate=options.read_frame_rate(frame_rate),
+        seed=seed,
+        home=home,
+        sample=sample,
+        only=only,
+    )
+    tables.show(result, as_json, tables.show_evaluation)
+
+
+def aggregate(
+    data: Annotated[Path, typer.Argument(help="A directory of features or a CSV table.")],
+    frame_rate: options.FrameRate = None,
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Read features: one row of means and one chroma sequence per performance.
+
+    Example: covers aggregate da-tacos/benchmark
+    """
+    features = run_flow(
+        "aggregate", data, frame_rate=options.read_frame_rate(frame_rate), home=home
+    )
+    tables.show({"features": features}, as_json, tables.show_paths)
+
+
+def train(
+    features: options.Features = None,
+    encoder: options.Encoder = "autoencoder",
+    config: options.ConfigFile = None,
+    hold_out: Annotated[
+        float, typer.Option(help="Share of the works to keep out of training.", min=0, max=0.9)
+    ] = 0.0,
+    seed: options.Seed = 0,
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Train an encoder on aggregated features. The result is a bundle.
+
+    Example: covers train --encoder version --hold-out 0.2
+    """
+    bundle = run_flow("train", features, encoder, options.read_config(config), hold_out, seed, home)
+    tables.show({"bundle": bundle}, as_json, tables.show_paths)
+
+
+def embed(
+    features: options.Features = None,
+    bundle: Annotated[
+        Path | None, typer.Argument(help="A result of `covers train`; by default the latest.")
+    ] = None,
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Compute a vector for every performance. `covers publish` makes the vectors searchable."""
+    vectors = run_flow("embed", features, bundle, home)
+    tables.show({"vectors": vectors}, as_json, tables.show_paths)
+
+
+def publish(
+    vectors: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A vectors.parquet from `covers embed` or from any other model; by default the "
+            "latest."
+        ),
+    ] = None,
+    only: options.Only = False,
+    leave_out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Remove this data set from the collection (named as in `covers status`). May be "
+            "repeated. Without VECTORS, nothing else changes.",
+            show_default=False,
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="With vectors from another model: a result of `covers aggregate` for the same "
+            "performances, which makes reranking possible.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the other model; by default the name of the file.", show_default=False
+        ),
+    ] = None,
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make vectors searchable. They replace their own data set; other data sets stay.
+
+    Vectors from another model need the columns track_id, work_id and vector. The columns title,
+    artist, work_title, work_artist, year, instrumental and subset are optional.
+
+    Example: covers publish clews.parquet --model clews
+    """
+    given = None if vectors is None else [vectors]
+    result = run_flow("publish", given, only, leave_out, features=features, model=model, home=home)
+    tables.show(result, as_json, tables.show_publication)
+
+
+def add(
+    data: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Directories of features, CSV tables or published files of vectors; by default "
+            "everything in the collection."
+        ),
+    ] = None,
+    frame_rate: options.FrameRate = None,
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Add data to the collection, or bring the collection up to date with its data. Trains nothing.
+
+    Only new and changed performances are read and embedded. Deleted ones disappear.
+
+    Example: covers add new-songs
+    """
+    result = run_flow("add", data, options.read_frame_rate(frame_rate), home)
+    tables.show(result, as_json, tables.show_addition)
+
+
+def demo() -> None:
+    """Run the pipeline on the sample songs of the checkout, then search them."""
+    if not SAMPLE.is_dir():
+        raise FileNotFoundError(
+            f"The sample songs are not at {SAMPLE}, because they are not part of the installed "
+            "package: run `make demo` in a checkout of the repository."
+        )
+    import search
+
+    result = run_flow("pipeline", SAMPLE, bundle=Path("pretrained"))
+    clusters = run_flow("cluster", Path(result["paths"]["features"]))
+    result["paths"]["plots"] += clusters["paths"]["plots"]
+    console = Console()
+    console.rule(f"covers similar {DEMO_QUERY} --limit 5 --rerank")
+    tables.show_matches({"matches": search.similar(DEMO_QUERY, 5, rerank=True)})
+    console.rule(f"covers identify {DEMO_QUERY} --limit 3")
+    tables.show_identification(search.identify(DEMO_QUERY, 3))
+    console.rule("covers evaluate")
+    tables.show_evaluation(result)

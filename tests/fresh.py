@@ -1,4 +1,4 @@
-"""Processes of their own, for what may end one: they start at once, as forks of a warm one."""
+"""Fresh processes for code that may end its process. They start fast, as forks of a warm one."""
 
 import multiprocessing
 import multiprocessing.forkserver
@@ -17,7 +17,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 
 
 def warm_up(prefect_api: str) -> None:
-    """Import, once for all, what takes seconds, as the command line does."""
+    """Import once what takes seconds, as the command line does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_API_URL", prefect_api)
         patch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS", "flows.cli.console.ConsoleHandler")
@@ -29,7 +29,7 @@ def warm_up(prefect_api: str) -> None:
 
 
 def in_fresh_process(function: Callable[..., Any], *given: Any) -> Any:
-    """Call a function in another process and return what it returns; fail if that dies."""
+    """Call a function in another process and return its result; fail if the process dies."""
     here, there = PROCESSES.Pipe(duplex=False)
     process = PROCESSES.Process(target=_answer, args=(there, function, given))
     process.start()
@@ -52,12 +52,12 @@ def _answer(there: Any, function: Callable[..., Any], given: tuple[Any, ...]) ->
 
 
 def command(*arguments: object, log: Path) -> tuple[int, str]:
-    """Run the command line in a fork of a process that has done nothing yet: exit code, output."""
+    """Run the command line in a fork of a fresh process; return exit code and output."""
     return ended(begin(*arguments, log=log), log)
 
 
 def begin(*arguments: object, log: Path) -> int:
-    """Begin to run the command line: its process."""
+    """Start the command line; return the id of its process."""
     child = os.fork()
     if child == 0:
         with log.open("w") as file:
@@ -78,12 +78,12 @@ def begin(*arguments: object, log: Path) -> int:
 
 
 def ended(child: int, log: Path) -> tuple[int, str]:
-    """Wait for it to end: exit code, output."""
+    """Wait for a process to end; return exit code and output."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), log.read_text()
 
 
 def sentence(said: str) -> str:
-    """What a command that failed told its user: one sentence, and no traceback before it."""
+    """Return the one sentence that a failed command printed; fail if there is a traceback."""
     assert "Traceback" not in said, said
     assert "panicked" not in said, said
     told = said[said.index("covers: ") :]

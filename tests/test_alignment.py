@@ -1,4 +1,4 @@
-"""Alignment: a cover is found whatever its key, tempo and cut, and what matches what is told."""
+"""Alignment finds a cover in any key, tempo and cut, and says which stretches correspond."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_a_performance_is_most_similar_to_itself():
 
 @settings(max_examples=12, deadline=None)
 @given(up=st.integers(0, 11), seed=st.integers(0, 5))
-def test_transposing_either_changes_no_similarity_and_the_transposition_by_so_much(up, seed):
+def test_transposing_either_changes_the_transposition_and_not_the_similarity(up, seed):
     query, candidate = noisy(make_tune(seed, 40), 1), noisy(make_tune(seed, 30, 1.1), 2)
     plain = aligned(query, candidate)
     for moved, sign in (
@@ -75,16 +75,16 @@ def test_stretches_lie_inside_both_performances(lengths, related):
     assert found.similarity >= 0
     assert len(found.stretches) <= 3
     assert bool(found.stretches) == (found.similarity > 0)
-    for one in found.stretches:
-        assert 0 <= one.query_start < one.query_end <= len(query) / RATE + 1e-9
-        assert 0 <= one.match_start < one.match_end <= len(candidate) / RATE + 1e-9
+    for stretch in found.stretches:
+        assert 0 <= stretch.query_start < stretch.query_end <= len(query) / RATE + 1e-9
+        assert 0 <= stretch.match_start < stretch.match_end <= len(candidate) / RATE + 1e-9
 
 
 def test_a_candidate_is_aligned_alone_as_among_others():
     query = make_tune(1)
     others = [noisy(make_tune(seed, 20 + 5 * seed), seed) for seed in range(12)]
     together = similarities(query, others, RATE)[0]
-    assert together.tolist() == [similarities(query, [one], RATE)[0][0] for one in others]
+    assert together.tolist() == [similarities(query, [other], RATE)[0][0] for other in others]
 
 
 def test_long_performances_are_aligned_at_a_coarser_rate_and_still_found():
@@ -99,10 +99,10 @@ def test_the_empty_the_short_and_the_silent_resemble_nothing():
     query = make_tune(1)
     nothing, short = query[:0], query[:10]
     silent = np.zeros_like(query)
-    for one in (nothing, short, silent):
-        assert similarities(query, [one], RATE)[0].tolist() == [0]
-        assert similarities(one, [query], RATE)[0].tolist() == [0]
-        assert aligned(query, one).stretches == ()
+    for sequence in (nothing, short, silent):
+        assert similarities(query, [sequence], RATE)[0].tolist() == [0]
+        assert similarities(sequence, [query], RATE)[0].tolist() == [0]
+        assert aligned(query, sequence).stretches == ()
     assert similarities(query, [], RATE)[0].shape == (0,)
 
 

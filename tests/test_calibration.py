@@ -1,4 +1,4 @@
-"""Likelihood ratios, priors, and what they say of pairs and works."""
+"""Likelihood ratios, priors, and the probabilities of pairs and works."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""The table that a catalogue team works through: one work under two names, and wrong labels."""
+"""Duplicates: works under two ids, and wrong labels."""
 
 import polars as pl
 import pytest
@@ -9,7 +9,7 @@ from flows.duplicates import duplicates as run_duplicates
 from search import InvalidQuery, Searcher
 from search.engines.embedded import Embedded, EmbeddedCollection
 
-#: P_9 is of W_2, and W_4 and W_5 are told to be one more work each than they are.
+#: The true work of P_9 is W_2. P_18 and P_19 are of the same work as P_16 and P_17.
 WRONG = {"P_9": "W_7", "P_18": "W_99", "P_19": "W_99"}
 
 

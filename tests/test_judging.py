@@ -1,4 +1,4 @@
-"""How sure: probabilities of matches, whether two are of one work, and which work one is of."""
+"""Probabilities of matches, `same_work` and `identify`."""
 
 import numpy as np
 import pytest

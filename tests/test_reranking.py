@@ -1,4 +1,4 @@
-"""Re-ranking: what the sequences say, in place of what the vectors said, and how it is kept."""
+"""Reranking by sequences, and how sequences and backgrounds are stored."""
 
 import os
 

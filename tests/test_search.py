@@ -1,4 +1,4 @@
-"""Searching: the same answers from every engine, and each the plain one."""
+"""Every engine gives the same answers as brute force."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""Features -> K-Means over a range of k: the prototype's other route, and why it isn't ours."""
+"""Features -> K-Means over a range of k: how much clusters say about cliques."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from flows import alert, plots
 from flows.show import show_figures
 from flows.workspace import Workspace
 
-#: Counted up when what is computed or drawn changes.
+#: Increase this number when the computation or the plots change.
 VERSION = 2
 
 
@@ -32,18 +32,18 @@ def cluster(
     Parameters
     ----------
     features : Path, optional
-        What `aggregate` made; by default the latest.
+        Result of `aggregate`; by default the latest.
     smallest, largest : int
-        The range of k, both included.
+        Range of k, both included.
     seed : int
-        Of the initial centres.
+        Seed of the initial centres.
     home : Path, optional
         The workspace; by default `$COVERS_HOME`.
 
     Returns
     -------
     dict
-        `curve` (k, inertia, silhouette), `metrics` at the best k and `paths`.
+        `curve` (k, inertia, silhouette), `metrics` at the best k, and `paths`.
     """
     workspace = Workspace.at(home)
     with workspace.used():
@@ -63,19 +63,15 @@ def cluster(
 
 @task(cache_policy=NO_CACHE)
 def find_clusters(features: Path, smallest: int, largest: int, seed: int, home: Path) -> Path:
-    """Run K-Means for every k, unless it stands for the same features."""
+    """Run K-Means for every k, unless the workspace has the result for these features."""
     workspace, store = Workspace(home), FeatureStore.open(features)
     about = workspace.relative(features)
 
     def make(directory: Path) -> None:
         rows = Standardizer.fit(store.means).transform(store.means)
         found = clusters.cluster(rows, store.table["work_id"], range(smallest, largest + 1), seed)
-        curve = [
-            {"k": k, "inertia": inertia, "silhouette": silhouette}
-            for k, inertia, silhouette in zip(
-                found.ks, found.inertia, found.silhouette, strict=True
-            )
-        ]
+        over_k = zip(found.ks, found.inertia, found.silhouette, strict=True)
+        curve = [{"k": k, "inertia": i, "silhouette": s} for k, i, s in over_k]
         found.cooccurrence.write_parquet(directory / "cooccurrence.parquet")
         text = json.dumps({"curve": curve, "metrics": found.summary()}, indent=1) + "\n"
         (directory / "clusters.json").write_text(text, encoding="utf-8")

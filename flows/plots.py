@@ -1,6 +1,6 @@
-"""The pictures: each function draws on axes, given or new, and returns them.
+"""Plots. Each function draws on the axes that it is given, or on new axes, and returns them.
 
-No pyplot, so nothing global changes and flows may draw in any thread.
+pyplot is not used: it has global state, and flows can draw in any thread.
 """
 
 import warnings
@@ -18,116 +18,96 @@ from numpy.typing import ArrayLike, NDArray
 from embedding.metrics.clusters import Clusters
 from embedding.metrics.separation import Separation
 
-# Okabe and Ito's palette, which the colour-blind can tell apart: without its yellow, too pale
-# for small dots.
-BLUE, VERMILION, GREEN, SKY, PURPLE, ORANGE, BLACK = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#56B4E9",
-    "#CC79A7",
-    "#E69F00",
-    "#000000",
-)
-GREY = "#9A9A9A"
-# Colour and shape of the cliques on the map: the shape says it again.
-MARKS = [
+# The palette of Okabe and Ito (2008) for all kinds of colour vision. Its yellow is left out: it is
+# too pale for small dots.
+BLUE, VERMILION, ORANGE, GREY = "#0072B2", "#D55E00", "#E69F00", "#9A9A9A"
+GRID_COLOUR = "#ECECEC"
+#: Colour and shape of a series; the shape repeats what the colour says.
+SERIES_MARKS = [
     (BLUE, "o"),
     (VERMILION, "s"),
-    (GREEN, "^"),
-    (PURPLE, "D"),
+    ("#009E73", "^"),
+    ("#CC79A7", "D"),
     (ORANGE, "v"),
-    (SKY, "P"),
-    (BLACK, "X"),
+    ("#56B4E9", "P"),
+    ("#000000", "X"),
 ]
-LONGEST_NAME = 20
-LONGEST_REASON = 70
+MAX_NAME_LENGTH = 20
+MAX_REASON_LENGTH = 70
 
 
 def separation(apart: Separation, ax: Axes | None = None) -> Axes:
-    """Draw the distances of in-clique and out-of-clique pairs as two overlapping histograms.
+    """Draw histograms of the distances of in-clique and of out-of-clique pairs.
 
-    Each is scaled to its own number of pairs, of which there are many more out of cliques.
+    Each shows shares of its own pairs, because there are many more out-of-clique pairs.
     """
     ax = ax or _new_axes()
-    inside = apart.in_counts / apart.in_counts.sum()
-    outside = apart.out_counts / apart.out_counts.sum()
-    for shares, colour, name, mean, pairs in (
-        (inside, BLUE, "in-clique", apart.in_clique, apart.in_counts.sum()),
-        (outside, ORANGE, "out-of-clique", apart.out_of_clique, apart.out_counts.sum()),
+    for counts, colour, name, mean in (
+        (apart.in_counts, BLUE, "in-clique", apart.in_clique),
+        (apart.out_counts, ORANGE, "out-of-clique", apart.out_of_clique),
     ):
-        ax.stairs(
-            shares,
-            apart.edges,
-            fill=True,
-            color=colour,
-            alpha=0.45,
-            label=f"{pairs:,} {name} pairs, mean {mean:.3g}",
-        )
+        pairs = counts.sum()
+        shares = counts / pairs
+        label = f"{pairs:,} {name} pairs, mean {mean:.3g}"
+        ax.stairs(shares, apart.edges, fill=True, color=colour, alpha=0.45, label=label)
         ax.stairs(shares, apart.edges, color=colour, linewidth=1.5)
         ax.axvline(mean, color=colour, linestyle="--", linewidth=1.2)
     ax.set_xlim(apart.edges[0], apart.edges[-1])
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     ax.set_xlabel("distance between two performances")
-    ax.set_ylabel("share of pairs in a bin")
+    ax.set_ylabel("share of pairs per bin")
     return _finish(ax, f"Distances: AUC {apart.auc:.3f}, overlap {apart.overlap:.3f}")
 
 
 def loss_curve(curve: pl.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw the loss over epochs and mark the epoch that was kept, of least validation loss.
+    """Draw training and validation loss, and mark the epoch with the lowest validation loss.
 
     Parameters
     ----------
     curve : pl.DataFrame
-        A row an epoch: epoch, train, validation (both mean squared errors, finite).
+        A row per epoch, with columns epoch, train and validation (finite).
     ax : Axes, optional
-        New ones by default.
+        New axes by default.
     """
     ax = ax or _new_axes()
     epoch, train, validation = (curve[name].to_numpy() for name in ("epoch", "train", "validation"))
-    kept = int(np.argmin(validation))
+    best = int(np.argmin(validation))
     ax.plot(epoch, train, color=ORANGE, linewidth=1.8, label="training")
     ax.plot(epoch, validation, color=BLUE, linewidth=1.8, label="validation")
-    ax.axvline(epoch[kept], color=GREY, linestyle="--", linewidth=1.2, zorder=1)
-    ax.plot(
-        epoch[kept],
-        validation[kept],
-        "o",
-        color=BLUE,
-        markersize=8,
-        label=f"kept: epoch {epoch[kept]}, validation {validation[kept]:.4g}",
-    )
+    ax.axvline(epoch[best], color=GREY, linestyle="--", linewidth=1.2, zorder=1)
+    label = f"lowest: {validation[best]:.4g} in epoch {epoch[best]}"
+    ax.plot(epoch[best], validation[best], "o", color=BLUE, markersize=8, label=label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch")
-    ax.set_ylabel("loss (mean squared error)")
-    return _finish(ax, "Training")
+    ax.set_ylabel("loss")
+    return _finish(ax, "Training and validation loss")
 
 
-def reliability(sure: Mapping[str, Mapping[str, Any]], ax: Axes | None = None) -> Axes:
-    """Draw the share of matches that are versions over the probability that was stated for them.
+def reliability(certainty: Mapping[str, Mapping[str, Any]], ax: Axes | None = None) -> Axes:
+    """Draw the share of matches that are versions against the stated probability.
 
     Parameters
     ----------
-    sure : mapping
-        By the name of the evidence, what `flows.measuring.trial.certainty` gives.
+    certainty : mapping
+        What `flows.measuring.trial.certainty` returns, by the kind of evidence.
     ax : Axes, optional
-        Where to draw.
+        New axes by default.
     """
     ax = ax or _new_axes()
     ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="as stated")
-    for (name, one), (colour, mark) in zip(sure.items(), MARKS, strict=False):
-        curve = one["curve"]
+    for (name, known), (colour, mark) in zip(certainty.items(), SERIES_MARKS, strict=False):
+        curve = known["curve"]
         sizes = [12 + 40 * np.log10(row["pairs"]) for row in curve]
         stated, observed = ([row[key] for row in curve] for key in ("stated", "observed"))
         ax.plot(stated, observed, color=colour, linewidth=1.2)
-        label = f"{name}: error {one['calibration_error']:.3f}"
+        label = f"{name}: error {known['calibration_error']:.3f}"
         ax.scatter(stated, observed, sizes, color=colour, marker=mark, label=label, zorder=3)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(xmax=1))
-    ax.set_xlabel("probability of being a version, as stated")
-    ax.set_ylabel("share that are versions")
-    return _finish(ax, "Ten likeliest matches of each query; larger marks are more pairs")
+    ax.set_xlabel("stated probability of being a version")
+    ax.set_ylabel("share of versions")
+    return _finish(ax, "The ten likeliest matches of each query (larger marks: more pairs)")
 
 
 def elbow(found: Clusters, ax: Axes | None = None) -> Axes:
@@ -146,19 +126,19 @@ def silhouette(found: Clusters, ax: Axes | None = None) -> Axes:
 
 
 def collection_map(vectors: ArrayLike, work_ids: Iterable[str], ax: Axes | None = None) -> Axes:
-    """Draw all performances in the plane of the vectors' first two principal components.
+    """Draw all performances on the first two principal components of their vectors.
 
-    Principal components always come out the same, and their distances are never larger than the
-    true ones, so what is apart here is apart; what is together need not be.
+    Distances in this plane are never larger than the true distances: performances that are apart
+    here are apart, but performances that are close here can be far from each other.
 
     Parameters
     ----------
     vectors : array_like, shape=(performances, dimension)
         Finite.
     work_ids : iterable of str
-        One for each vector. The largest cliques are coloured, the rest is grey.
+        The work of each vector. The largest cliques are coloured, all others are grey.
     ax : Axes, optional
-        New ones by default.
+        New axes by default.
     """
     ax = ax or _new_axes(width=8.0, height=5.2)
     points, shares = _principal_plane(np.asarray(vectors, dtype=np.float64))
@@ -167,17 +147,16 @@ def collection_map(vectors: ArrayLike, work_ids: Iterable[str], ax: Axes | None 
         works.value_counts()
         .filter(pl.col("count") > 1)
         .sort("count", "work", descending=[True, False])
-        .head(len(MARKS))
+        .head(len(SERIES_MARKS))
     )
     rest = ~works.is_in(largest["work"].implode()).to_numpy()
     size = float(np.clip(4000 / len(works), 4, 26))
     ax.scatter(points[rest, 0], points[rest, 1], s=size, color=GREY, alpha=0.45, linewidths=0)
     names = []
-    for (colour, marker), (work, count) in zip(MARKS, largest.iter_rows(), strict=False):
+    for (colour, marker), (work, count) in zip(SERIES_MARKS, largest.iter_rows(), strict=False):
         x, y = points[(works == work).to_numpy()].T
         ax.scatter(x, y, s=46, color=colour, marker=marker, edgecolors="white", linewidths=0.6)
-        short = work if len(work) <= LONGEST_NAME else work[: LONGEST_NAME - 1] + "…"
-        names.append(f"{short} ({count:,})")
+        names.append(f"{_shortened(work, MAX_NAME_LENGTH)} ({count:,})")
     names.append(f"all others ({rest.sum():,})")
     ax.set_aspect("equal", adjustable="datalim")
     ax.set_xlabel(f"first principal component ({shares[0]:.0%} of the variance)")
@@ -194,52 +173,52 @@ def collection_map(vectors: ArrayLike, work_ids: Iterable[str], ax: Axes | None 
         alignment="left",
     )
     for text, name in zip(legend.get_texts(), names, strict=True):
-        # Set late, or an id that begins with an underscore would be left out; an id is no formula.
+        # Matplotlib leaves out labels that begin with an underscore, so names are set afterwards.
         text.set_parse_math(False)
         text.set_text(name)
     return ax
 
 
 def comparison(table: pl.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw the MAP of each row with its interval, and how far it moves from seed to seed.
+    """Draw the MAP of each row with its confidence interval and its range over the seeds.
 
     Parameters
     ----------
     table : pl.DataFrame
-        As `flows.measuring.compare.COLUMNS`. A row without MAP shows why instead.
+        With the columns `flows.measuring.compare.COLUMNS`. A row without MAP shows the reason.
     ax : Axes, optional
-        New ones by default.
+        New axes by default.
     """
     ax = ax or _new_axes(height=1.4 + 0.3 * len(table))
-    place = np.arange(len(table))
+    y = np.arange(len(table))
     names = ("map", "map_low", "map_high", "map_min", "map_max")
-    mean, low, high, least, most = (
+    mean, low, high, smallest, largest = (
         table[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in names
     )
-    ax.hlines(place, low, high, color=BLUE, linewidth=1.5, label="95 % by resampling cliques")
-    ax.hlines(place, least, most, color=ORANGE, linewidth=7, alpha=0.6, label="over the seeds")
-    ax.plot(mean, place, "o", color=BLUE, markersize=6, label="MAP")
-    for row, reason in zip(place, table["why_not"], strict=True):
+    ax.hlines(y, low, high, color=BLUE, linewidth=1.5, label="95 % interval (cliques resampled)")
+    ax.hlines(y, smallest, largest, color=ORANGE, linewidth=7, alpha=0.6, label="range over seeds")
+    ax.plot(mean, y, "o", color=BLUE, markersize=6, label="MAP")
+    for row, reason in zip(y, table["why_not"], strict=True):
         if reason is not None:
-            short = reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 1] + "…"
-            ax.text(0.01, float(row), short, color=GREY, va="center", parse_math=False)
-    ax.set_yticks(place, table["row"].to_list())
+            text = _shortened(reason, MAX_REASON_LENGTH)
+            ax.text(0.01, float(row), text, color=GREY, va="center", parse_math=False)
+    ax.set_yticks(y, table["row"].to_list())
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_xlim(0, 1)
     ax.set_xlabel("mean average precision")
-    _finish(ax, "Side by side")
-    ax.grid(visible=True, axis="x", color="#ECECEC", linewidth=0.8)
+    _finish(ax, "Encoders and measures compared")
+    ax.grid(visible=True, axis="x", color=GRID_COLOUR, linewidth=0.8)
     return ax
 
 
 def save(ax: Axes, path: Path) -> None:
-    """Write the figure of these axes as PNG, whole or not at all."""
+    """Write the figure of these axes as a PNG, atomically."""
     figure = ax.get_figure(root=True)
     if figure is None:
-        raise ValueError(f"The axes for {path} are on no figure: draw them on one first.")
+        raise ValueError(f"The axes for {path} are not on a figure. Draw on axes of a figure.")
     part = path.with_name(f".{path.name}.part")
     with warnings.catch_warnings():
-        # Ids may be in any script; the font shows a box for what it lacks.
+        # Ids can be in any script. The font shows a box for a character that it lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(part, format="png", dpi=150, metadata={"Software": None})
     part.replace(path)
@@ -250,7 +229,7 @@ def _new_axes(width: float = 7.2, height: float = 4.4) -> Axes:
 
 
 def _finish(ax: Axes, title: str) -> Axes:
-    """Add title and legend, above the axes where they cover nothing."""
+    """Add the title and the legend above the axes, where they do not cover data."""
     _tidy(ax, "y")
     ax.legend(
         loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, frameon=False, borderaxespad=0.2
@@ -260,23 +239,21 @@ def _finish(ax: Axes, title: str) -> Axes:
 
 
 def _tidy(ax: Axes, grid: Literal["both", "y"]) -> None:
-    ax.grid(visible=True, axis=grid, color="#ECECEC", linewidth=0.8)
+    ax.grid(visible=True, axis=grid, color=GRID_COLOUR, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _over_k(found: Clusters, values: tuple[float, ...], ax: Axes | None) -> Axes:
     ax = ax or _new_axes()
     best = found.ks.index(found.k)
-    ax.plot(found.ks, values, "o-", color=BLUE, linewidth=1.8, markersize=5, label="each k")
-    ax.plot(
-        found.k,
-        values[best],
-        "D",
-        color=VERMILION,
-        markersize=9,
-        label=f"chosen: k = {found.k}, silhouette {found.silhouette[best]:.3f}",
-    )
+    ax.plot(found.ks, values, "o-", color=BLUE, linewidth=1.8, markersize=5, label="all k")
+    label = f"best: k = {found.k}, silhouette {found.silhouette[best]:.3f}"
+    ax.plot(found.k, values[best], "D", color=VERMILION, markersize=9, label=label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("number of clusters k")
     return ax
@@ -285,13 +262,13 @@ def _over_k(found: Clusters, values: tuple[float, ...], ax: Axes | None) -> Axes
 def _principal_plane(
     vectors: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return coordinates on the first two principal components, and their shares of variance."""
+    """Coordinates on the first two principal components, and their shares of the variance."""
     if vectors.shape[1] == 1:
         vectors = np.hstack([vectors, np.zeros_like(vectors)])
     centred = vectors - vectors.mean(axis=0)
     variances, axes = np.linalg.eigh(centred.T @ centred)  # ascending
     axes = axes[:, [-1, -2]]
-    # An axis has no direction of its own: let its largest component be positive.
+    # The sign of an axis is arbitrary. Make its largest component positive.
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
     total = variances.sum()
     shares = np.maximum(variances[[-1, -2]], 0) / total if total > 0 else np.zeros(2)

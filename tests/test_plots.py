@@ -1,4 +1,4 @@
-"""The pictures show the numbers they are given."""
+"""The plots show the numbers that they are given."""
 
 import subprocess
 import sys
@@ -48,7 +48,7 @@ def test_the_histogram_shows_both_distributions_as_shares_of_their_pairs(collect
     assert ax.get_title("left") == f"Distances: AUC {apart.auc:.3f}, overlap {apart.overlap:.3f}"
 
 
-def test_the_loss_curve_marks_the_epoch_of_least_validation_loss():
+def test_the_loss_curve_marks_the_epoch_with_the_lowest_validation_loss():
     curve = pl.DataFrame(
         {"epoch": [1, 2, 3, 4], "train": [4.0, 3, 2, 1], "validation": [4.0, 2.5, 2.25, 3]}
     )
@@ -57,18 +57,18 @@ def test_the_loss_curve_marks_the_epoch_of_least_validation_loss():
     assert train.get_xydata().tolist() == [[1, 4], [2, 3], [3, 2], [4, 1]]
     assert validation.get_ydata().tolist() == [4.0, 2.5, 2.25, 3]
     assert mark.get_xydata().tolist() == [[3, 2.25]]
-    assert legend(ax) == ["training", "validation", "kept: epoch 3, validation 2.25"]
+    assert legend(ax) == ["training", "validation", "lowest: 2.25 in epoch 3"]
 
 
 @pytest.mark.parametrize("name", ["elbow", "silhouette"])
-def test_figures_over_k_mark_the_chosen_k(clusters, name):
+def test_plots_over_k_mark_the_best_k(clusters, name):
     values = clusters.inertia if name == "elbow" else clusters.silhouette
     ax = getattr(plots, name)(clusters)
-    every, chosen = ax.lines
+    every, best = ax.lines
     assert every.get_xdata().tolist() == list(clusters.ks)
     assert every.get_ydata().tolist() == list(values)
     index = clusters.ks.index(clusters.k)
-    assert chosen.get_xydata().tolist() == [[clusters.k, values[index]]]
+    assert best.get_xydata().tolist() == [[clusters.k, values[index]]]
 
 
 def test_the_map_colours_the_largest_cliques_and_shows_everything_once():
@@ -92,14 +92,12 @@ def test_the_map_always_comes_out_the_same(collection):
 
 
 @pytest.mark.parametrize("rows", [np.zeros((4, 3)), np.arange(4.0)[:, None]])
-def test_the_map_of_vectors_without_a_plane_is_drawn_all_the_same(rows, tmp_path):
+def test_the_map_of_vectors_without_a_plane_is_drawn_nevertheless(rows, tmp_path):
     plots.save(plots.collection_map(rows, ["W_a", "W_a", "W_b", "W_c"]), tmp_path / "map.png")
 
 
 def test_work_ids_are_shown_as_they_are_whatever_is_in_them(tmp_path):
-    works = (
-        ["_hidden"] * 3 + ["$x$ and $y"] * 2 + ["讃美歌"] * 2 + ["a name that goes on and on"] * 2
-    )
+    works = ["_hidden", "$x$ and $y", "讃美歌", "a name that goes on and on"] * 2 + ["_hidden"]
     ax = plots.collection_map(np.random.default_rng(0).normal(size=(9, 2)), works)
     assert legend(ax) == [
         "_hidden (3)",
@@ -111,21 +109,39 @@ def test_work_ids_are_shown_as_they_are_whatever_is_in_them(tmp_path):
     plots.save(ax, tmp_path / "map.png")
 
 
-def test_a_saved_picture_is_whole_and_replaces_the_one_before(clusters, tmp_path):
-    path = tmp_path / "elbow.png"
-    path.write_text("the one before")
-    plots.save(plots.elbow(clusters), path)
+def test_a_saved_plot_replaces_an_earlier_file_and_always_has_the_same_bytes(clusters, tmp_path):
+    path, again = tmp_path / "elbow.png", tmp_path / "again.png"
+    path.write_text("an earlier file")
+    for target in (path, again):
+        plots.save(plots.elbow(clusters), target)
     assert imread(path).shape == (660, 1080, 4)
-    assert list(tmp_path.iterdir()) == [path]
-    first = path.read_bytes()
-    plots.save(plots.elbow(clusters), path)
-    assert path.read_bytes() == first
+    assert set(tmp_path.iterdir()) == {path, again}
+    assert path.read_bytes() == again.read_bytes()
 
 
-def test_a_picture_is_drawn_on_the_axes_it_is_given(clusters):
+def test_a_plot_is_drawn_on_the_axes_that_are_given(clusters):
     left, right = Figure().subplots(1, 2)
     assert plots.elbow(clusters, left) is left
     assert plots.silhouette(clusters, right) is right
+
+
+CERTAINTY = {
+    evidence: {
+        "curve": [{"stated": 0.1, "observed": 0.2, "pairs": 10}, {"stated": 0.9, "observed": 0.8,
+                  "pairs": 1000}],
+        "calibration_error": 0.1,
+    }
+    for evidence in ("distance", "alignment")
+}  # fmt: skip
+
+
+def test_the_reliability_curve_shows_the_observed_shares_and_larger_marks_for_more_pairs():
+    ax = plots.reliability(CERTAINTY)
+    _, curve, _ = ax.lines
+    assert curve.get_xydata().tolist() == [[0.1, 0.2], [0.9, 0.8]]
+    small, large = ax.collections[0].get_sizes()
+    assert small < large
+    assert "distance: error 0.100" in legend(ax)
 
 
 def test_no_legend_covers_the_data(collection, clusters):
@@ -133,6 +149,7 @@ def test_no_legend_covers_the_data(collection, clusters):
     for ax in (
         plots.separation(separation(Euclidean(collection[0]), *collection[1:])),
         plots.loss_curve(curve),
+        plots.reliability(CERTAINTY),
         plots.elbow(clusters),
         plots.silhouette(clusters),
         plots.collection_map(*collection[:2]),
@@ -140,10 +157,10 @@ def test_no_legend_covers_the_data(collection, clusters):
         figure = ax.get_figure()
         figure.draw_without_rendering()
         assert not ax.get_legend().get_window_extent().overlaps(ax.get_window_extent())
-        assert figure.bbox.containsx(ax.get_legend().get_window_extent().x1)
+        assert figure.bbox.containsx(ax.get_legend().get_window_extent().x1), legend(ax)
 
 
-def test_drawing_does_without_pyplot_and_its_global_state(tmp_path):
+def test_drawing_does_not_import_pyplot_which_has_global_state(tmp_path):
     code = (
         "import sys; from pathlib import Path; from flows import plots;"
         "plots.save(plots.collection_map([[0.0, 1.0], [1.0, 0.0]], 'ab'), Path(sys.argv[1]));"

@@ -30,33 +30,15 @@ MAX_MEASURED = 50
 
 @dataclass(frozen=True)
 class Dataset:
-    """The contents of a directory.
+    """The contents of a directory."""
 
-    Attributes
-    ----------
-    name : str
-        From dataset.json, or the name of the folders.
-    root : Path
-        The directory.
-    subset : str or None
-        "benchmark", "coveranalysis", or None if it is not stated.
-    frame_rate : float
-        Frames per second of every feature.
-    performances : tuple of Performance
-        Sorted by track id; each id is there once.
-    rejects : tuple of Reject
-        Performances that were rejected without reading them, sorted by track id and source.
-    metadata : pl.DataFrame
-        Titles and artists of performances; see `metadata.read_metadata`.
-    """
-
-    name: str
+    name: str  # from dataset.json, or the name of the folders
     root: Path
-    subset: str | None
-    frame_rate: float
-    performances: tuple[Performance, ...]
-    rejects: tuple[Reject, ...]
-    metadata: pl.DataFrame
+    subset: str | None  # "benchmark", "coveranalysis", or None if it is not stated
+    frame_rate: float  # frames per second of every feature
+    performances: tuple[Performance, ...]  # sorted by track id, which is unique
+    rejects: tuple[Reject, ...]  # rejected without reading, sorted by track id and source
+    metadata: pl.DataFrame  # see metadata.read_metadata
 
 
 def open_dataset(root: Path, frame_rate: float | None = None) -> Dataset:

@@ -26,18 +26,10 @@ FEATURE_NAMES: tuple[str, ...] = (
 
 
 class Averages(NamedTuple):
-    """The means of one performance.
+    """The means of one performance."""
 
-    Attributes
-    ----------
-    means : np.ndarray, shape=(52,), float64
-        In the order of `FEATURE_NAMES`; the last is the tempo in bpm.
-    nonfinite : float
-        Share of the values that are NaN or infinite, in [0, 1].
-    """
-
-    means: np.ndarray
-    nonfinite: float
+    means: np.ndarray  # shape=(52,), float64, in the order of FEATURE_NAMES; tempo in bpm
+    nonfinite: float  # share of the values that are NaN or infinite, in [0, 1]
 
 
 def average(frames: Frames) -> Averages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,30 +38,18 @@ ORIENTATION_MARGIN = 0.2
 class Frames:
     """One performance's features, time first, in the floating-point type of the file.
 
-    Attributes
-    ----------
-    hpcp, crema, chroma_cens : np.ndarray, shape=(T, 12)
-        T differs by a few frames between features.
-    mfcc_htk : np.ndarray, shape=(T, 13)
-        May hold NaN and infinities.
-    novfn, snovfn : np.ndarray, shape=(T,)
-    tempo : float
-        The strongest tempo, in bpm.
-    fingerprint : str
-        SHA-256 of the contents of all files, as hex.
-    size, mtime_ns : int
-        Of the files when they were read; see `layout.Performance.stat`.
+    T differs by a few frames between features. Values may be NaN or infinite.
     """
 
-    hpcp: np.ndarray
+    hpcp: np.ndarray  # (T, 12), like the next two
     crema: np.ndarray
     chroma_cens: np.ndarray
-    mfcc_htk: np.ndarray
-    novfn: np.ndarray
+    mfcc_htk: np.ndarray  # (T, 13)
+    novfn: np.ndarray  # (T,), like the next
     snovfn: np.ndarray
-    tempo: float
-    fingerprint: str
-    size: int
+    tempo: float  # the strongest, in bpm
+    fingerprint: str  # SHA-256 of the contents of all files, as hex
+    size: int  # of the files when they were read, see layout.Performance.stat
     mtime_ns: int
 
 
@@ -99,7 +88,7 @@ def read(performance: Performance) -> Frames:
         track; or if a feature has an unexpected type, shape or length.
     """
     try:
-        return _frames(_load(performance, (*DATASETS, TEMPOS)))
+        return _frames(*_load(performance, (*DATASETS, TEMPOS)))
     except WrongContentsError as error:
         reason, lasting = str(error), True
     except OSError as error:
@@ -119,38 +108,30 @@ def is_readable(performance: Performance) -> bool:
 def read_beats(performance: Performance) -> tuple[float, np.ndarray] | None:
     """Return the tempo in bpm and the beats in frames, or None if they cannot be read."""
     try:
-        arrays = _load(performance, (TEMPOS, BEATS)).arrays
+        arrays, _ = _load(performance, (TEMPOS, BEATS))
         return float(arrays[TEMPOS][0, 0]), arrays[BEATS].ravel()
     except (WrongContentsError, OSError, LookupError):
         return None
 
 
-@dataclass
-class _Files:
-    """The arrays of all files of a performance."""
-
-    arrays: dict[str, np.ndarray]
-    fingerprint: str
-    size: int
-    mtime_ns: int
-
-
-def _load(performance: Performance, names: Iterable[str]) -> _Files:
+def _load(
+    performance: Performance, names: Iterable[str]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays of all files, and the facts about the files that `Frames` holds."""
     expected = {"label": performance.work_id, "track_id": performance.track_id}
-    digest, files = hashlib.sha256(), _Files({}, "", 0, 0)
+    arrays: dict[str, np.ndarray] = {}
+    digest, size, mtime_ns = hashlib.sha256(), 0, 0
     for path in performance.files:
-        missing = [name for name in names if name not in files.arrays]
+        missing = [name for name in names if name not in arrays]
         contents = read_arrays(path, missing, expected)
-        files.arrays |= contents.arrays
-        files.size += len(contents.image)
-        files.mtime_ns = max(files.mtime_ns, contents.mtime_ns)
+        arrays |= contents.arrays
+        size += len(contents.image)
+        mtime_ns = max(mtime_ns, contents.mtime_ns)
         digest.update(contents.image)
-    files.fingerprint = digest.hexdigest()
-    return files
+    return arrays, {"fingerprint": digest.hexdigest(), "size": size, "mtime_ns": mtime_ns}
 
 
-def _frames(files: _Files) -> Frames:
-    arrays = files.arrays
+def _frames(arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Frames:
     if missing := [name for name in (*DATASETS, TEMPOS) if name not in arrays]:
         raise WrongContentsError(f"it has no {', '.join(missing)}")
     features = {name: _time_first(name, arrays[name]) for name in DATASETS}
@@ -166,13 +147,10 @@ def _frames(files: _Files) -> Frames:
     tempos = arrays[TEMPOS]
     if tempos.ndim != 2 or tempos.shape[0] == 0 or tempos.shape[1] != 2:
         raise WrongContentsError(f"{TEMPOS} has shape {tempos.shape}, expected (k, 2)")
-    return Frames(
-        **{name.removeprefix("madmom_features/"): array for name, array in features.items()},
-        tempo=float(tempos[0, 0]),
-        fingerprint=files.fingerprint,
-        size=files.size,
-        mtime_ns=files.mtime_ns,
-    )
+    named: dict[str, Any] = {
+        name.removeprefix("madmom_features/"): array for name, array in features.items()
+    }
+    return Frames(**named, tempo=float(tempos[0, 0]), **facts)
 
 
 def _time_first(name: str, array: np.ndarray) -> np.ndarray:

@@ -27,22 +27,12 @@ SINGLE_FILES = "_single_files"
 
 @dataclass(frozen=True)
 class Performance:
-    """One recording on disk.
+    """One recording on disk."""
 
-    Attributes
-    ----------
-    track_id, work_id : str
-        From the names of the file and its folder, or from acoss' CSV.
-    files : tuple of Path
-        A single file, or one file per feature in the order of `FOLDERS`.
-    source : str
-        The file, relative to the data set's root; a pattern if there are several files.
-    """
-
-    track_id: str
-    work_id: str
-    files: tuple[Path, ...]
-    source: str
+    track_id: str  # from the name of the file, or from acoss' CSV
+    work_id: str  # from the name of the folder, or from acoss' CSV
+    files: tuple[Path, ...]  # a single file, or one per feature in the order of FOLDERS
+    source: str  # the file relative to the root; a pattern if there are several files
 
     def stat(self) -> tuple[int, int]:
         """Return the bytes of all files and the latest mtime in ns; (-1, -1) if one is gone."""

@@ -4,7 +4,7 @@
 features.parquet   one row per performance, sorted by track id (columns: `SCHEMA`)
 chroma.npy         all sequences end to end: (total frames, 2, 12) float16, memory-mapped
 rejects.parquet    what could not be read, and why (columns: `REJECTS`)
-store.json         name, frame rate, counts and fingerprints
+store.json         name, frame rate, count and fingerprint
 ```
 """
 
@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class BadStore(ValueError):  # noqa: N818 - named for what it is, as httpx does
     """The directory is not a feature store, or its files contradict each other."""
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class FeatureStore:
     """Rows and chroma sequences of many performances: all of a directory, or some of its rows.
 
@@ -75,28 +77,18 @@ class FeatureStore:
         Columns as in `SCHEMA`; sorted by track id unless `select` gave another order.
     rejects : pl.DataFrame
         Columns as in `REJECTS`, sorted by track id and source.
+    chroma : np.ndarray, shape=(frames, 2, 12), float16
+        The sequences of the directory, end to end; `sequence` finds those of a row.
     frame_rate : float or None
         Frames per second of the data set; None for a table of means, which has no sequences.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        name: str,
-        table: pl.DataFrame,
-        rejects: pl.DataFrame,
-        chroma: np.ndarray,
-        frame_rate: float | None,
-    ) -> None:
-        self.path = path
-        self.name = name
-        self.table = table
-        self.rejects = rejects
-        self.frame_rate = frame_rate
-        self._chroma = chroma
-        self._starts = table["chroma_start"].to_numpy()
-        self._lengths = table["chroma_frames"].to_numpy()
+    path: Path
+    name: str
+    table: pl.DataFrame
+    rejects: pl.DataFrame
+    chroma: np.ndarray
+    frame_rate: float | None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -120,8 +112,12 @@ class FeatureStore:
 
     def sequence(self, i: int) -> np.ndarray:
         """Return the sequence of row i: a view of shape=(F, 2, 12), float16, at `CHROMA_RATE`."""
-        start = self._starts[i]
-        return self._chroma[start : start + self._lengths[i]]
+        start, frames = self._place[i]
+        return self.chroma[start : start + frames]
+
+    @cached_property
+    def _place(self) -> np.ndarray:
+        return self.table.select("chroma_start", "chroma_frames").to_numpy()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -131,11 +127,6 @@ class FeatureStore:
         included, so a copy of the data elsewhere has the same fingerprint.
         """
         return _fingerprint(self.table, self.frame_rate)
-
-    @cached_property
-    def metadata_fingerprint(self) -> str:
-        """A hash of what is shown beside a performance (titles, artists, year, subset), as hex."""
-        return _metadata_fingerprint(self.table)
 
     def select(self, rows: np.ndarray | pl.Series | list[bool] | list[int]) -> FeatureStore:
         """Return the store with some of its rows, given as a mask or as indices in any order.
@@ -152,14 +143,7 @@ class FeatureStore:
             chosen = np.flatnonzero(chosen)
         if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
             raise ValueError(f"Indices must be between 0 and {len(self) - 1}.")
-        return FeatureStore(
-            self.path,
-            name=self.name,
-            table=self.table[chosen.astype(np.int64)],
-            rejects=self.rejects,
-            chroma=self._chroma,
-            frame_rate=self.frame_rate,
-        )
+        return replace(self, table=self.table[chosen.astype(np.int64)])
 
     @classmethod
     def open(cls, path: Path) -> FeatureStore:
@@ -212,9 +196,8 @@ class FeatureStore:
                     raise _damaged(self.path, f"{kind} column {column} is {found}, not {dtype}")
         if len(self) != count:
             raise _damaged(self.path, f"{len(self)} rows where store.json counts {count}")
-        ends = self._starts + self._lengths
-        frames = len(self._chroma)
-        if (self._starts < 0).any() or (self._lengths < 0).any() or (ends > frames).any():
+        frames = len(self.chroma)
+        if (self._place < 0).any() or (self._place.sum(axis=1) > frames).any():
             raise _damaged(self.path, f"chroma.npy has {frames} frames, fewer than its rows need")
         if self.fingerprint != fingerprint:
             raise _damaged(self.path, "its rows are not those that store.json was written for")
@@ -257,12 +240,17 @@ def write(
         If a track id is there twice, or a sequence does not have the shape that its row states.
     """
     path = Path(path)
-    table = _prepared(table)
+    table = _conform(table, SCHEMA).with_columns(pl.col("chroma_frames").fill_null(0))
     rejects = _conform(pl.DataFrame() if rejects is None else rejects, REJECTS)
+    if table["track_id"].is_duplicated().any():
+        repeated = table.filter(pl.col("track_id").is_duplicated())["track_id"][0]
+        raise ValueError(f"Track {repeated} is there twice. A store holds each performance once.")
+    ends = pl.col("chroma_frames").cum_sum()
+    table = table.with_row_index("given").sort("track_id")
+    table = table.with_columns(chroma_start=ends - pl.col("chroma_frames")).rechunk()
     with whole_directory(path) as scratch:
-        _write_chroma(scratch / "chroma.npy", table, sequences)
-        table = table.sort("track_id").rechunk()
-        table.write_parquet(scratch / "features.parquet")
+        _write_chroma(scratch / "chroma.npy", table.sort("given"), sequences)
+        table.drop("given").write_parquet(scratch / "features.parquet")
         rejects = rejects.sort("track_id", "source", "reason").rechunk()
         rejects.write_parquet(scratch / "rejects.parquet")
         facts = {
@@ -270,26 +258,11 @@ def write(
             "name": name,
             "frame_rate": frame_rate,
             "performances": len(table),
-            "rejects": len(rejects),
             "fingerprint": _fingerprint(table, frame_rate),
-            "metadata_fingerprint": _metadata_fingerprint(table),
         }
         text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
         (scratch / "store.json").write_text(text, encoding="utf-8")
     return FeatureStore.open(path)
-
-
-def _prepared(table: pl.DataFrame) -> pl.DataFrame:
-    """Return the table with all columns, and where each sequence goes once rows are sorted."""
-    table = _conform(table, SCHEMA).with_columns(pl.col("chroma_frames").fill_null(0))
-    if table["track_id"].is_duplicated().any():
-        repeated = table.filter(pl.col("track_id").is_duplicated())["track_id"][0]
-        raise ValueError(f"Track {repeated} is there twice. A store holds each performance once.")
-    order = table["track_id"].arg_sort().to_numpy()
-    lengths = table["chroma_frames"].to_numpy()
-    starts = np.empty(len(table), dtype=np.int64)
-    starts[order] = np.cumsum(lengths[order]) - lengths[order]
-    return table.with_columns(chroma_start=pl.Series(starts, dtype=pl.Int64))
 
 
 def _conform(frame: pl.DataFrame, schema: dict[str, Any]) -> pl.DataFrame:
@@ -332,14 +305,7 @@ def _open_chroma(path: Path) -> np.ndarray:
 
 
 def _fingerprint(table: pl.DataFrame, frame_rate: float | None) -> str:
-    return _digest([FORMAT, frame_rate], table.select("track_id", "work_id", "fingerprint"))
-
-
-def _metadata_fingerprint(table: pl.DataFrame) -> str:
-    return _digest([FORMAT], table.select("track_id", *METADATA, "subset"))
-
-
-def _digest(facts: list[Any], rows: pl.DataFrame) -> str:
+    rows = table.select("track_id", "work_id", "fingerprint").iter_rows()
     # In JSON lines, a quoted text cannot run into its neighbour.
-    lines = [json.dumps(facts), *(json.dumps(row) for row in rows.iter_rows())]
+    lines = [json.dumps([FORMAT, frame_rate]), *map(json.dumps, rows)]
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()

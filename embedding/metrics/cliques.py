@@ -15,30 +15,15 @@ class Cliques:
 
     Works are sorted by their ids, and the performances of a work by theirs. So a clique is a run
     of rows, the queries are the first rows, and results do not depend on the order of the input.
-
-    Attributes
-    ----------
-    order : np.ndarray, shape=(performances,)
-        The input row of each canonical row.
-    track_ids : np.ndarray of str, shape=(performances,)
-        In canonical order.
-    works : np.ndarray of str, shape=(works,)
-        The work ids, in canonical order.
-    work : np.ndarray, shape=(performances,)
-        The index in `works` of each canonical row.
-    starts, sizes : np.ndarray, shape=(works,)
-        The first canonical row of each work, and its number of rows.
-    track_rank : np.ndarray, shape=(performances,)
-        The position of each canonical row's track id among all sorted track ids; it breaks ties.
     """
 
-    order: Ints
-    track_ids: NDArray[np.str_]
-    works: NDArray[np.str_]
-    work: Ints
-    starts: Ints
-    sizes: Ints
-    track_rank: Ints
+    order: Ints  # the input row of each row
+    track_ids: NDArray[np.str_]  # of each row
+    works: NDArray[np.str_]  # the work ids
+    work: Ints  # the index in `works` of each row
+    starts: Ints  # the first row of each work
+    sizes: Ints  # the number of rows of each work
+    track_rank: Ints  # the position of each row's track id among all sorted track ids
 
     @property
     def count(self) -> int:

@@ -173,12 +173,8 @@ class Searcher:
     ) -> list[Match]:
         """Find the performances nearest to a vector that the bundle of the collection made.
 
-        Parameters
-        ----------
-        vector : array_like, shape=(d,)
-            Finite, with the dimension of the collection.
-        limit, where
-            As for `similar`, which also describes the errors.
+        The vector is finite and has the dimension of the collection. The other parameters and the
+        errors are those of `similar`.
         """
         request = Request(_checked_limit(limit), conditions(where))
 
@@ -200,12 +196,7 @@ class Searcher:
         """Judge whether two performances are versions of one work.
 
         If both have sequences, they are aligned both ways, so the answer does not depend on their
-        order.
-
-        Returns
-        -------
-        Match
-            Performance b as a match of a, with its `probability`.
+        order. Performance b is returned as a match of a, with its `probability`.
 
         Raises
         ------
@@ -231,13 +222,6 @@ class Searcher:
 
         The label of the performance is not used, so labels can be checked this way. The nearest
         `CANDIDATES` (100) performances are considered, and aligned if they have sequences.
-
-        Parameters
-        ----------
-        track_id : str
-            The query.
-        limit : int in [1, 10000]
-            Maximum number of works to list.
 
         Raises
         ------
@@ -265,14 +249,9 @@ class Searcher:
         Parameters
         ----------
         max_pairs : int in [1, 10000]
-            Maximum number of pairs.
+            Maximum number of pairs; the most probable come first.
         min_probability : float in [0, 1]
             Minimum probability of a pair.
-
-        Returns
-        -------
-        list of Duplicate
-            The most probable first.
 
         Raises
         ------

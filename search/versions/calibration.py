@@ -34,13 +34,7 @@ class Logistic:
     bias: float
 
     def log_ratio(self, columns: Numbers) -> Numbers:
-        """Return log P(columns | one work) - log P(columns | two works), shape=(n,).
-
-        Parameters
-        ----------
-        columns : np.ndarray, shape=(n, len(weights))
-            The columns of each pair.
-        """
+        """Return log P(columns | one work) - log P(columns | two works) for (n, k) columns."""
         found: Numbers = columns @ np.array(self.weights) + self.bias
         return found
 
@@ -125,13 +119,9 @@ def relative(
 ) -> Numbers:
     """Return values relative to what is usual for both of a pair: the sum of two z-scores.
 
-    Parameters
-    ----------
-    values : array_like, shape=(n,)
-        Distances, or log similarities.
-    query_usual, match_usual : array_like, shape=(n, 2) or (2,)
-        Mean and standard deviation of the values with others, from `usual_distances` or
-        `search.versions.reranking.backgrounds`.
+    `values`, shape=(n,), are distances or log similarities. The usual mean and standard deviation
+    of each performance, shape=(n, 2) or (2,), come from `usual_distances` or from
+    `search.versions.reranking.backgrounds`.
     """
     values = np.asarray(values, np.float64)
     total: Numbers = np.zeros_like(values)
@@ -151,10 +141,8 @@ def alignment_columns(
 
     Parameters
     ----------
-    relative_distance : array_like, shape=(n,)
-        Of the vectors, from `relative`.
-    log_similarity : array_like, shape=(n,)
-        From `search.versions.reranking.log_similarity`.
+    relative_distance, log_similarity : array_like, shape=(n,)
+        From `relative` and `search.versions.reranking.log_similarity`.
     query_background, match_background : array_like, shape=(n, 2) or (2,)
         From `search.versions.reranking.backgrounds`.
     mean_background : float
@@ -175,16 +163,10 @@ def alignment_columns(
 
 
 def pair_probability(log_ratio: Numbers, versions: float, points: int) -> Numbers:
-    """Return the probability that each pair shares a work, shape=(n,).
+    """Return the probability that each pair shares a work, from log likelihood ratios, shape=(n,).
 
-    Parameters
-    ----------
-    log_ratio : np.ndarray, shape=(n,)
-        From a calibration.
-    versions : float
-        Mean number of other performances of its work that a performance has in the catalogue.
-    points : int
-        Number of performances in the catalogue.
+    `versions` is the mean number of other versions that a performance has in the catalogue, and
+    `points` the number of performances.
     """
     prior = min(max(versions, MIN_VERSIONS) / max(points - 1, 2), 0.5)
     log_odds = log_ratio + np.log(prior / (1 - prior))
@@ -210,11 +192,6 @@ def work_probabilities(
         Share of the performances in the catalogue whose work has another performance.
     points : int
         Number of performances in the catalogue.
-
-    Returns
-    -------
-    tuple of (np.ndarray, shape=(works,), float)
-        They sum to 1.
     """
     linked = float(np.clip(linked, MIN_LINKED, MAX_LINKED))
     shared = np.log(linked / (1 - linked) / max(points - 1, 1))

@@ -23,17 +23,8 @@ def find_duplicates(
 ) -> list[Duplicate]:
     """Judge performances of different works that are near to each other.
 
-    Parameters
-    ----------
-    collection : Collection
-        Its bundle has a calibration.
-    neighbourhoods : iterable of list of (dict, list of Match)
-        The payload of a performance, and its nearest performances of other works; some performances
-        at a time.
-    max_pairs : int
-        Maximum number of pairs.
-    min_probability : float in [0, 1]
-        Minimum probability of a pair.
+    `neighbourhoods` are batches of payloads, each with the nearest matches of other works. The
+    other parameters are those of `Searcher.duplicates`.
     """
     from joblib import cpu_count  # importing it takes longer than a search
 

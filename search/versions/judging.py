@@ -145,14 +145,9 @@ class Aligned:
         return _with_probabilities(self._collection, ordered, self.log_ratio[self.order])
 
     def matches(self, rows: Sequence[int], similarity: Numbers | None = None) -> list[Match]:
-        """Return some matches with their probabilities and alignments.
+        """Return the matches of some rows with their probabilities and alignments.
 
-        Parameters
-        ----------
-        rows : sequence of int
-            Indices in `nearest`.
-        similarity : np.ndarray, shape=(n,), optional
-            Log similarities that replace those of the query to the matches.
+        `similarity`, log similarities of all matches, replaces the similarity seen from the query.
         """
         log_ratio = self.log_ratio if similarity is None else self._judge(similarity)
         chosen = [replace(self._nearest[i], alignment=self._explain(i)) for i in rows]
@@ -196,19 +191,7 @@ def identify(
     aligned: Aligned | None,
     limit: int,
 ) -> Identification:
-    """Pool the evidence of the performances of each work.
-
-    Parameters
-    ----------
-    collection : Collection
-        It must be calibrated; otherwise InvalidQuery is raised.
-    track_id, limit
-        As for `Searcher.identify`.
-    nearest : sequence of Match
-        Matches of the query, the nearest first.
-    aligned : Aligned or None
-        From `align`, of the same matches.
-    """
+    """Pool the evidence of the performances of each work; see `Searcher.identify`."""
     calibration, description = calibration_of(collection), collection.description
     log_ratio = None if aligned is None else aligned.log_ratio
     if log_ratio is None:

@@ -213,19 +213,8 @@ def align_all(
 ) -> tuple[Floats, Indices]:
     """Compare all hypotheses at the coarse rate, and align the most promising at the fine rate.
 
-    Parameters
-    ----------
-    coarse, fine : Resampled
-        The same sequences at two rates.
-    rotations : np.ndarray, shape=(n, turns), int64
-        The rotations to try for each candidate.
-    refined : int
-        Number of hypotheses to align at the fine rate.
-
-    Returns
-    -------
-    tuple of np.ndarray
-        As `search.versions.alignment.similarities`, at the fine rate.
+    `rotations`, shape=(candidates, turns), are tried for each candidate, and `refined` hypotheses
+    are aligned. Returns what `search.versions.alignment.similarities` returns, at the fine rate.
     """
     count, turns = rotations.shape
     longest = np.diff(fine.query_bounds).max(), np.diff(fine.candidate_bounds).max()

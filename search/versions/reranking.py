@@ -36,12 +36,7 @@ def log_similarity(similarity: npt.ArrayLike) -> npt.NDArray[np.float64]:
 def ranking_score(similarity: npt.ArrayLike, background: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Score the candidates in a collection without calibration; the best has the highest score.
 
-    Parameters
-    ----------
-    similarity : array_like, shape=(n,), at least 0
-        Of each candidate to the query.
-    background : array_like, shape=(n, 2)
-        Of each candidate.
+    Similarities have the shape (n,), and backgrounds (n, 2).
     """
     return log_similarity(similarity) - HUB_WEIGHT * np.asarray(background, np.float64)[:, 0]
 

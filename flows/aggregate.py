@@ -30,12 +30,15 @@ from flows.collection.sources import note_data
 from flows.runners import in_cluster, task_runner
 from flows.workspace import PARTS, Workspace, claimed, key
 
-#: Performances in a batch: few enough that a killed run loses little, enough to outweigh what
-#: starting a task costs.
-SMALLEST_BATCH, LARGEST_BATCH = 16, 500
+#: Performances in a batch: few, so that a killed run loses little; enough to outweigh the start of
+#: a task.
+MIN_BATCH_PERFORMANCES, MAX_BATCH_PERFORMANCES = 16, 500
 
-#: Cores that batches are cut for on a cluster, which doesn't say how many it has or will have.
+#: The number of cores to cut batches for on a cluster, which does not say how many it has.
 CLUSTER_CORES = 32
+
+#: Rows of the artifact that lists what could not be read.
+MAX_SHOWN_REJECTS = 1000
 
 
 @flow(
@@ -51,31 +54,31 @@ def aggregate(
     home: Path | None = None,
     role: Literal["data", "training"] | None = "data",
 ) -> Path:
-    """Read what is new or changed in a data set and make its feature store.
+    """Read what is new or changed in a data set, and make its feature store.
 
-    A performance that can't be read goes into the store's rejects with its reason.
+    A performance that cannot be read is listed in the store's rejects, with the reason.
 
     Parameters
     ----------
     data : Path
-        A directory as `embedding.data.dataset.open_dataset` reads it, or the prototype's CSV.
+        A directory as `embedding.data.dataset.open_dataset` reads it, or a CSV table of features.
     frame_rate : float, optional
-        Frames a second, where the data set doesn't say it.
+        Frames per second, if the data set does not say it.
     max_reject_share : float in [0, 1]
-        Past this share of rejects the run fails.
+        The run fails if a larger share is rejected.
     home : Path, optional
         The workspace; by default `$COVERS_HOME`.
     role : {"data", "training"}, optional
-        What the features are the latest of from now on: of all data ("data"), or only of what to
-        train on. None leaves the latest as they are.
+        Make the store the latest of all features ("data"), or only of those to train on. None
+        leaves the latest as they are.
 
     Returns
     -------
     Path
-        The store's directory; the same one as long as nothing changes.
+        The store's directory, which stays the same until something changes.
     """
     workspace = Workspace.at(home)
-    data = absolute(data)  # a cluster's worker stands in a directory of its own
+    data = absolute(data)  # a cluster's worker has another working directory
     with workspace.used():
         if data.is_file():
             place = _from_table(data, workspace)
@@ -89,24 +92,22 @@ def aggregate(
 
 
 def absolute(path: Path) -> Path:
-    """Make a path absolute; a link in it stays one, because it can be made to lead elsewhere."""
+    """Make a path absolute. Links stay, because they can be changed to lead elsewhere."""
     return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - Path leaves the `..` in
 
 
 def _from_files(
     data: Path, frame_rate: float | None, max_reject_share: float, workspace: Workspace
 ) -> Path:
-    """Make a store of a directory of HDF5 files."""
     logger = get_run_logger()
     dataset = open_dataset(data, frame_rate)
     slot = _slot(dataset.name, dataset.root, data, workspace)
     place = slot / _key(dataset)
     unfinished = slot / PARTS
-
     with claimed(place) as missing:
         if missing:
-            standing = intact(path.parent for path in slot.glob("*/store.json"))
-            to_read = pending(dataset, [*standing, *parts(unfinished)])
+            earlier = intact(path.parent for path in slot.glob("*/store.json"))
+            to_read = pending(dataset, [*earlier, *parts(unfinished)])
             logger.info(
                 "%d performances in %s at %.2f frames a second: %d to read",
                 len(dataset.performances),
@@ -115,46 +116,68 @@ def _from_files(
                 len(to_read),
             )
             read_all(to_read, dataset.frame_rate, unfinished)
-            read = [*standing, *parts(unfinished)]
+            read = [*earlier, *parts(unfinished)]
             assemble(dataset, read, place, max_reject_share=max_reject_share)
             shutil.rmtree(unfinished, ignore_errors=True)
-    made_store = FeatureStore.open(place)
+    made = FeatureStore.open(place)
     logger.info(
         "%s: %d performances, %d rejects in %s",
         "aggregated" if missing else "unchanged",
-        len(made_store),
-        len(made_store.rejects),
+        len(made),
+        len(made.rejects),
         place,
     )
-    if len(made_store.rejects):
+    if len(made.rejects):
+        rejects = made.rejects.select("track_id", "work_id", "source", "reason")
         create_table_artifact(
-            made_store.rejects.select("track_id", "work_id", "source", "reason")
-            .head(1000)
-            .to_dicts(),
+            rejects.head(MAX_SHOWN_REJECTS).to_dicts(),
             key="rejects",
             description=f"What could not be read of {dataset.name}, and why",
         )
     return place
 
 
+def _from_table(path: Path, workspace: Workspace) -> Path:
+    """Make a store of a CSV table, which has neither frames nor chroma sequences."""
+    size, mtime_ns = path.stat().st_size, path.stat().st_mtime_ns
+    place = _slot(path.stem, path.resolve(), path, workspace) / key(store.FORMAT, size, mtime_ns)
+    with claimed(place) as missing:
+        if missing:
+            aggregate_csv(path, place)
+    get_run_logger().info("%s %s", "read" if missing else "unchanged:", path)
+    return place
+
+
 def _slot(name: str, root: Path, data: Path, workspace: Workspace) -> Path:
-    """The directory of a data set's features, one wherever several of the same name are."""
+    """Return the directory of a data set's features; data sets may have the same name."""
     slot = workspace.path("features", f"{name}-{key(workspace.relative(root))[:6]}")
     note_data(slot, data, workspace)
     return slot
 
 
+def _key(dataset: Dataset) -> str:
+    return key(
+        store.FORMAT,
+        dataset.frame_rate,
+        dataset.subset,
+        [(p.track_id, p.work_id, p.source, *p.stat()) for p in dataset.performances],
+        [(r.track_id, r.source, r.reason) for r in dataset.rejects],
+        dataset.metadata.sort("track_id", "work_id").to_dicts(),
+    )
+
+
 def read_all(performances: tuple[Performance, ...], frame_rate: float, directory: Path) -> None:
-    """Aggregate performances into parts, batch by batch, on all cores, here or of a cluster."""
+    """Aggregate performances into parts, in batches on all cores of this machine or a cluster."""
     if not performances:
         return
     clustered = in_cluster()
     workers = CLUSTER_CORES if clustered else joblib.cpu_count()
-    size = min(max(len(performances) // (4 * workers), SMALLEST_BATCH), LARGEST_BATCH)
+    size = len(performances) // (4 * workers)
+    size = min(max(size, MIN_BATCH_PERFORMANCES), MAX_BATCH_PERFORMANCES)
     batches = [performances[i : i + size] for i in range(0, len(performances), size)]
     reading: AbstractContextManager[Executor | None]
-    # Processes, because HDF5 holds a lock that lets one thread read at a time; not Prefect's own
-    # process runner, whose workers would each start a server where none is configured.
+    # Processes, because HDF5 lets one thread of a process read at a time. Prefect's own process
+    # runner would start a server in each of them if none is configured.
     reading = nullcontext() if clustered else processes(min(workers, len(batches)))
     with reading as pool:
         futures = [
@@ -174,7 +197,7 @@ def aggregate_part(
     directory: Path,
     pool: Executor | None,
 ) -> Path:
-    """Aggregate one batch in a process of the pool, or right here in a cluster's worker."""
+    """Aggregate one batch in a process of the pool, or here in a cluster's worker."""
     try:
         if pool is None:
             part = aggregate_batch(batch, frame_rate, directory)
@@ -187,26 +210,3 @@ def aggregate_part(
         ) from error
     get_run_logger().info("read batch %d of %d", number, count)
     return part
-
-
-def _from_table(path: Path, workspace: Workspace) -> Path:
-    """Make a store of the prototype's CSV: rows without frames or chroma sequences."""
-    size, mtime_ns = path.stat().st_size, path.stat().st_mtime_ns
-    slot = _slot(path.stem, path.resolve(), path, workspace)
-    place = slot / key(store.FORMAT, size, mtime_ns)
-    with claimed(place) as missing:
-        if missing:
-            aggregate_csv(path, place)
-    get_run_logger().info("%s %s", "read" if missing else "unchanged:", path)
-    return place
-
-
-def _key(dataset: Dataset) -> str:
-    return key(
-        store.FORMAT,
-        dataset.frame_rate,
-        dataset.subset,
-        [(p.track_id, p.work_id, p.source, *p.stat()) for p in dataset.performances],
-        [(r.track_id, r.source, r.reason) for r in dataset.rejects],
-        dataset.metadata.sort("track_id", "work_id").to_dicts(),
-    )

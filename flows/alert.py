@@ -1,4 +1,4 @@
-"""What every flow has in common: how long it may take, and who is told that it failed."""
+"""What all flows have in common: a timeout, and an alert when they fail."""
 
 import logging
 import os
@@ -10,18 +10,18 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.logging.loggers import flow_run_logger
 from prefect.settings import PREFECT_UI_URL
 
-#: Seconds to wait for whoever is told: a failed run must still end.
-PATIENCE = 10.0
+#: Seconds to wait for an answer to an alert.
+MAX_WAIT = 10.0
 
-#: Characters of the message that are passed on; the whole of it is in Prefect.
-LONGEST = 1000
+#: The alert has the first part of the message; Prefect has all of it.
+MAX_MESSAGE_CHARACTERS = 1000
 
 
 def hours() -> float:
-    """Return after how many hours a run is given up, `$COVERS_TIMEOUT_HOURS`; 23 by default.
+    """Return the timeout of a run, `$COVERS_TIMEOUT_HOURS`; 23 by default.
 
-    What the run has done stays, and the next one goes on from there. The default is just less than
-    a day, because a run that hangs would otherwise keep all following nights from starting.
+    The results of a run that times out stay, and the next run continues from there. With less than
+    a day, a run that hangs does not prevent those of the following nights.
 
     Raises
     ------
@@ -39,11 +39,11 @@ def hours() -> float:
 
 
 def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """POST what failed to `$COVERS_ALERT_URL`, where that is set, as a small JSON object.
+    """POST a failure to `$COVERS_ALERT_URL`, if it is set, as a small JSON object.
 
-    Neither parameters nor environment go along. That nobody could be told is logged without the
-    address, which may be the secret itself, and changes nothing of the run. A flow that another
-    flow runs tells nobody: its failure ends the other one, which tells.
+    It contains neither parameters nor environment. If nobody receives it, a warning is logged,
+    without the address, which can be secret. A flow within another flow sends nothing, because the
+    other flow fails too.
     """
     address = os.environ.get("COVERS_ALERT_URL")
     if not address or flow_run.parent_task_run_id is not None:
@@ -53,26 +53,22 @@ def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
         "flow": flow.name,
         "run": flow_run.name,
         "state": state.name,
-        "message": (state.message or "")[:LONGEST],
+        "message": (state.message or "")[:MAX_MESSAGE_CHARACTERS],
         "url": link and f"{link}/runs/flow-run/{flow_run.id}",
     }
-    # At level INFO it would log the address.
-    quiet = logging.getLogger("httpx")
-    quiet.addFilter(_nothing)
+    # httpx logs the address of every request.
+    requests = logging.getLogger("httpx")
+    requests.disabled = True
     try:
-        httpx.post(address, json=body, timeout=PATIENCE).raise_for_status()
+        httpx.post(address, json=body, timeout=MAX_WAIT).raise_for_status()
     except Exception as error:
         why = type(error).__name__
         if isinstance(error, httpx.HTTPStatusError):
             why = f"it answered {error.response.status_code}"
-        # A crash is told from outside the run, which has no logger of its own there.
+        # A crash is reported from outside the run, so `get_run_logger` would fail.
         flow_run_logger(flow_run, flow).warning("COVERS_ALERT_URL was not told of this: %s", why)
     finally:
-        quiet.removeFilter(_nothing)
-
-
-def _nothing(_: logging.LogRecord) -> bool:
-    return False
+        requests.disabled = False
 
 
 #: For the decorator of every flow: `@flow(name="train", **alert.WATCHED)`.

@@ -1,4 +1,4 @@
-"""The way of the data, from raw features to answers and metrics."""
+"""All stages in order: aggregate -> train -> embed -> publish -> evaluate."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from flows.retention import tidy
 from flows.train import train
 from flows.workspace import Workspace
 
-#: Without training data of its own, this share of the works is kept from training to be measured.
+#: The share of the works to hold out of training if there are no other training data.
 HELD_OUT = 0.2
 
 
@@ -38,46 +38,45 @@ def pipeline(
     sample: int | None = None,
     only: bool = False,
 ) -> Any:
-    """Aggregate, train, embed, publish and evaluate; what hasn't changed is not done again.
+    """Aggregate, train, embed, publish and evaluate, without repeating what has not changed.
 
-    The data set is renewed in the collection, or joins it; the other data sets that the collection
-    holds stay, and are embedded anew where the bundle is another one.
+    The data set is added to the collection or renewed in it. The other data sets of the collection
+    stay, and are embedded again if the bundle is another one.
 
-    The bundle is trained on `training_data` or on a share of `data`, unless one is given. A
+    The bundle is trained on `training_data` or on a share of `data`, unless a bundle is given. A
     retrained bundle that is worse than the published one, by `promote.MARGIN`, is not published:
-    the run ends in the state "Kept", and the old collection serves on. `covers publish` publishes
-    any.
+    the run ends in the state "Kept", and the collection stays as it is. `covers publish` publishes
+    any bundle.
 
     Parameters
     ----------
     data : Path
-        A directory of features as `embedding.data.dataset.open_dataset` reads it, or the
-        prototype's
-        CSV. All of it is published.
+        A directory as `embedding.data.dataset.open_dataset` reads it, or a CSV table of features.
+        All of it is published.
     training_data : Path, optional
-        What to train on. Without it a share of `data`'s works, and only the others are measured.
+        What to train on. By default a share of `data`'s works; only the others are measured.
     encoder : str
         A name in `embedding.encoders.registry.ENCODERS`.
     config : dict, optional
-        Settings of the encoder that differ from its defaults.
+        The fields of the encoder's configuration that differ from its defaults.
     bundle : Path, optional
-        A trained encoder to use; "pretrained" is the one that comes with the package.
+        A trained encoder to use. "pretrained" is the bundle that comes with the package.
     frame_rate : float, optional
-        Frames a second, where `data` (and `training_data`) doesn't say it.
+        Frames per second, if `data` (and `training_data`) do not say it.
     seed : int
         Of the split, the initial weights and the batches.
     home : Path, optional
         The workspace; by default `$COVERS_HOME`.
     sample : int, optional
-        As in `flows.evaluate.evaluate`, which wants one past 100,000 performances.
+        As in `flows.evaluate.evaluate`, which requires it above 100,000 performances.
     only : bool
         Leave out everything else that the collection holds.
 
     Returns
     -------
     dict
-        `metrics` and what they were measured on, as in metrics.json; `published`, the `verdict` in
-        words, the names of the data sets that were `kept` and `left_out`, and `paths`.
+        `metrics` and what they were measured on, as in metrics.json; `published`; the `verdict` in
+        words; the names of the data sets that were `kept` and `left_out`; and `paths`.
     """
     check_encoder(bundle, training_data)
     bundle = named(bundle) if bundle else None
@@ -98,20 +97,16 @@ def pipeline(
         result = evaluate(vectors, home=home, sample=sample)
     tidy(workspace)
     result |= {name: published[name] for name in ("published", "verdict", "kept", "left_out")}
-    result["paths"] = {
-        "features": str(features),
-        "bundle": str(bundle),
-        "vectors": str(vectors),
-        **result["paths"],
-    }
+    paths = {"features": str(features), "bundle": str(bundle), "vectors": str(vectors)}
+    result["paths"] = paths | result["paths"]
     if result["published"]:
         return result
-    # A state that an operator sees at a glance, and an automation can wait for.
+    # A state of its own, so that an operator or an automation can see it.
     return Completed(name="Kept", message=result["verdict"], data=result)
 
 
 def check_encoder(bundle: Path | None, training_data: Path | None) -> None:
-    """Raise ValueError if a trained encoder and data to train one on are both given."""
+    """Raise ValueError if both a trained encoder and data to train on are given."""
     if bundle is not None and training_data is not None:
         raise ValueError(
             f"{bundle} is trained already, so {training_data} would go unused: leave one out."

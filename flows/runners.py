@@ -1,4 +1,4 @@
-"""Where tasks run: in threads here, or on a Dask or Ray cluster, by one setting."""
+"""Where tasks run: in threads here, or on a Dask or Ray cluster."""
 
 import os
 from importlib import import_module
@@ -14,15 +14,15 @@ SETTING = "COVERS_TASK_RUNNER"
 def task_runner() -> TaskRunner[Any]:
     """Return the task runner that `$COVERS_TASK_RUNNER` names.
 
-    threads (the default), dask and ray (all cores of this machine), or the address of a cluster:
-    dask://host:8786, ray://head:10001. A cluster's workers need this package, the same directories
-    at the same places, and `PREFECT_API_URL`.
+    The names are threads (the default), dask and ray (all cores of this machine), and the address
+    of a cluster: dask://host:8786, ray://head:10001. A cluster's workers need this package, the
+    same directories at the same paths, and `PREFECT_API_URL`.
 
     Raises
     ------
     ValueError
-        If it is none of these, its library isn't installed, or there is no Prefect server that the
-        cluster's workers could report to.
+        If it is none of these, its library is not installed, or there is no Prefect server for the
+        cluster's workers to report to.
     """
     given = os.environ.get(SETTING) or "threads"
     if given == "threads":
@@ -50,12 +50,12 @@ def task_runner() -> TaskRunner[Any]:
     elif address:
         runner = library.DaskTaskRunner(address=f"tcp://{address}")
     else:
-        # A thread a process: HDF5 lets one thread of a process read at a time.
+        # One thread per process: HDF5 lets one thread of a process read at a time.
         runner = library.DaskTaskRunner(cluster_kwargs={"threads_per_worker": 1})
     return runner
 
 
 def in_cluster() -> bool:
-    """Whether the running flow's tasks leave this process."""
+    """Whether the running flow's tasks run in other processes."""
     context = FlowRunContext.get()
     return context is not None and not isinstance(context.task_runner, ThreadPoolTaskRunner)

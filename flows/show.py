@@ -1,4 +1,4 @@
-"""What an operator sees in the Prefect UI beside the log."""
+"""Pictures in the Prefect UI."""
 
 import base64
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from prefect.artifacts import create_image_artifact
 
 
 def show_figures(figures: Iterable[Path]) -> None:
-    """Make an artifact of each picture; the picture travels inside it, so any browser sees it."""
+    """Make an artifact that contains the picture for each file."""
     for figure in figures:
         picture = base64.b64encode(figure.read_bytes()).decode()
         create_image_artifact(

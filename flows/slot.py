@@ -1,4 +1,4 @@
-"""One publication at a time, of all machines that publish to one Qdrant server."""
+"""Let one machine at a time publish to a Qdrant server."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,22 +15,19 @@ from prefect.settings import PREFECT_API_URL
 
 from search import settings
 
-#: Seconds to wait for the slot, longer than any publication takes.
-PATIENCE = 6 * 3600.0
+#: Seconds to wait for the slot; longer than any publication takes.
+MAX_WAIT = 6 * 3600.0
 
-#: Seconds for which the slot is held after a sign of life, so that a publication that is killed
-#: holds up the next one for little longer. It is the least that Prefect allows.
+#: Seconds for which a publication that is killed blocks the next; Prefect's minimum.
 LEASE = 60.0
 
 
-def limit_name() -> str:
-    """Name the concurrency limit of this deployment (`$COVERS_COLLECTION`)."""
-    return f"{settings.read().collection}-publishing"
-
-
 def make_limit(client: SyncPrefectClient) -> GlobalConcurrencyLimitResponse:
-    """Make the limit on a Prefect server, or return the one that is there as an operator set it."""
-    name = limit_name()
+    """Return the concurrency limit of this deployment (`$COVERS_COLLECTION`).
+
+    It is made if it is missing. An operator may change it.
+    """
+    name = f"{settings.read().collection}-publishing"
     try:
         return client.read_global_concurrency_limit_by_name(name)
     except ObjectNotFound:
@@ -41,16 +38,16 @@ def make_limit(client: SyncPrefectClient) -> GlobalConcurrencyLimitResponse:
 
 @contextmanager
 def publishing_slot() -> Iterator[None]:
-    """Wait until no other run publishes in this deployment, and keep others waiting meanwhile.
+    """Wait until no other run of this deployment publishes, and make the others wait.
 
-    What a run merges is then still current when it is published. Call it in a flow or task, and not
-    within itself. Without a Prefect server there is nobody to ask; and without a Qdrant server the
-    collections are in the workspace, whose lock does the same.
+    What a run merges is then still current when it publishes. Call it in a flow or task, and not
+    within itself. It does nothing without a Prefect server, or if the collections are in the
+    workspace, whose lock is enough.
 
     Raises
     ------
     RuntimeError
-        If the slot does not become free in `PATIENCE` seconds.
+        If the slot is not free within `MAX_WAIT` seconds.
     """
     if not PREFECT_API_URL.value() or settings.read().qdrant_url is None:
         yield
@@ -60,11 +57,10 @@ def publishing_slot() -> Iterator[None]:
     if limit.active_slots >= limit.limit:
         get_run_logger().info("waiting while another run publishes (%s)", limit.name)
     try:
-        # A publication goes on where Prefect's server does not answer for a while: it is worth more
-        # than the certainty that no other one begins.
+        # A publication continues if Prefect's server does not answer for a while.
         with concurrency(
             limit.name,
-            timeout_seconds=PATIENCE,
+            timeout_seconds=MAX_WAIT,
             lease_duration=LEASE,
             raise_on_lease_renewal_failure=False,
         ):
@@ -72,6 +68,6 @@ def publishing_slot() -> Iterator[None]:
     except AcquireConcurrencySlotTimeoutError as error:
         raise RuntimeError(
             f"The concurrency limit {limit.name} on the Prefect server was occupied for "
-            f"{PATIENCE / 3600:g} hours: if no other run publishes, free it by `prefect gcl "
+            f"{MAX_WAIT / 3600:g} hours: if no other run publishes, free it by `prefect gcl "
             f"update {limit.name} --active-slots 0`, and run the same again."
         ) from error

@@ -1,13 +1,12 @@
-"""Prefect's temporary server, where none is configured, ends with the command that started it.
+"""Prefect's temporary server ends with the command that started it.
 
-It ends by itself when that command does, unless the command is killed outright: then it would stay,
-with its 200 MB, until somebody looks.
+Without this, a command that is killed with SIGKILL would leave the server, with its 200 MB.
 """
 
 import subprocess
 from contextlib import AbstractContextManager, nullcontext
 
-import prefect.main  # noqa: F401 - sets up the log, in which the server's start is told
+import prefect.main  # noqa: F401 - sets up logging, so that the server's start is logged
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import (
     PREFECT_API_URL,
@@ -16,14 +15,14 @@ from prefect.settings import (
     temporary_settings,
 )
 
-_watching: list[subprocess.Popen[bytes]] = []
+_watchers: list[subprocess.Popen[bytes]] = []
 
 
 def settings() -> AbstractContextManager[object]:
-    """Settings for runs that no other server than a temporary one hears of.
+    """Return settings for runs that only a temporary server sees.
 
-    They have no heartbeat: by it a server that stays finds out which runs have died, but each flow
-    waits at its end for the thread that sends it, up to a second.
+    They have no heartbeat. It tells a permanent server which runs have died, and delays the end of
+    each flow by up to a second.
     """
     if PREFECT_API_URL.value():
         return nullcontext()
@@ -31,20 +30,20 @@ def settings() -> AbstractContextManager[object]:
 
 
 def start() -> None:
-    """Start the server that Prefect would start at its first need, and watch over it.
+    """Start the server that Prefect would start when it needs one, and watch it.
 
-    Nothing happens where a server is configured, or no temporary one is wanted.
+    Nothing happens if a server is configured, or temporary servers are disabled.
     """
     if PREFECT_API_URL.value() or not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
         return
     server = SubprocessASGIServer()
     server.start()
-    if server.server_process is None or _watching:
+    if server.server_process is None or _watchers:
         return
-    # However this process ends, its end of the pipe is closed, and the shell reads no further. In a
-    # session of its own, it isn't reached by what kills the group.
-    _watching.append(
-        subprocess.Popen(  # noqa: S603 - its words are all ours
+    # When this process ends, however it ends, its end of the pipe is closed and `read` returns. The
+    # shell has its own session, so that a signal to our process group does not kill it.
+    _watchers.append(
+        subprocess.Popen(  # noqa: S603 - all arguments are ours
             ["/bin/sh", "-c", 'read -r _; kill "$0"', str(server.server_process.pid)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

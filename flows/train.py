@@ -1,4 +1,4 @@
-"""Features -> a bundle: a trained encoder and all it needs to be used."""
+"""A feature store -> a bundle: a trained encoder and everything that its use needs."""
 
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -25,18 +25,18 @@ def train(
     seed: int = 0,
     home: Path | None = None,
 ) -> Path:
-    """Train and calibrate an encoder, unless the same has been done with the same features.
+    """Train and calibrate an encoder, unless the same was done with the same features.
 
     Parameters
     ----------
     features : Path, optional
-        What `aggregate` made; by default the latest features to train on.
+        A feature store; by default the latest to train on.
     encoder : str
         A name in `embedding.encoders.registry.ENCODERS`.
     config : dict, optional
-        Settings of the encoder that differ from its defaults.
+        The fields of the encoder's configuration that differ from its defaults.
     hold_out : float in [0, 1)
-        Share of the works that training never sees, so that they can be measured.
+        Share of the works to hold out of training, so that they can be measured.
     seed : int
         Of the split, the initial weights and the batches.
     home : Path, optional
@@ -65,10 +65,10 @@ def train_encoder(
     seed: int,
     home: Path,
 ) -> Path:
-    """Train and save the bundle; a run that is killed starts over and ends the same."""
+    """Train and save the bundle. A run that is killed starts again and makes the same bundle."""
     logger = get_run_logger()
     store = FeatureStore.open(features)
-    settings = bundles.configure(encoder, config or {})
+    configured = bundles.configure(encoder, config or {})
 
     def make(directory: Path) -> None:
         # Lightning takes seconds to import, and often there is nothing to train.
@@ -80,10 +80,10 @@ def train_encoder(
             sides = split_works(works, (1 - hold_out, hold_out), seed, "hold-out")
             known = store.select(sides == 0)
         logger.info("training %s on %d performances of %s", encoder, len(known), store.name)
-        trained, training = train_on(known, encoder, config=settings, seed=seed)
+        trained, training = train_on(known, encoder, config=configured, seed=seed)
         bundles.save(directory, trained, training)
 
-    made_of = (_code(), store.fingerprint, asdict(settings), hold_out, seed)
+    made_of = (_code(), store.fingerprint, asdict(configured), hold_out, seed)
     place = Workspace(home).result("bundles", encoder, made_of, make)
     made = bundles.load(place)
     logger.info("%s: %s", made.id, made.training.figures)
@@ -91,7 +91,7 @@ def train_encoder(
 
 
 def _code() -> tuple[str, int]:
-    """What makes other weights of the same features and settings: the code that trains."""
+    """Return the version of the code that trains."""
     try:
         installed = version("covers")
     except PackageNotFoundError:  # run from a checkout

@@ -1,24 +1,24 @@
-"""The workspace: one directory a result, named by what it was made from.
+"""The workspace: a directory for each result, named by a hash of what it was made from.
 
 ```
-features/<data set>-<key>/      a data set: data.json says where it is
-    <key>/                      aggregated features and chroma sequences
-    parts/                      what a run read that has not finished
+features/<data set>-<key>/      a data set: data.json has its path
+    <key>/                      a feature store
+    parts/                      what an unfinished run has read
 bundles/<encoder>-<key>/        a trained encoder
-vectors/<bundle>-<key>/         vectors.parquet, a vector a performance
+vectors/<bundle>-<key>/         vectors.parquet, a vector for each performance
 evaluations/<vectors>-<key>/    metrics.json, quality.csv and plots
 duplicates/<collection>-<key>/  duplicates.csv
 clusters/<data set>-<key>/      K-Means over k, and plots
 splits/<data set>-<key>/        features of the works that a comparison trains on
-comparisons/rows/<row>-<key>/   one row of a comparison: its figures and queries
+comparisons/rows/<row>-<key>/   a row of a comparison: its figures and queries
 comparisons/<key>/              comparison.parquet, comparison.json and a plot
-qdrant/                         the collections of the embedded engine (search owns them)
-latest.json                     what was made last, by role
-served.json                     what each collection that is served was made of
+qdrant/                         the collections of the embedded engine (owned by `search`)
+latest.json                     the latest result of each role
+served.json                     what each served collection was made of
 ```
 
-A result is built beside its place and renamed when it is complete. So every result in the workspace
-is complete, and a stage whose inputs have not changed finds its result and does nothing.
+A result is written under another name and renamed when it is complete. So every result in the
+workspace is complete, and a stage whose inputs have not changed finds its result.
 """
 
 import errno
@@ -43,13 +43,13 @@ from search import settings
 
 logger = logging.getLogger(__name__)
 
-#: What the system calls a disk, a quota or a file that cannot grow.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: The errors of a disk that is full, a quota, and a file that cannot grow.
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-#: The bundle that comes with covers, and how it is written: it moves with the installation.
+#: The bundle that comes with the package, and the name that does not change with its installation.
 PRETRAINED, PRETRAINED_NAME = Path(embedding.__file__).resolve().parent / "pretrained", "pretrained"
 
-#: The roles in latest.json: what each of them names, and the command that makes it.
+#: The roles in latest.json, with the noun and the command for messages.
 ROLES = {
     "features": ("features", "covers aggregate DIR"),
     "training": ("features to train on", "covers aggregate DIR"),
@@ -57,26 +57,26 @@ ROLES = {
     "vectors": ("vectors", "covers embed"),
 }
 
-#: In the directory of a data set's features: what a run read that has not finished.
+#: In the directory of a data set's features: what an unfinished run has read.
 PARTS = "parts"
 
-#: The file in a result that names what it was made from, where its own name or file does not.
+#: The file in a result that names what the result is about.
 MADE_FROM = "made_from.json"
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where results are kept: `$COVERS_HOME`, or a directory named by the caller."""
+    """The directory of all results: `$COVERS_HOME`, or one that the caller names."""
 
     root: Path
 
     @classmethod
     def at(cls, home: Path | None) -> "Workspace":
-        """The workspace at `home`, or the environment's where it is None."""
+        """Return the workspace at `home`, or the environment's if it is None."""
         return cls((home or settings.home()).expanduser().resolve())
 
     def path(self, kind: str, name: str) -> Path:
-        """The place of one result: `kind` is features, bundles, vectors and so on, as above."""
+        """Return the path of a result: `kind` is features, bundles, vectors and so on."""
         return self.root / kind / name
 
     def result(
@@ -92,19 +92,18 @@ class Workspace:
         Parameters
         ----------
         kind : str
-            features/<data set>, bundles, vectors and so on, as above.
+            bundles, vectors and so on, as above.
         subject : str
             The first part of the name; the second is the key.
         made_of : sequence of object
-            All that the content follows from: the key is a hash of it.
+            Everything that decides the content: the key is a hash of it.
         make : callable
             Writes the content into the empty directory that it is given.
         made_from : mapping of str to str, optional
-            The results (as `relative` writes them) and the collection that this result is about,
-            by role. `covers gc` deletes the result when one of them is deleted.
+            The results (as `relative` writes them) or the collection that this result is about.
+            `covers gc` deletes the result after one of them.
         """
-        name = "-".join(filter(None, (subject, key(*made_of))))
-        place = self.path(kind, name)
+        place = self.path(kind, "-".join(filter(None, (subject, key(*made_of)))))
 
         def write(directory: Path) -> None:
             if made_from is not None:
@@ -116,20 +115,20 @@ class Workspace:
         return place
 
     def relative(self, path: Path) -> str:
-        """Write a path so that it stays right when the workspace moves, if the path is inside."""
+        """Return a path as text that stays right when the workspace or the package moves."""
         if path == PRETRAINED:
             return PRETRAINED_NAME
-        for one in (path, path.resolve()):
-            if one.is_relative_to(self.root):
-                return str(one.relative_to(self.root))
+        for form in (path, path.resolve()):
+            if form.is_relative_to(self.root):
+                return str(form.relative_to(self.root))
         return str(path.absolute())
 
     def resolve(self, text: str) -> Path:
-        """Read a path that `relative` wrote."""
+        """Return the path that `relative` wrote."""
         return PRETRAINED if text == PRETRAINED_NAME else self.root / text
 
     def note(self, **made: Path) -> None:
-        """Remember results as the latest ones, by role (`ROLES`)."""
+        """Note results as the latest of their roles (`ROLES`)."""
         place = self.root / "latest.json"
         with room_for(place):
             self.root.mkdir(parents=True, exist_ok=True)
@@ -137,13 +136,13 @@ class Workspace:
                 try:
                     noted = self.noted()
                 except ValueError:
-                    noted = {}  # what is damaged is written anew
+                    noted = {}  # a damaged file is replaced
                 now = noted | {role: self.relative(path) for role, path in made.items()}
                 if now != noted:
                     write_json(place, now)
 
     def noted(self) -> dict[str, str]:
-        """Return what was made last: `relative` paths by role.
+        """Return the latest results by role, as `relative` writes them.
 
         Raises
         ------
@@ -153,43 +152,42 @@ class Workspace:
         noted = read_json(self.root / "latest.json")
         if noted is None:
             return {}
-        if not (
-            isinstance(noted, dict)
-            and all(role in ROLES and isinstance(path, str) for role, path in noted.items())
+        if not isinstance(noted, dict) or not all(
+            role in ROLES and isinstance(path, str) for role, path in noted.items()
         ):
             raise damaged(self.root / "latest.json")
         return noted
 
     def latest(self, role: str) -> Path:
-        """Return the result that was made last in this role.
+        """Return the latest result of a role.
 
         Raises
         ------
         FileNotFoundError
-            If none was made yet, or it is gone.
+            If there is none, or it is gone.
         ValueError
             If latest.json is damaged.
         """
         noted = self.noted().get(role)
         noun, command = ROLES[role]
         if noted is None or not self.resolve(noted).exists():
+            why = " yet" if noted is None else f", as {noted} is missing"
             raise FileNotFoundError(
-                f"The workspace {self.root} has no latest {noun}"
-                f"{' yet' if noted is None else f', as {noted} is missing'}: name a path, or run "
+                f"The workspace {self.root} has no latest {noun}{why}: name a path, or run "
                 f"`{command}` or `covers pipeline --data DIR`."
             )
         return self.resolve(noted)
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Keep all results in place while a flow runs; any number of flows can do so at once."""
+        """Keep all results in place while a flow runs. Several flows can do so at once."""
         with self._users() as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             yield
 
     @contextmanager
     def used_by_nobody(self) -> Iterator[bool]:
-        """Say whether no flow uses the workspace, and if so let none begin for the while."""
+        """Say whether no flow uses the workspace, and if so, keep flows waiting meanwhile."""
         with self._users() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -204,13 +202,13 @@ class Workspace:
         with room_for(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             file = (self.root / ".users.lock").open("a", encoding="utf-8")
-        with file:  # the system frees the lock when the file is closed, or the process is killed
+        with file:  # the lock is freed when the file is closed or the process is killed
             yield file
 
 
-def key(*made_from: object) -> str:
-    """Twelve hex digits that change when anything a result is made from changes."""
-    text = json.dumps(made_from, sort_keys=True, default=str)
+def key(*made_of: object) -> str:
+    """Return twelve hex digits that change when anything in the arguments changes."""
+    text = json.dumps(made_of, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
@@ -222,7 +220,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; None where it is missing.
+    """Return the content of a JSON file, or None if it is missing.
 
     Raises
     ------
@@ -238,7 +236,7 @@ def read_json(path: Path) -> Any:
 
 
 def damaged(path: Path) -> ValueError:
-    """Say that a file which a pipeline writes anew is damaged."""
+    """Return the error for a damaged file that the next pipeline replaces."""
     return ValueError(
         f"{path} is damaged: name the result to use, or run `covers pipeline --data DIR`, which "
         "writes the file anew."
@@ -247,18 +245,15 @@ def damaged(path: Path) -> ValueError:
 
 @contextmanager
 def room_for(place: Path) -> Iterator[None]:
-    """Where the disk is too full to write a result, say so, whatever wrote it and in any words.
+    """Turn all errors of a full disk into an OSError that names the result.
 
-    Raises
-    ------
-    OSError
-        Naming the result.
+    Libraries report a full disk in various ways.
     """
     try:
         yield
     except (Exception, pl.exceptions.PanicException) as error:
-        full = getattr(error, "errno", None) in FULL or f"os error {errno.ENOSPC}" in str(error)
-        if not full:
+        number = getattr(error, "errno", None)
+        if number not in DISK_FULL_ERRORS and f"os error {errno.ENOSPC}" not in str(error):
             raise
         raise OSError(
             f"There is no room on the disk for {place}: make room, and run the same again."

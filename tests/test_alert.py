@@ -77,7 +77,7 @@ def test_who_refuses_is_quoted(failed, caplog):
 
 
 def test_who_never_answers_holds_nothing_up_for_long(failed, caplog, monkeypatch):
-    monkeypatch.setattr(alert, "PATIENCE", 0.2)
+    monkeypatch.setattr(alert, "MAX_WAIT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         failed(f"http://127.0.0.1:{deaf.getsockname()[1]}")
     assert "was not told of this: ReadTimeout" in caplog.text

@@ -1,7 +1,6 @@
-"""Run the benchmarks, all or those that are named, and print one table.
+"""Run all benchmarks, or those that are named, and print one table.
 
-The rows also go to a file, BENCH.json by default, one list a benchmark, so that a run of one
-doesn't lose what the others found.
+A file, BENCH.json by default, has the rows of each benchmark from its latest run.
 """
 
 import argparse
@@ -15,63 +14,45 @@ from rich.table import Table
 
 from benchmarks.harness import Row
 
-#: In the order of the way of the data.
-BENCHMARKS = (
-    "aggregation",
-    "training",
-    "metrics",
-    "publishing",
-    "searching",
-    "pipeline",
-    "growth",
-)
+BENCHMARKS = ["aggregation", "training", "metrics", "publishing", "searching", "pipeline", "growth"]
 
-#: As wide as the table needs, in a log too.
+#: Wide enough for the table, also in a log.
 console = Console(width=170)
 
 
 def table(results: dict[str, list[Row]]) -> Table:
-    """Lay rows out, grouped by benchmark."""
-    columns = ("", "ours", "peer", "theirs", "ratio", "limit", "", "peak MB")
-    made = Table(*columns)
+    """Make a table of the rows of each benchmark."""
+    made = Table("", "ours", "peer", "theirs", "ratio", "limit", "", "peak MB")
     for name, rows in results.items():
         made.add_section()
         for row in rows:
             met = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[row.met]
             peak = "" if row.peak_mb is None else f"{row.peak_mb:.0f}"
-            made.add_row(
-                f"{name}: {row.what}",
-                row.ours,
-                row.peer,
-                row.theirs,
-                row.ratio,
-                row.limit,
-                met,
-                peak,
-            )
+            figures = (row.ours, row.peer, row.theirs, row.ratio, row.limit)
+            made.add_row(f"{name}: {row.what}", *figures, met, peak)
             if row.note:
                 made.add_row(f"[dim]  {row.note}[/]")
     return made
 
 
 def main() -> None:
-    """Run, print and keep."""
+    """Run the benchmarks, print their rows and write them to the file."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--out", type=Path, default=Path("BENCH.json"))
-    asked = parser.parse_args()
-    if unknown := set(asked.names) - set(BENCHMARKS):
-        parser.error(f"there is no benchmark {unknown.pop()!r}: choose of {', '.join(BENCHMARKS)}")
-    kept = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.exists() else {}
-    for name in [each for each in BENCHMARKS if each in asked.names or not asked.names]:
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(BENCHMARKS):
+        parser.error(f"There is no benchmark {unknown.pop()!r}: choose {', '.join(BENCHMARKS)}.")
+    latest = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
+    for name in [name for name in BENCHMARKS if name in options.names or not options.names]:
         console.rule(name)
         rows = importlib.import_module(f"benchmarks.{name}").measure()
         console.print(table({name: rows}))
-        kept[name] = [asdict(row) for row in rows]
-        asked.out.write_text(json.dumps(kept, indent=1, ensure_ascii=False), encoding="utf-8")
+        latest[name] = [asdict(row) for row in rows]
+        options.out.write_text(json.dumps(latest, indent=1, ensure_ascii=False), encoding="utf-8")
     console.rule("all")
-    results = {name: [Row(**row) for row in kept[name]] for name in BENCHMARKS if name in kept}
-    console.print(table(results))
+    ran = [name for name in BENCHMARKS if name in latest]
+    console.print(table({name: [Row(**row) for row in latest[name]] for name in ran}))
 
 
 if __name__ == "__main__":

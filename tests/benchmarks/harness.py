@@ -1,9 +1,9 @@
-"""Timing two ways of doing the same, in turns, each in a fresh process.
+"""Time two ways of doing the same in turns, each in a fresh process.
 
-A side is a generator function: what it does before its `yield` is set-up, what it does after is
-timed, and what it returns, a dict of numbers, is figures of its own. In turns, because a machine
-has slow minutes; in fresh processes, because a peak of memory is one of a process, and so that
-neither side finds what the other has warmed.
+A side is a generator function. Code before its `yield` is set-up, code after it is timed, and it
+may return a dict of figures that it measured itself. The sides take turns because a machine has
+slow minutes. They run in fresh processes to measure the peak memory of each, and so that neither
+finds warm caches of the other.
 """
 
 import math
@@ -17,27 +17,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-#: Seconds between two looks at how much memory a side holds.
-LOOK = 0.5
+#: Seconds between two measurements of a side's memory.
+MEMORY_INTERVAL = 0.5
 
 Side: TypeAlias = Callable[[], Generator[None, None, dict[str, float] | None]]
 
 
 @dataclass(frozen=True)
 class Runs:
-    """What one side took, round by round.
+    """Measurements of one side.
 
     Attributes
     ----------
     seconds : list of float
-        Of what is timed.
+        Timed part of each round.
     peak_mb : float
-        The most memory that a round held at once, seen every `LOOK` seconds from set-up on: MB of
-        10^6 bytes, of it and all its children, what they share counted once.
+        Peak memory after set-up in MB (10^6 bytes), of the process and its children. Shared memory
+        counts once.
     base_mb : float
-        What it held when set-up was done.
+        Memory at the end of set-up.
     figures : dict
-        Each figure of the side's own: its values, round by round.
+        Values of each of the side's own figures, one per round.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Runs:
         return statistics.median(self.seconds)
 
     def figure(self, name: str) -> float:
-        """Median of a figure of its own."""
+        """Median of one of the side's own figures."""
         return statistics.median(self.figures[name])
 
 
@@ -66,17 +66,17 @@ class Row:
     ours : str
         Our figure, with its unit.
     peer, theirs : str
-        Whom it is compared with, and that one's figure; empty for a limit alone.
+        Name and figure of the peer, if there is one.
     ratio : str
-        Theirs over ours, with the smallest and the largest of the rounds.
+        Theirs divided by ours: median, smallest and largest of the rounds.
     limit : str
-        What must be reached, and empty where a figure is only reported.
+        The target, if there is one.
     met : bool or None
-        Whether it is.
+        Whether the target is met.
     peak_mb : float
-        Ours.
+        Our peak memory.
     note : str
-        Why a limit is missed, or what must be known to read the figure.
+        Why a target is missed, or how to read the figure.
     """
 
     what: str
@@ -91,13 +91,7 @@ class Row:
 
 
 def in_turns(sides: Mapping[str, Side], rounds: int = 3) -> dict[str, Runs]:
-    """Run every side once a round, in fresh processes, and collect what each took.
-
-    Raises
-    ------
-    RuntimeError
-        With the side's own words, if one fails.
-    """
+    """Run every side once per round. A side that fails raises RuntimeError with its traceback."""
     found = {name: Runs() for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
@@ -113,7 +107,7 @@ def in_turns(sides: Mapping[str, Side], rounds: int = 3) -> dict[str, Runs]:
 
 
 def alone(side: Side) -> tuple[float, float, float, dict[str, float]]:
-    """Run one side in a process of its own: seconds, MB after set-up, peak MB, its figures."""
+    """Run a side in a fresh process: seconds, MB after set-up, peak MB, and its figures."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_run, args=(side, there))
@@ -125,7 +119,7 @@ def alone(side: Side) -> tuple[float, float, float, dict[str, float]]:
             raise RuntimeError(ready)
         base = memory_mb(process.pid)
         here.send("go")
-        while not here.poll(LOOK):
+        while not here.poll(MEMORY_INTERVAL):
             peak = max(peak, memory_mb(process.pid))
         answer = here.recv()
     except EOFError:
@@ -143,7 +137,6 @@ def _run(side: Side, parent: Any) -> None:
         next(steps)
         parent.send("ready")
         parent.recv()
-        figures: dict[str, float] = {}
         start = time.perf_counter()
         try:
             next(steps)
@@ -158,7 +151,7 @@ def _run(side: Side, parent: Any) -> None:
 
 
 def memory_mb(process: int) -> float:
-    """Memory of a process and its children, what several of them map counted once, MB."""
+    """Memory in MB of a process and its children; shared memory counts once."""
     total = 0
     try:
         content = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii")
@@ -166,27 +159,27 @@ def memory_mb(process: int) -> float:
         for task in Path(f"/proc/{process}/task").iterdir():
             children = (task / "children").read_text(encoding="ascii").split()
             total += int(1e6 * sum(memory_mb(int(child)) for child in children))
-    except (OSError, TypeError):  # it has just ended
+    except (OSError, TypeError):  # the process has just ended
         pass
     return total / 1e6
 
 
 def ratio(theirs: Runs, ours: Runs) -> tuple[float, str]:
-    """Median of the rounds' ratios, and that in words with the smallest and the largest."""
-    each = [b / a for a, b in zip(ours.seconds, theirs.seconds, strict=True)]
-    middle = statistics.median(each)
-    return middle, f"{middle:.3g} ({min(each):.3g}-{max(each):.3g})"
+    """Median of the rounds' ratios, and a text with the smallest and the largest too."""
+    ratios = [b / a for a, b in zip(ours.seconds, theirs.seconds, strict=True)]
+    median = statistics.median(ratios)
+    return median, f"{median:.3g} ({min(ratios):.3g}-{max(ratios):.3g})"
 
 
 def seconds(value: float) -> str:
-    """Write a duration with a unit that suits it."""
+    """Format a duration in s, ms or µs."""
     if value >= 1:
         return f"{value:.3g} s"
     return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"
 
 
 def exponent(sizes: list[int], costs: list[float]) -> float:
-    """Slope of log cost over log size, by least squares: 1 is linear."""
+    """Least-squares slope of log cost over log size; 1 means linear growth."""
     x = [math.log(size) for size in sizes]
     y = [math.log(cost) for cost in costs]
     return statistics.linear_regression(x, y).slope

@@ -1,10 +1,10 @@
-"""Catalogues that never were, of any size, with cliques like those of Da-TACOS.
+"""Synthetic catalogues of any size, with cliques like those of Da-TACOS.
 
-Its two subsets together have 1,000 works of 13 performances, 5,000 of two and 2,000 of one: so
-here one, five and two of every eight works do. A work lies at a normally distributed place whose
-variance falls with the component as 1 / j, and its performances around it, equally in every
-component: much as vectors do whose spread within cliques was whitened. Everything comes a chunk at
-a time, the same for the same seed, and a larger catalogue begins with the smaller one.
+The two subsets of Da-TACOS have 1,000 works of 13 performances, 5,000 of two and 2,000 of one. So
+every eight works here have the sizes `CLIQUE_SIZES`. Works are normally distributed with variance
+1 / j in component j. Performances are distributed around their work, equally in every component, as
+vectors are after whitening within cliques. A catalogue is made in chunks, depends on the seed only,
+and begins with every smaller catalogue.
 """
 
 from collections.abc import Iterator
@@ -15,20 +15,19 @@ import numpy.typing as npt
 
 import search
 
-#: Performances of eight works, 25 together.
-SIZES = (13, 2, 2, 2, 2, 2, 1, 1)
+#: Performances of eight works; the sum is 25.
+CLIQUE_SIZES = (13, 2, 2, 2, 2, 2, 1, 1)
 
-#: Performances in a chunk, in which works lie in no order.
-CHUNK = 10_000
+#: Performances in a chunk, which are shuffled.
+CHUNK_ROWS = 10_000
 
-#: Standard deviation of performances around their work in each component, where that of works
-#: begins at 1. Among 25,000, a MAP of 0.4 is reached at 20 and at 256 dimensions alike: search is
-#: neither trivial nor hopeless.
+#: Standard deviation of performances around their work in each component. It gives a MAP of 0.4
+#: among 25,000 performances, at 20 and at 256 dimensions: search is neither trivial nor hopeless.
 SPREAD = 0.25
 
 
 class Chunk(NamedTuple):
-    """Some performances: the number of the first, the work of each, and vectors (n, d) float32."""
+    """Number of the first performance, work of each, and vectors (n, d) float32."""
 
     start: int
     works: npt.NDArray[np.intp]
@@ -36,35 +35,37 @@ class Chunk(NamedTuple):
 
 
 def chunks(points: int, dimension: int, seed: int = 0) -> Iterator[Chunk]:
-    """Make a catalogue of so many performances, a multiple of 25."""
-    if points % sum(SIZES):
-        raise ValueError(f"{points} performances are no multiple of {sum(SIZES)}.")
+    """Yield a catalogue of `points` performances, a multiple of 25."""
+    if points % sum(CLIQUE_SIZES):
+        raise ValueError(f"{points} performances are not a multiple of {sum(CLIQUE_SIZES)}.")
     scale = (1 + np.arange(dimension, dtype=np.float32)) ** -0.5
-    for start in range(0, points, CHUNK):
+    for start in range(0, points, CHUNK_ROWS):
         rng = np.random.default_rng([seed, start])
-        sets = CHUNK // sum(SIZES)
-        work = np.repeat(np.arange(len(SIZES) * sets), np.tile(SIZES, sets))
-        places = rng.standard_normal((len(SIZES) * sets, dimension), np.float32)
-        around = rng.standard_normal((CHUNK, dimension), np.float32)
+        sets = CHUNK_ROWS // sum(CLIQUE_SIZES)
+        work = np.repeat(np.arange(len(CLIQUE_SIZES) * sets), np.tile(CLIQUE_SIZES, sets))
+        places = rng.standard_normal((len(CLIQUE_SIZES) * sets, dimension), np.float32)
+        around = rng.standard_normal((CHUNK_ROWS, dimension), np.float32)
         vectors = places[work] * scale + np.float32(SPREAD) * around
-        rows = rng.permutation(CHUNK)
-        if points - start < CHUNK:  # whole works only
+        rows = rng.permutation(CHUNK_ROWS)
+        if points - start < CHUNK_ROWS:  # whole works only
             rows = rows[rows < points - start]
-        yield Chunk(start, work[rows] + start // sum(SIZES) * len(SIZES), vectors[rows])
+        yield Chunk(
+            start, work[rows] + start // sum(CLIQUE_SIZES) * len(CLIQUE_SIZES), vectors[rows]
+        )
 
 
 def track_id(number: int) -> str:
-    """Name a performance."""
+    """Id of a performance."""
     return f"P_{number:09d}"
 
 
 def work_id(number: int) -> str:
-    """Name a work."""
+    """Id of a work."""
     return f"W_{number:09d}"
 
 
 def payload(number: int, work: int) -> dict[str, object]:
-    """Make up what is known of a performance, as long as what Da-TACOS knows."""
+    """Metadata of a performance, about as long as those of Da-TACOS."""
     return {
         "work_id": work_id(work),
         "work_title": f"The Ballad of Number {work}",
@@ -78,18 +79,18 @@ def payload(number: int, work: int) -> dict[str, object]:
 
 
 def stored(number: int, work: int) -> dict[str, object]:
-    """Return what a collection keeps of it: the same as `Points.payload` would."""
+    """Payload of a performance in a collection, as `Points.payload` makes it."""
     return {
         **payload(number, work),
         "track_id": track_id(number),
-        "clique_size": SIZES[work % len(SIZES)],
+        "clique_size": CLIQUE_SIZES[work % len(CLIQUE_SIZES)],
         "bundle": "version-0123456789ab",
         "usual_distance": [3.141593, 0.271828],
     }
 
 
 def points(count: int, dimension: int) -> search.Points:
-    """Make a catalogue that can be published, all of it in memory."""
+    """Return a catalogue that can be published, all of it in memory."""
     made = list(chunks(count, dimension))
     works = np.concatenate([chunk.works for chunk in made])
     return search.Points(

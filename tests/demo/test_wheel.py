@@ -61,6 +61,15 @@ def test_the_wheel_has_the_types_the_bundle_and_the_calibration(installed, pytho
         assert (installed / "embedding/pretrained" / name).is_file()
 
 
+def test_the_installed_program_says_its_version_and_what_needs_a_checkout(installed, python):
+    covers = installed / "bin/covers"
+    assert python(covers, "--version").stdout == "covers 0.1.0\n"
+    demo = python(covers, "demo")
+    assert demo.returncode == 1
+    assert "run `make demo` in a checkout of the repository" in demo.stderr
+    assert demo.stderr.count("\n") == 1
+
+
 def test_the_sample_is_published_and_asked_with_the_wheel(installed, python):
     covers = installed / "bin/covers"
     done = python(covers, "pipeline", "--data", ROOT / "sample", "--bundle", "pretrained")

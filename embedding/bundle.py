@@ -369,10 +369,6 @@ def content_digest(
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # covers itself, if it runs without installation
-            continue
-    return found
+    installed = {each.name: each.version for each in metadata.distributions()}
+    known = {name: installed[name] for name in PACKAGES if name in installed}
+    return {"python": platform.python_version(), **known}

@@ -1,8 +1,8 @@
-"""Processes to share work with, where threads would wait for each other.
+"""Processes for work in Python, where threads would wait for each other.
 
-Each imports the module of what it is given to do, and what that imports; so these had better load
-nothing heavy. None imports the script that was started, which therefore needs no
-`if __name__ == "__main__"`. They are loky's, in joblib, which scikit-learn brings.
+A process imports the module of each function that it is given, which should therefore import
+nothing heavy. It does not import the user's script, which needs no `if __name__ == "__main__"`.
+The processes are those of loky, which is part of joblib, a requirement of scikit-learn.
 """
 
 import os
@@ -16,9 +16,9 @@ __all__ = ["TerminatedWorkerError", "processes"]
 
 
 def processes(count: int) -> Executor:
-    """Start `count` processes with the first call; they end with this one, however it ends.
+    """Return an executor of `count` processes, which end with this process, however it ends.
 
-    A call that one of them doesn't survive raises `TerminatedWorkerError`.
+    A call that kills its process raises `TerminatedWorkerError`.
     """
     pool: Executor = ProcessPoolExecutor(
         count, initializer=_end_with_parent, initargs=(os.getpid(),)
@@ -27,7 +27,7 @@ def processes(count: int) -> Executor:
 
 
 def _end_with_parent(parent: int) -> None:
-    """End this process when its parent is killed: it would otherwise wait for work for ever."""
+    """End this process when its parent is killed; otherwise it would wait for work forever."""
 
     def watch() -> None:
         while os.getppid() == parent:

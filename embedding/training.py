@@ -1,4 +1,4 @@
-"""Train an encoder on a feature store: split by work, fit, refit what validation did not choose."""
+"""Train an encoder on a feature store: split by work, fit, and refit on all works."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from embedding.splits import split_works
 
 logger = logging.getLogger(__name__)
 
-#: Share of the works that choose the epoch. It is large, as a few cliques can prefer a wrong epoch.
+#: Share of the works that choose the epoch. With few works, the choice would be noisy.
 VALIDATION_SHARE = 0.2
 
 
@@ -35,12 +35,9 @@ def train(
     """Train an encoder on a store.
 
     The same arguments give the same weights on the same kind of processor, whatever its number of
-    cores: torch and BLAS use one core, as sums that are split otherwise differ in the last digit.
-
-    `VALIDATION_SHARE` of the works take no part in fitting, and choose the epoch. The parts that
-    they did not choose, such as a projection in closed form, are then fitted again to all works.
-    The vectors that calibrate the bundle are made before that. Performances that the encoder
-    cannot use are left out, each with a warning that says why.
+    cores. `VALIDATION_SHARE` of the works are not fitted, but choose the epoch. The parts that were
+    not tuned on them, such as a projection, are then refitted on all works. The vectors that
+    calibrate the bundle are made before that. Unusable performances are left out with a warning.
 
     Parameters
     ----------
@@ -51,20 +48,20 @@ def train(
     config : dataclass or mapping, optional
         The encoder's configuration, or the fields that differ from its defaults.
     seed : int
-        Of the split, the initial weights and the batches.
+        Seed of the split, the initial weights and the batches.
     progress : bool
         Whether to show a bar on standard error, if that is a terminal.
 
     Returns
     -------
     tuple of (Encoder, Training)
-        What `bundle.save` takes.
+        The arguments of `bundle.save`.
 
     Raises
     ------
     ValueError
-        If there is no such encoder or field, the data has fewer works or performances than the
-        encoder needs, its features cannot be learned from, or the loss diverges.
+        If there is no such encoder or field, the data has too few works or performances, there is
+        nothing to learn from them, or the loss diverges.
     """
     if config is None or isinstance(config, Mapping):
         config = configure(encoder_name, config or {})
@@ -84,7 +81,7 @@ def train(
     fit_rows, validation_rows = (_samples(usable, kind, side == number) for number in (0, 1))
     with _reproducible(seed):
         fitted = kind.fit(fit_rows, validation_rows, config, seed=seed, progress=progress)
-        validation = validation_vectors(usable.select(side == 1), fitted.encoder)
+        vectors = fitted.encoder.embed(validation_rows.inputs)
         encoder = fitted.encoder.refit(_samples(usable, kind), seed=seed)
     sides = pl.DataFrame({"work_id": works, "side": np.where(side == 0, "train", "validation")})
     return encoder, Training(
@@ -92,7 +89,11 @@ def train(
         fingerprint=store.fingerprint,
         seed=seed,
         works=sides.unique().sort("work_id"),
-        validation=validation,
+        validation=usable.table.filter(side == 1).select(
+            "track_id",
+            "work_id",
+            vector=pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1])),
+        ),
         loss_curve=fitted.loss_curve,
         figures={
             "train_performances": int((side == 0).sum()),
@@ -101,13 +102,6 @@ def train(
             **fitted.figures,
         },
     )
-
-
-def validation_vectors(store: FeatureStore, encoder: Encoder) -> pl.DataFrame:
-    """Embed works that the encoder has not learnt from; columns track_id, work_id, vector."""
-    vectors = encoder.embed(store.inputs(encoder.input))
-    kind = pl.Array(pl.Float32, vectors.shape[1])
-    return store.table.select("track_id", "work_id", vector=pl.Series(vectors, dtype=kind))
 
 
 def _samples(store: FeatureStore, kind: type[Encoder], mask: np.ndarray | None = None) -> Samples:

@@ -86,6 +86,24 @@ def small_sample(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def songs(tmp_path_factory):
+    """A feature store of 15 works with three performances each."""
+    from feature_stores import make_store
+
+    return make_store(tmp_path_factory.mktemp("songs") / "features")
+
+
+@pytest.fixture(scope="session")
+def trained(songs):
+    """Each encoder, quickly trained on these songs, with where it comes from."""
+    from feature_stores import QUICK, SEED
+
+    from embedding.training import train
+
+    return {name: train(songs, name, config=config, seed=SEED) for name, config in QUICK.items()}
+
+
 @pytest.fixture
 def rng():
     """Random numbers that are the same in every run."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from prototype import write_table
+from feature_stores import write_csv
 
 import search
 from embedding import bundle as bundles
@@ -84,7 +84,7 @@ class Model:
         """Let a data set be in its next version."""
         version = self.versions[name] = (self.versions[name] + 1) % VERSIONS
         works = (20 if name == "a" else 3) + version
-        table = write_table(self.home / f"{name}.csv", works, seed=ord(name) + version)
+        table = write_csv(self.home / f"{name}.csv", works, seed=ord(name) + version)
         if (name, version) not in self.stores:
             self.stores[name, version] = aggregate_csv(table, self.root / name / str(version))
 

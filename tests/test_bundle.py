@@ -1,4 +1,4 @@
-"""A bundle brings back the encoder that was saved, or says in a sentence why it can't."""
+"""A bundle brings back the encoder that was saved, or says in a sentence why it cannot."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from feature_stores import QUICK, make_store
+from feature_stores import make_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -20,19 +20,8 @@ from embedding.data.frames import read
 from embedding.encoders.encoder import LOSS_CURVE
 from embedding.encoders.imported import IMPORTED, ImportedConfig
 from embedding.encoders.registry import ENCODERS
-from embedding.training import train
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample"
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("bundle") / "features")
-
-
-@pytest.fixture(scope="module")
-def trained(store):
-    return {name: train(store, name, config=QUICK[name], seed=2) for name in ENCODERS}
 
 
 @pytest.fixture
@@ -41,45 +30,40 @@ def saved(trained, tmp_path):
     return tmp_path / "saved"
 
 
-@pytest.mark.parametrize("name", sorted(ENCODERS))
-def test_what_is_saved_is_loaded_from_the_directory_alone(name, trained, store, tmp_path):
+@pytest.mark.parametrize("name", ENCODERS)
+def test_what_is_saved_is_loaded_from_the_directory_alone(name, trained, songs, tmp_path):
     encoder, training = trained[name]
     made = save(tmp_path / "here" / "saved", encoder, training)
     shutil.move(tmp_path / "here" / "saved", tmp_path / "there")
     again = load(tmp_path / "there")
     assert (again.id, again.name, again.dimension) == (made.id, name, encoder.dimension)
     assert again.encoder.config == encoder.config
-    vectors = encoder.embed(store.inputs(encoder.input))
-    np.testing.assert_array_equal(again.embed(store), vectors)
+    vectors = encoder.embed(songs.inputs(encoder.input))
+    np.testing.assert_array_equal(again.embed(songs), vectors)
     assert again.training.figures == training.figures
     assert again.loss_curve.equals(training.loss_curve)
     assert again.training.works.equals(training.works)
-    assert again.seen_works.to_list() == sorted(store.table["work_id"].unique())
+    assert again.seen_works.to_list() == sorted(songs.table["work_id"].unique())
     assert {"python", "torch", "lightning", "safetensors"} <= set(again.versions)
 
 
-@pytest.mark.parametrize("name", sorted(ENCODERS))
-def test_a_large_store_is_embedded_some_at_a_time_and_says_how_far_it_is(
-    name, trained, store, tmp_path, caplog, monkeypatch
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_large_store_is_embedded_in_batches_and_the_log_counts_them(
+    name, trained, songs, tmp_path, caplog, monkeypatch
 ):
     made = save(tmp_path / "saved", *trained[name])
-    whole = made.embed(store)
+    whole = made.embed(songs)
     assert not caplog.messages
     monkeypatch.setattr(bundle, "BATCH_PERFORMANCES", 20)
     with caplog.at_level("INFO"):
-        np.testing.assert_allclose(made.embed(store), whole, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(made.embed(songs), whole, rtol=0, atol=1e-6)
     assert caplog.messages == [f"embedded {done} of 45" for done in (20, 40, 45)]
 
 
 def test_a_bundle_is_plain_files_that_say_what_they_are(saved):
-    assert sorted(path.name for path in saved.iterdir()) == [
-        "bundle.json",
-        "loss_curve.csv",
-        "validation.parquet",
-        "weights.safetensors",
-        "works.parquet",
-    ]
-    facts = json.loads((saved / "bundle.json").read_text())
+    names = "bundle.json loss_curve.csv validation.parquet weights.safetensors works.parquet"
+    assert sorted(path.name for path in saved.iterdir()) == names.split()
+    facts = facts_of(saved)
     assert facts["columns"][0] == "chroma_cens_0"
     assert len(facts["columns"]) == 52
     assert facts["training"]["data"] == "songs"
@@ -87,14 +71,16 @@ def test_a_bundle_is_plain_files_that_say_what_they_are(saved):
     assert "id" not in facts
 
 
+def with_mean(encoder, mean):
+    return type(encoder).from_tensors(encoder.config, encoder.tensors() | {"scaling.mean": mean})
+
+
 def test_equal_weights_have_equal_ids_and_others_another(trained, tmp_path):
     encoder, training = trained["means"]
     first = save(tmp_path / "a", encoder, training)
     assert first.id == save(tmp_path / "b", encoder, training).id
     assert first.id.startswith("means-")
-    tensors = encoder.tensors()
-    tensors["scaling.mean"] = tensors["scaling.mean"] + 1e-12
-    other = type(encoder).from_tensors(encoder.config, tensors)
+    other = with_mean(encoder, encoder.standardizer.mean + 1e-12)
     assert save(tmp_path / "c", other, training).id != first.id
 
 
@@ -127,76 +113,85 @@ def test_a_save_that_fails_leaves_what_was_there(trained, saved, monkeypatch):
 
 def test_weights_that_are_not_finite_are_not_saved(trained, tmp_path):
     encoder, training = trained["means"]
-    tensors = encoder.tensors()
-    tensors["scaling.mean"] = np.full(52, np.nan)
-    broken = type(encoder).from_tensors(encoder.config, tensors)
+    broken = with_mean(encoder, np.full(52, np.nan))
     with pytest.raises(ValueError, match=r"scaling\.mean of the means is not finite"):
         save(tmp_path / "saved", broken, training)
     assert list(tmp_path.iterdir()) == []
-
-
-def edit(directory, **changes):
-    path = directory / "bundle.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def facts_of(directory):
     return json.loads((directory / "bundle.json").read_text())
 
 
-def renamed(columns):
-    return [*columns[:3], "loudness", *columns[4:]]
+def edit(**changes):
+    """A change of some facts in bundle.json; a function gets the facts as they are."""
+
+    def inflict(directory):
+        facts = facts_of(directory)
+        made = {key: each(facts) if callable(each) else each for key, each in changes.items()}
+        (directory / "bundle.json").write_text(json.dumps(facts | made))
+
+    return inflict
 
 
+def replace(name, text=None):
+    """Another content of a file, or its removal."""
+    return lambda directory: (
+        (directory / name).unlink() if text is None else (directory / name).write_text(text)
+    )
+
+
+def change_weights(directory):
+    weights = directory / "weights.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
+
+
+def drop_a_tensor_and_its_hash(directory):
+    facts, tensors = facts_of(directory), load_file(directory / "weights.safetensors")
+    del tensors["decoder.0.bias"]
+    save_file(tensors, directory / "weights.safetensors")
+    content = bundle.content_digest("autoencoder", facts["config"], facts["columns"], tensors)
+    edit(content=content)(directory)
+
+
+#: How a bundle of an autoencoder is damaged, and what is told.
 DAMAGES = {
     "no manifest": (
-        lambda d: (d / "bundle.json").unlink(),
+        replace("bundle.json"),
         r"is not a bundle \(bundle.json is missing\). Train an encoder first.",
     ),
     "no directory": (shutil.rmtree, "is not a bundle"),
-    "manifest cut": (lambda d: (d / "bundle.json").write_text('{"format": 1, '), "is damaged: "),
-    "manifest of a list": (lambda d: (d / "bundle.json").write_text("[]"), "is damaged: "),
+    "manifest cut": (replace("bundle.json", '{"format": 1, '), "is damaged: "),
+    "manifest of a list": (replace("bundle.json", "[]"), "is damaged: "),
     "key missing": (
-        lambda d: (d / "bundle.json").write_text('{"format": 3}'),
+        replace("bundle.json", '{"format": 3}'),
         "is damaged: 'encoder' is missing. Delete it",
     ),
-    "later format": (lambda d: edit(d, format=4), "has format 4, and this version reads 3"),
+    "later format": (edit(format=4), "has format 4, and this version reads 3. Delete it"),
     "unknown encoder": (
-        lambda d: edit(d, encoder="oracle"),
+        edit(encoder="oracle"),
         "an encoder 'oracle' that this version does not know. It knows means, autoenc",
     ),
-    "other dimension": (
-        lambda d: edit(d, dimension=7),
-        "makes vectors of dimension 4, bundle.json says 7",
-    ),
+    "other dimension": (edit(dimension=7), "makes vectors of dimension 4, bundle.json says 7"),
     "other columns": (
-        lambda d: edit(d, columns=renamed(facts_of(d)["columns"])),
-        "other columns: 52 of them where a table has 52; loudness where a table has "
-        "chroma_cens_3. Delete it",
+        edit(columns=lambda facts: [*facts["columns"][:3], "loudness", *facts["columns"][4:]]),
+        "52 of them where a table has 52; loudness where a table has chroma_cens_3. Delete it",
     ),
     "fewer columns": (
-        lambda d: edit(d, columns=facts_of(d)["columns"][:51]),
+        edit(columns=lambda facts: facts["columns"][:51]),
         "other columns: 51 of them where a table has 52. Delete",
     ),
     "other configuration": (
-        lambda d: edit(d, config={"sizes": [52, 16, 5]}),
+        edit(config={"sizes": [52, 16, 5]}),
         "weights and configuration are not those that were saved",
     ),
-    "weights missing": (lambda d: (d / "weights.safetensors").unlink(), "is damaged: .*weights"),
-    "weights empty": (lambda d: (d / "weights.safetensors").write_bytes(b""), "is damaged: "),
-    "weights of another": (
-        lambda d: save_file(
-            {n: t + 1 for n, t in load_file(d / "weights.safetensors").items()},
-            d / "weights.safetensors",
-        ),
-        "weights and configuration are not those that were saved",
-    ),
-    "works missing": (lambda d: (d / "works.parquet").unlink(), "is damaged: .*works"),
-    "vectors missing": (
-        lambda d: (d / "validation.parquet").unlink(),
-        "is damaged: .*validation",
-    ),
-    "curve missing": (lambda d: (d / "loss_curve.csv").unlink(), "is damaged: .*loss_curve"),
+    "weights missing": (replace("weights.safetensors"), "is damaged: .*weights"),
+    "weights empty": (replace("weights.safetensors", ""), "is damaged: "),
+    "weights of another": (change_weights, "weights and configuration are not those that were sav"),
+    "tensor missing": (drop_a_tensor_and_its_hash, r"'decoder\.0\.bias' is missing"),
+    "works missing": (replace("works.parquet"), "is damaged: .*works"),
+    "vectors missing": (replace("validation.parquet"), "is damaged: .*validation"),
+    "curve missing": (replace("loss_curve.csv"), "is damaged: .*loss_curve"),
 }
 
 
@@ -232,42 +227,30 @@ def test_weights_cut_or_changed_anywhere_are_refused(data, trained, tmp_path_fac
         np.testing.assert_array_equal(loaded.encoder.tensors()[name], tensor)
 
 
-def test_a_tensor_that_is_missing_is_named_even_if_the_hash_agrees(saved):
-    tensors = load_file(saved / "weights.safetensors")
-    del tensors["decoder.0.bias"]
-    save_file(tensors, saved / "weights.safetensors")
-    facts = facts_of(saved)
-    content = bundle.content_digest("autoencoder", facts["config"], facts["columns"], tensors)
-    edit(saved, content=content)
-    with pytest.raises(BadBundle, match=r"'decoder\.0\.bias' is missing"):
-        load(saved)
-
-
-def test_a_performance_far_out_of_range_is_named(trained, store, tmp_path):
+def test_a_performance_far_out_of_range_is_named(trained, songs, tmp_path):
     made = save(tmp_path / "saved", *trained["means"])
-    huge = store.table.with_columns(tempo=pl.when(track_id="P_013").then(1e300).otherwise("tempo"))
+    huge = songs.table.with_columns(tempo=pl.when(track_id="P_013").then(1e300).otherwise("tempo"))
     with pytest.raises(ValueError, match=f"{made.id} gives no finite vector for P_013"):
         made.embed(make_store(tmp_path / "huge", huge))
 
 
-@pytest.mark.parametrize("name", ["descriptors", "means"])
-def test_an_unusable_performance_is_named(name, trained, store, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("descriptors", "only 3.7 s of it sound"), ("means", "it has features that are not finite")],
+)
+def test_an_unusable_performance_is_named(name, reason, trained, songs, tmp_path):
     made = save(tmp_path / "saved", *trained[name])
-    sequences = store.inputs("chroma")
+    sequences = songs.inputs("chroma")
     sequences[13] = sequences[13][:20]
     tempo = pl.when(track_id="P_013").then(float("nan")).otherwise("tempo")
-    table = store.table.with_columns(tempo=tempo)
+    table = songs.table.with_columns(tempo=tempo)
     holey = make_store(tmp_path / "holey", table, sequences=sequences)
-    reason = {"descriptors": r"only 3.7 s of it sound", "means": "it has features that are not"}[
-        name
-    ]
     assert list(made.unusable(holey)) == ["P_013"]
     with pytest.raises(ValueError, match=f"P_013 cannot be embedded: {reason}.*; leave it out."):
         made.embed(holey)
 
 
-#: Similarity of P_249990 of the sample to two of its versions, and to another tune, and the length
-#: of the vector, by the encoder that comes with the package.
+#: Similarity of P_249990 of the sample to two of its versions, and to another tune.
 GOLDEN = {"P_196674": 0.6922, "P_239199": 0.5492, "P_327154": 0.5655}
 
 
@@ -285,27 +268,19 @@ def test_the_bundle_that_comes_with_the_package_embeds_as_it_did(tmp_path):
     np.testing.assert_allclose(np.array(others) @ query, [*GOLDEN.values()], rtol=0, atol=1e-4)
 
 
-def elsewhere(place, model="clews", dimension=2, known=()):
-    """Save a bundle in the place of a model; each performance in `known` is a work of its own."""
-    known = pl.DataFrame(
-        {"track_id": known, "work_id": known},
-        schema_overrides=dict.fromkeys(("track_id", "work_id"), pl.String),
-    )
+def elsewhere(directory, model="clews", dimension=2, known=()):
+    """Save a bundle for vectors made elsewhere; each performance in `known` is its own work."""
+    ids = pl.Series(known, dtype=pl.String)
     vector = pl.lit([1.0] * dimension, dtype=pl.Array(pl.Float32, dimension))
-    training = Training(
-        data="songs",
-        fingerprint="of songs",
-        seed=0,
-        works=known.select("work_id", side=pl.lit("validation")),
-        validation=known.with_columns(vector=vector),
-        loss_curve=pl.DataFrame(schema=LOSS_CURVE),
-        figures={},
-    )
-    return save(place, ImportedConfig(model, dimension), training)
+    validation = pl.DataFrame({"track_id": ids, "work_id": ids}).with_columns(vector=vector)
+    works = validation.select("work_id", side=pl.lit("validation"))
+    curve = pl.DataFrame(schema=LOSS_CURVE)
+    training = Training("songs", "of songs", 0, works, validation, curve, figures={})
+    return save(directory, ImportedConfig(model, dimension), training)
 
 
 @pytest.mark.parametrize("known", [[], ["P_1", "P_2"]])
-def test_a_bundle_in_the_place_of_a_model_is_saved_and_loaded(known, tmp_path):
+def test_a_bundle_for_vectors_made_elsewhere_is_saved_and_loaded(known, tmp_path):
     elsewhere(tmp_path / "saved", dimension=3, known=known)
     made = load(tmp_path / "saved")
     assert made.is_imported
@@ -326,15 +301,15 @@ def test_its_id_depends_on_the_model_and_its_dimension_alone(tmp_path):
     ("model", "shown"),
     [("CLEWS (2025)", "CLEWS-2025"), ("a/../b", "a-b"), ("été", "t"), ("?", "model")],
 )
-def test_its_id_shows_the_name_in_characters_that_any_place_takes(model, shown, tmp_path):
+def test_its_id_shows_the_name_in_plain_characters(model, shown, tmp_path):
     assert elsewhere(tmp_path / "saved", model=model).id.rpartition("-")[0] == shown
 
 
-def test_it_can_neither_embed_nor_be_chosen_to_train(store, tmp_path):
+def test_it_can_neither_embed_nor_be_chosen_to_train(songs, tmp_path):
     made = elsewhere(tmp_path / "saved")
     for use in (made.embed, made.unusable):
         with pytest.raises(ValueError, match="songs cannot be embedded with this bundle, whose"):
-            use(store)
+            use(songs)
     with pytest.raises(ValueError, match="There is no encoder 'imported': choose from means"):
         bundle.configure(IMPORTED, {})
 

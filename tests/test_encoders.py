@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from feature_stores import QUICK, make_sequence, make_store, make_table, samples_of
+from feature_stores import QUICK, SEED, make_sequence, make_store, make_table, samples_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,27 +32,14 @@ from embedding.training import train
 NAMES = sorted(ENCODERS)
 OF_CHROMA = [name for name in NAMES if issubclass(encoder_class(name), ChromaEncoder)]
 
-#: Leaves 5 of 15 works to validate on.
-SEED = 2
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("encoders") / "features")
-
-
-@pytest.fixture(scope="module")
-def trained(store):
-    return {name: train(store, name, config=QUICK[name], seed=SEED) for name in NAMES}
-
 
 @pytest.fixture
 def encoder(name, trained):
     return trained[name][0]
 
 
-def vectors_of(encoder, store):
-    return encoder.embed(store.inputs(encoder.input))
+def vectors_of(encoder, songs):
+    return encoder.embed(songs.inputs(encoder.input))
 
 
 def parameters(network: torch.nn.Module) -> int:
@@ -63,11 +50,11 @@ def parameters(network: torch.nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_encoder_comes_back_from_its_tensors_without_drawing_random_numbers(encoder, store):
+def test_an_encoder_comes_back_from_its_tensors_without_drawing_random_numbers(encoder, songs):
     state = torch.get_rng_state()
     again = type(encoder).from_tensors(encoder.config, encoder.tensors())
     torch.testing.assert_close(torch.get_rng_state(), state)
-    np.testing.assert_array_equal(vectors_of(again, store), vectors_of(encoder, store))
+    np.testing.assert_array_equal(vectors_of(again, songs), vectors_of(encoder, songs))
     for missing in encoder.tensors():
         lacking = {key: each for key, each in encoder.tensors().items() if key != missing}
         with pytest.raises(KeyError, match=missing):
@@ -85,38 +72,36 @@ def test_tensors_of_another_shape_are_refused(encoder):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_performance_has_the_same_vector_in_any_company(name, trained, store, rng):
-    encoder = trained[name][0]
-    together = vectors_of(encoder, store)
+def test_other_performances_do_not_change_a_vector(encoder, songs, rng):
+    together = vectors_of(encoder, songs)
     assert together.dtype == np.float32
-    assert together.shape == (len(store), encoder.dimension)
+    assert together.shape == (len(songs), encoder.dimension)
     for rows in ([7], rng.integers(0, 45, 50), []):
-        some = vectors_of(encoder, store.select(rows))
-        np.testing.assert_allclose(some, together[rows], rtol=0, atol=1e-5)
+        vectors = vectors_of(encoder, songs.select(rows))
+        np.testing.assert_allclose(vectors, together[rows], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_seed_gives_the_same_encoder_and_another_seed_another(name, trained, store):
+def test_the_same_seed_gives_the_same_encoder_and_another_seed_another(name, trained, songs):
     np.random.seed(3)  # noqa: NPY002 - what the caller draws must not matter
     torch.manual_seed(3)
-    again, result = train(store, name, config=QUICK[name], seed=SEED)
-    np.testing.assert_array_equal(vectors_of(again, store), vectors_of(trained[name][0], store))
+    again, result = train(songs, name, config=QUICK[name], seed=SEED)
+    np.testing.assert_array_equal(vectors_of(again, songs), vectors_of(trained[name][0], songs))
     assert result.loss_curve.equals(trained[name][1].loss_curve)
-    other, result = train(store, name, config=QUICK[name], seed=SEED + 1)
+    other, result = train(songs, name, config=QUICK[name], seed=SEED + 1)
     if len(result.loss_curve):
-        assert other.tensors() is not None
-        assert not np.array_equal(vectors_of(other, store), vectors_of(again, store))
+        assert not np.array_equal(vectors_of(other, songs), vectors_of(again, songs))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "version"])
-def test_labels_do_not_matter_where_they_are_not_used(name, trained, store, tmp_path):
+def test_labels_do_not_matter_where_they_are_not_used(name, trained, songs, tmp_path):
     # Sides follow from work ids, so works are swapped among the performances of a side.
     fitted = trained[name][1].works.filter(side="train")["work_id"].to_list()
     swapped = dict(zip(fitted, fitted[::-1], strict=True))
-    table = store.table.with_columns(pl.col("work_id").replace(swapped))
-    relabelled = make_store(tmp_path / "features", table, sequences=store.inputs("chroma"))
+    table = songs.table.with_columns(pl.col("work_id").replace(swapped))
+    relabelled = make_store(tmp_path / "features", table, sequences=songs.inputs("chroma"))
     encoder, _ = train(relabelled, name, config=QUICK[name], seed=SEED)
-    np.testing.assert_array_equal(vectors_of(encoder, store), vectors_of(trained[name][0], store))
+    np.testing.assert_array_equal(vectors_of(encoder, songs), vectors_of(trained[name][0], songs))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -187,18 +172,21 @@ def test_versions_of_other_works_are_found_far_better_than_by_chance(
 
 
 SHORT = int(MIN_SECONDS * CHROMA_RATE)
+
+
+def sounding(frames: int, silence: int = 0) -> np.ndarray:
+    return np.pad(np.full((frames, 2, 12), 0.5), ((silence, silence), (0, 0), (0, 0)))
+
+
 UNUSABLE = {
-    "empty": (np.zeros((0, 2, 12)), "it has no chroma"),
-    "silent": (np.full((200, 2, 12), 0.01), "its chroma is silent throughout"),
-    "short": (
-        np.full((SHORT, 2, 12), 0.5),
-        "only 13.9 s of it sound, and at least 14 s are needed",
-    ),
+    "empty": (sounding(0), "it has no chroma"),
+    "silent": (sounding(200) / 50, "its chroma is silent throughout"),
+    "short": (sounding(SHORT), "only 13.9 s of it sound, and at least 14 s are needed"),
     "short between silence": (
-        np.pad(np.full((9, 2, 12), 0.5), ((99, 99), (0, 0), (0, 0))),
+        sounding(9, silence=99),
         "only 1.7 s of it sound, and at least 14 s are needed",
     ),
-    "not finite": (np.full((200, 2, 12), np.nan), "its chroma has values that are not finite"),
+    "not finite": (sounding(200) * np.nan, "its chroma has values that are not finite"),
 }
 
 
@@ -214,19 +202,19 @@ def test_a_performance_with_too_little_chroma_is_named_with_the_reason(name, cas
 def test_the_shortest_usable_performances_can_be_learnt_from_at_any_tempo(name, tmp_path):
     shortest = [make_sequence(f"work {i // 2}", f"file {i}", 76) for i in range(30)]
     table = make_table(works=15, each=2)
-    store = make_store(tmp_path / "features", table, sequences=shortest)
+    songs = make_store(tmp_path / "features", table, sequences=shortest)
     config = QUICK[name] | ({"tempos": (0.5, 1.5)} if "tempos" in QUICK[name] else {})
-    encoder, _ = train(store, name, config=config, seed=SEED)
-    assert np.isfinite(vectors_of(encoder, store)).all()
+    encoder, _ = train(songs, name, config=config, seed=SEED)
+    assert np.isfinite(vectors_of(encoder, songs)).all()
 
 
 @pytest.mark.parametrize("name", ["conv-autoencoder", "descriptors"])
 def test_performances_that_are_all_the_same_cannot_be_learnt_from(name, tmp_path):
     same = [np.full((100, 2, 12), 0.5, np.float16)] * 6
-    store = make_store(tmp_path / "features", make_table(works=6, each=1), sequences=same)
+    songs = make_store(tmp_path / "features", make_table(works=6, each=1), sequences=same)
     config = QUICK[name] | ({"tempos": ()} if "tempos" in QUICK[name] else {})
     with pytest.raises(ValueError, match="same chroma, so there is nothing to learn"):
-        train(store, name, config=config)
+        train(songs, name, config=config)
 
 
 def test_silence_at_the_ends_is_cut_off_and_a_pause_stays():
@@ -247,10 +235,10 @@ def test_an_altered_copy_is_three_quarters_of_the_music_at_another_tempo(rng):
 # means and autoencoder
 
 
-def test_the_baseline_embeds_as_the_standardised_features_themselves(trained, store):
+def test_the_baseline_embeds_as_the_standardised_features_themselves(trained, songs):
     means = trained["means"][0]
-    expected = means.standardizer.transform(store.means)
-    np.testing.assert_allclose(vectors_of(means, store), expected, rtol=1e-6)
+    expected = means.standardizer.transform(songs.means)
+    np.testing.assert_allclose(vectors_of(means, songs), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("sizes", [(52, 300, 200, 100, 50, 20), (52, 7), (52, 16, 4)])
@@ -269,13 +257,6 @@ def test_code_and_output_of_the_autoencoder_are_linear():
         hidden = half[:-1](torch.randn(4, half[0].in_features))
         doubled = half[-1](2 * hidden) - half[-1].bias
         torch.testing.assert_close(doubled, 2 * (half[-1](hidden) - half[-1].bias))
-
-
-def test_the_autoencoder_embeds_many_rows_in_slices(trained, store, monkeypatch):
-    whole = vectors_of(trained["autoencoder"][0], store)
-    monkeypatch.setattr(autoencoder, "BATCH_ROWS", 7)
-    sliced = vectors_of(trained["autoencoder"][0], store)
-    np.testing.assert_allclose(sliced, whole, atol=1e-6)
 
 
 # conv-autoencoder
@@ -305,9 +286,9 @@ def test_it_learns_to_reconstruct_other_music_better_than_each_windows_mean(rng,
     triads = np.stack([np.roll(triad, key) for key in range(12)]).astype(np.float16)
     music = [np.repeat(triads[rng.integers(12, size=20)], 6, axis=0) for _ in range(12)]
     music = [np.stack([each, each], axis=1) for each in music]
-    store = make_store(tmp_path / "features", make_table(works=12, each=1), sequences=music)
+    songs = make_store(tmp_path / "features", make_table(works=12, each=1), sequences=music)
     longer = {"channels": 24, "code": 16, "batch": 32, "steps": 40, "learning_rate": 5e-3}
-    _, result = train(store, "conv-autoencoder", config=longer | {"epochs": 4})
+    _, result = train(songs, "conv-autoencoder", config=longer | {"epochs": 4})
     curve, figures = result.loss_curve, result.figures
     assert curve["validation"][-1] < curve["validation"][0]
     assert figures["validation_loss"] == curve["validation"].min()
@@ -317,9 +298,9 @@ def test_it_learns_to_reconstruct_other_music_better_than_each_windows_mean(rng,
 # version
 
 
-def test_both_halves_of_a_version_vector_have_the_lengths_of_the_configuration(trained, store):
+def test_both_halves_of_a_version_vector_have_the_lengths_of_the_configuration(trained, songs):
     encoder = trained["version"][0]
-    halves = np.split(vectors_of(encoder, store), [encoder.projection.dimension], axis=1)
+    halves = np.split(vectors_of(encoder, songs), [encoder.projection.dimension], axis=1)
     lengths = [np.linalg.norm(half, axis=1) for half in halves]
     np.testing.assert_allclose(lengths[1] / lengths[0], 0.5, rtol=1e-5)
     np.testing.assert_allclose(np.hypot(*lengths), 1, rtol=1e-5)
@@ -348,28 +329,15 @@ def receptive_field(layers) -> int:
 
 def test_the_networks_are_as_large_as_their_docstrings_say():
     conv, version = ConvAutoencoderNetwork(ConvAutoencoderConfig()), TwelveKeyNet(VersionConfig())
-    seen = {
-        ConvAutoencoderNetwork: (
-            parameters(conv),
-            receptive_field([(each.kernel_size[0], 2, 1) for each in conv.encode[::2]]),
-        ),
-        TwelveKeyNet: (
-            parameters(version),
-            receptive_field(
-                [
-                    (version.KERNEL, 2, 1),
-                    *(
-                        (each.conv.kernel_size[0], each.conv.stride[0], each.conv.dilation[0])
-                        for each in (version.near, version.down, *version.far)
-                    ),
-                ]
-            ),
-        ),
-    }
-    for network, (count, frames) in seen.items():
+    convolutions = [layer.conv for layer in (version.near, version.down, *version.far)]
+    for network, first, others in (
+        (conv, [], conv.encode[::2]),
+        (version, [(7, 2, 1)], convolutions),
+    ):
+        layers = [(each.kernel_size[0], each.stride[0], each.dilation[0]) for each in others]
         text = " ".join(network.__doc__.split())
-        assert f"{count:,} parameters" in text
-        assert f"{frames} frames" in text
+        assert f"{parameters(network):,} parameters" in text
+        assert f"{receptive_field([*first, *layers])} frames" in text
 
 
 @settings(max_examples=25, deadline=None)
@@ -389,23 +357,23 @@ def test_augmentation_of_strength_0_changes_time_only():
     torch.testing.assert_close(view, x[:, :40], atol=2e-4, rtol=1e-3)
 
 
-def test_the_network_learns_to_tell_works_apart(store):
+def test_the_network_learns_to_tell_works_apart(songs):
     longer = QUICK["version"] | {"min_steps": 12, "epochs": 5, "augmentation": 0.1}
-    curve = train(store, "version", config=longer, seed=SEED)[1].loss_curve
+    curve = train(songs, "version", config=longer, seed=SEED)[1].loss_curve
     assert curve["validation"].min() < curve["validation"][0] - 0.1
     assert curve["train"][-1] < curve["train"][0]
 
 
-def test_works_of_one_performance_take_no_part(store, tmp_path):
+def test_works_of_one_performance_take_no_part(songs, tmp_path):
     noise = make_table(works=6, each=1, seed=9).with_columns(
         track_id="N_" + pl.col("track_id"), work_id="N_" + pl.col("work_id")
     )
     mixed = make_store(tmp_path / "features", pl.concat([make_table(), noise]))
     encoder, _ = train(mixed, "version", config=QUICK["version"], seed=SEED)
-    assert np.isfinite(vectors_of(encoder, store)).all()
+    assert np.isfinite(vectors_of(encoder, songs)).all()
     assert encoder.motifs.count == 2 * 30  # from the 10 works with versions
     several = samples_of(mixed, "chroma").of_several()
-    assert sorted(set(several.works)) == sorted(store.table["work_id"].unique())
+    assert sorted(set(several.works)) == sorted(songs.table["work_id"].unique())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Projections: principal components without labels, and with labels what tells works apart."""
+"""Projections: principal components without labels, and a discriminant of works with labels."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from embedding.metrics.retrieval import retrieval
 
 
 def rows_of_works(seed, works=40, each=4):
-    """Two blocks of 8 columns: of each, 3 tell works apart, and 5 vary more and say nothing."""
+    """Two blocks of 8 columns: 3 tell works apart, and 5 are noise that varies more."""
     rng = np.random.default_rng(seed)
     labels = [f"W_{i // each}" for i in range(works * each)]
     own = np.repeat(rng.normal(size=(works, 2, 3)), each, axis=0)
@@ -26,7 +26,7 @@ def found(vectors, labels):
     return retrieval(Euclidean(vectors), labels, [f"{i:04d}" for i in range(len(labels))]).map
 
 
-def test_works_that_were_not_seen_are_told_apart_under_what_varies_within_works():
+def test_other_works_are_told_apart_although_most_variance_is_within_works():
     projection = fit_discriminant(*rows_of_works(0), dimension=6, shrinkage=0.01)
     blocks, labels = rows_of_works(1)
     rows = np.hstack(blocks)
@@ -60,7 +60,7 @@ def test_a_blocks_scale_does_not_matter(seed, scale):
 def test_components_are_tempered():
     rows = np.random.default_rng(0).normal(size=(500, 3)) * [9, 4, 1]
     centred = rows - rows.mean(axis=0)
-    for tempering, ratio in ((0, 9), (0.25, 3), (0.5, 1)):
+    for tempering, ratio in ((0, 9), (0.25, 3), (0.5, 1)):  # of the standard deviations
         axes = fit_principal(rows, dimension=3, tempering=tempering).matrix.astype(float)
         spreads = (centred @ axes).std(axis=0)
         assert spreads[0] / spreads[2] == pytest.approx(ratio, rel=0.15)
@@ -81,9 +81,9 @@ def test_rows_that_are_all_the_same_teach_nothing():
         fit_discriminant([same], list("aabbcc"), dimension=2, shrinkage=0.1)
 
 
-def test_tensors_bring_it_back_for_rows_of_its_length_only():
+def test_it_comes_back_from_its_tensors_for_rows_of_its_length_only():
     made = fit_principal(np.random.default_rng(0).normal(size=(9, 4)), dimension=2, tempering=0.3)
     again = Projection.from_tensors(made.tensors(), 4)
     np.testing.assert_array_equal(again.matrix, made.matrix)
-    with pytest.raises(ValueError, match=r"shapes \(4,\) and \(4, 2\), expected 5 descriptors"):
+    with pytest.raises(ValueError, match=r"shapes \(4,\) and \(4, 2\), expected 5 rows"):
         Projection.from_tensors(made.tensors(), 5)

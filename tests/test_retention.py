@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from prototype import write_table
+from feature_stores import write_csv
 
 import search
 from flows.add import add
@@ -24,9 +24,9 @@ KINDS = ("features/*", "bundles", "vectors", "evaluations", "clusters", "duplica
 def original(tmp_path_factory, prefect_server) -> Path:
     """Two data sets, of which one was published four times, each time with another bundle."""
     home = tmp_path_factory.mktemp("original") / "home"
-    write_table(home / "b.csv", 4, 2, seed=1)
+    write_csv(home / "b.csv", 4, 2, seed=1)
     for seed in range(4):
-        write_table(home / "a.csv", seed=seed)
+        write_csv(home / "a.csv", seed=seed)
         pipeline(home / "a.csv", encoder="means", home=home)
         if seed == 1:
             add([home / "b.csv"], home=home)
@@ -57,7 +57,7 @@ def test_the_current_collection_and_the_one_before_keep_what_they_were_made_of(h
                       "clusters": 0, "duplicates": 0}  # fmt: skip
     assert prune(Workspace(home)) == []
     engine = search.connect(home=home)
-    write_table(home / "b.csv", 5, 2, seed=1)
+    write_csv(home / "b.csv", 5, 2, seed=1)
     for _ in range(2):
         engine.rollback()
         assert add(home=home)["added"] == 2
@@ -105,7 +105,7 @@ def test_what_another_deployment_needs_stays(home, monkeypatch):
     before = results(home)
     monkeypatch.setenv("COVERS_COLLECTION", "other")
     for seed in (5, 6):
-        write_table(home / "a.csv", seed=seed)
+        write_csv(home / "a.csv", seed=seed)
         pipeline(home / "a.csv", encoder="means", home=home)
     now = results(home)
     assert all(before[kind] <= now[kind] for kind in before)

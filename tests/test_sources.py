@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from catalogue import make_points
-from prototype import write_table
+from feature_stores import write_csv
 from trees import Tree
 
 import search
@@ -31,8 +31,8 @@ from flows.workspace import Workspace
 def original(tmp_path_factory, prefect_server) -> Path:
     """A workspace in which a.csv was published, and b.csv was added to it."""
     home = tmp_path_factory.mktemp("original") / "home"
-    pipeline(write_table(home / "a.csv"), encoder="means", home=home)
-    add([write_table(home / "b.csv", 4, 2, seed=1)], home=home)
+    pipeline(write_csv(home / "a.csv"), encoder="means", home=home)
+    add([write_csv(home / "b.csv", 4, 2, seed=1)], home=home)
     return home
 
 
@@ -58,7 +58,7 @@ def of(data: str, seen: dict[str, str]) -> list[str]:
 
 def test_a_pipeline_renews_its_own_data_and_embeds_the_others_that_it_keeps(home):
     before = served(home)
-    write_table(home / "a.csv", 21, 2, seed=2)
+    write_csv(home / "a.csv", 21, 2, seed=2)
     result = pipeline(home / "a.csv", encoder="means", home=home)
     assert result["kept"] == [str(home / "b.csv")]
     after = served(home)
@@ -90,7 +90,7 @@ def test_what_is_left_out_by_name_is_left_out_and_nothing_else_changes(home):
 
 def test_a_workspace_that_moved_still_knows_its_sources(home, tmp_path):
     moved = home.rename(tmp_path / "moved")
-    write_table(moved / "b.csv", 5, 2, seed=1)
+    write_csv(moved / "b.csv", 5, 2, seed=1)
     assert add(home=moved)["added"] == 2
     assert names(moved) == [str(moved / "a.csv"), str(moved / "b.csv")]
 
@@ -103,7 +103,7 @@ def test_a_link_is_the_data_set_that_it_leads_to(home):
 
 def test_embedding_publishes_nothing_and_publishing_takes_what_was_embedded_last(home):
     before = served(home)
-    write_table(home / "a.csv", 22, 2)
+    write_csv(home / "a.csv", 22, 2)
     features = aggregate(home / "a.csv", home=home)
     made = embed(home=home)
     assert vectors.origin(made)["features"] == str(features.relative_to(home))
@@ -114,7 +114,7 @@ def test_embedding_publishes_nothing_and_publishing_takes_what_was_embedded_last
 
 def test_a_bare_command_takes_the_data_and_not_what_was_trained_on(home):
     """The training data are aggregated last."""
-    learned = write_table(home / "t.csv", seed=5, work="W_t")
+    learned = write_csv(home / "t.csv", seed=5, work="W_t")
     pipeline(home / "a.csv", learned, encoder="means", home=home)
     made = embed(home=home)
     assert vectors.read(made)["track_id"].str.starts_with("P_a").all()
@@ -123,7 +123,7 @@ def test_a_bare_command_takes_the_data_and_not_what_was_trained_on(home):
 
 def test_adding_is_not_what_was_made_last(home):
     noted = Workspace(home).noted()
-    write_table(home / "b.csv", 6, 2)
+    write_csv(home / "b.csv", 6, 2)
     add(home=home)
     assert Workspace(home).noted() == noted
 
@@ -150,7 +150,7 @@ def test_a_source_whose_features_are_missing_ends_a_pipeline_before_anything_is_
     before = served(home)
     [slot] = home.glob("features/b-*")
     shutil.rmtree(slot)
-    write_table(home / "a.csv", 23, 2)
+    write_csv(home / "a.csv", 23, 2)
     made = set(home.rglob("*"))
     with pytest.raises(
         ValueError,
@@ -245,7 +245,7 @@ def test_titles_that_were_corrected_since_are_those_of_the_features_embedded_las
 def test_while_one_publishes_another_waits_and_nothing_is_lost(home):
     """Both read what is current before they publish."""
     for name, seed in (("c", 3), ("d", 4)):
-        write_table(home / f"{name}.csv", 4, 2, seed=seed)
+        write_csv(home / f"{name}.csv", 4, 2, seed=seed)
     run = [threading.Thread(target=add, args=([home / f"{name}.csv"],), kwargs={"home": home})
            for name in "cd"]  # fmt: skip
     for one in run:

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from feature_stores import QUICK, TINY, make_store, samples_of
+from feature_stores import QUICK, SEED, TINY, make_store, samples_of
 
 from embedding.bundle import configure
 from embedding.encoders.fitting import Diverged
@@ -18,28 +18,27 @@ SMALL = {"sizes": (52, 32, 5), "batch_size": 8, "max_epochs": 25, "patience": 25
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return make_store(tmp_path_factory.mktemp("training") / "features")
-
-
-@pytest.fixture(scope="module")
-def trained(store):
-    return train(store, "autoencoder", config=SMALL)
+def small(songs):
+    return train(songs, "autoencoder", config=SMALL)
 
 
 def works_of(result, side):
     return result.works.filter(side=side)["work_id"].to_list()
 
 
-def test_other_works_are_reconstructed_far_better_than_by_the_mean(trained):
-    figures = trained[1].figures
+def validation_store(songs, result):
+    return songs.select(songs.table["work_id"].is_in(works_of(result, "validation")))
+
+
+def test_other_works_are_reconstructed_far_better_than_by_the_mean(small):
+    figures = small[1].figures
     assert figures["loss_of_the_mean"] == pytest.approx(1, abs=0.4)
     assert figures["validation_loss"] < 0.5 * figures["loss_of_the_mean"]
 
 
-def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best_epoch(store):
+def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best_epoch(songs):
     hasty = SMALL | {"patience": 2, "learning_rate": 0.05}
-    encoder, result = train(store, "autoencoder", config=hasty)
+    encoder, result = train(songs, "autoencoder", config=hasty)
     figures, curve = result.figures, result.loss_curve
     best = curve.row(int(curve["validation"].arg_min()), named=True)
     assert curve["epoch"].to_list() == list(range(1, figures["epochs"] + 1))
@@ -47,18 +46,17 @@ def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best_ep
     assert figures["validation_loss"] == best["validation"]
     assert figures["epochs"] == figures["best_epoch"] + 2 < SMALL["max_epochs"]
 
-    held = store.select(store.table["work_id"].is_in(works_of(result, "validation")))
-    features = torch.from_numpy(encoder.standardizer.transform(held.means)).float()
+    means = validation_store(songs, result).means
+    features = torch.from_numpy(encoder.standardizer.transform(means)).float()
     with torch.no_grad():
         loss = (encoder.network(features) - features).square().mean().item()
     assert loss == pytest.approx(best["validation"], rel=1e-5)
 
 
-def test_the_averaged_weights_of_the_best_epoch_are_kept(store):
+def test_the_averaged_weights_of_the_best_epoch_are_kept(songs):
     config = TINY | {"epochs": 3, "min_steps": 4, "learning_rate": 0.5}
-    encoder, result = train(store, "version", config=config, seed=2)
-    held = store.select(store.table["work_id"].is_in(works_of(result, "validation")))
-    samples = samples_of(held, "chroma")
+    encoder, result = train(songs, "version", config=config, seed=SEED)
+    samples = samples_of(validation_store(songs, result), "chroma")
     module = version_training.Contrast(configure("version", config), 1)
     module.network = encoder.network
     vectors = encoder.network.embed(samples.inputs)
@@ -68,12 +66,12 @@ def test_the_averaged_weights_of_the_best_epoch_are_kept(store):
     assert not encoder.network.training
 
 
-def test_an_epoch_of_the_version_encoder_sees_about_every_performance(store, monkeypatch):
+def test_an_epoch_of_the_version_encoder_sees_about_every_performance(songs, monkeypatch):
     seen = []
     monkeypatch.setattr(
         version_training, "run", lambda *_args, **_options: seen.append(len(_args[1])) or (None, {})
     )
-    samples = samples_of(store, "chroma")
+    samples = samples_of(songs, "chroma")
     sides = (samples.inputs, samples.numbers()), (samples.inputs, samples.numbers())
     for works, steps in ((2, 12), (15, 2)):  # 45 performances, two of each work in a batch
         config = configure("version", TINY | {"works": works, "min_steps": 2})
@@ -81,10 +79,10 @@ def test_an_epoch_of_the_version_encoder_sees_about_every_performance(store, mon
         assert seen.pop() == steps
 
 
-def test_no_clique_is_split_when_the_loss_is_validated(monkeypatch):
+def test_no_clique_is_split_when_the_loss_is_validated(monkeypatch, rng):
     monkeypatch.setattr(version_training, "VALIDATION_PERFORMANCES", 10)
-    works = np.random.default_rng(0).integers(0, 8, 45)
-    batches = list(version_training.WholeCliques([np.full(1, work) for work in works], works))
+    works = rng.integers(0, 8, 45)
+    batches = version_training.whole_cliques([np.full(1, work) for work in works], works)
     assert len(batches) == 5
     for sequences, labels in batches:
         assert np.concatenate(sequences).tolist() == labels.tolist()
@@ -92,23 +90,23 @@ def test_no_clique_is_split_when_the_loss_is_validated(monkeypatch):
     assert sum(map(len, parts)) == len(set.union(*parts)) == 8
 
 
-def test_the_caller_keeps_its_random_numbers_flags_and_threads(store):
+def test_the_caller_keeps_its_random_numbers_flags_and_threads(songs):
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    train(store, "autoencoder", config=SMALL | {"max_epochs": 1})
+    train(songs, "autoencoder", config=SMALL | {"max_epochs": 1})
     torch.testing.assert_close(torch.get_rng_state(), state)
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == threads
 
 
-def test_a_work_is_fitted_or_validated_on_but_never_both(trained, store):
-    result = trained[1]
+def test_a_work_is_fitted_or_validated_on_but_never_both(small, songs):
+    result = small[1]
     fitted, validated = works_of(result, "train"), works_of(result, "validation")
     assert fitted
     assert validated
-    assert sorted(fitted + validated) == sorted(store.table["work_id"].unique())
+    assert sorted(fitted + validated) == sorted(songs.table["work_id"].unique())
     assert result.figures["train_performances"] == 3 * len(fitted)
     assert result.figures["validation_performances"] == 3 * len(validated)
-    assert (result.data, result.fingerprint, result.seed) == ("songs", store.fingerprint, 0)
+    assert (result.data, result.fingerprint, result.seed) == ("songs", songs.fingerprint, 0)
 
 
 #: The parts that are fitted in closed form, which validation does not choose.
@@ -120,57 +118,54 @@ REFITTED = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(ENCODERS))
-def test_what_validation_chooses_is_not_fitted_to_its_works_and_the_rest_is(name, store, tmp_path):
-    _, result = train(store, name, config=QUICK[name], seed=2)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_what_validation_chooses_is_not_fitted_to_its_works_and_the_rest_is(name, songs, tmp_path):
+    one_epoch = {key: 1 for key in ("epochs", "max_epochs") if key in QUICK[name]}
+    encoder, result = train(songs, name, config=QUICK[name] | one_epoch, seed=SEED)
+    # The validation works become other music, and the training works stay.
     validated = pl.col("work_id").is_in(works_of(result, "validation"))
-    changed = store.table.with_columns(
+    changed = songs.table.with_columns(
         mfcc_htk_0=pl.when(validated).then(1e3).otherwise("mfcc_htk_0"),
         fingerprint=pl.when(validated).then(pl.lit("other chroma")).otherwise("fingerprint"),
     )
-    # The validation works are other music now, and the training works as before.
-    one_epoch = {key: 1 for key in ("epochs", "max_epochs") if key in QUICK[name]}
-    first, again = (
-        train(each, name, config=QUICK[name] | one_epoch, seed=2)[0].tensors()
-        for each in (store, make_store(tmp_path / "changed", changed))
-    )
-    for key, tensor in first.items():
+    other = make_store(tmp_path / "changed", changed)
+    again = train(other, name, config=QUICK[name] | one_epoch, seed=SEED)[0].tensors()
+    for key, tensor in encoder.tensors().items():
         equal = np.array_equal(again[key], tensor)
         assert equal != key.startswith(REFITTED.get(name, ("none",))), key
 
 
 @pytest.mark.parametrize("name", ["descriptors", "version"])
-def test_the_vectors_that_calibrate_are_made_before_anything_is_fitted_to_them(name, store):
-    encoder, result = train(store, name, config=QUICK[name], seed=2)
-    is_fitted = store.table["work_id"].is_in(works_of(result, "train")).to_numpy()
-    held = store.select(~is_fitted)
+def test_the_vectors_that_calibrate_are_made_before_refitting(name, songs, trained):
+    encoder, result = trained[name]
+    validated = validation_store(songs, result)
     vectors = result.validation["vector"].to_numpy()
-    assert result.validation["track_id"].to_list() == held.table["track_id"].to_list()
-    assert np.abs(encoder.embed(held.inputs("chroma")) - vectors).max() > 1e-3
+    assert result.validation["track_id"].to_list() == validated.table["track_id"].to_list()
+    assert np.abs(encoder.embed(validated.inputs("chroma")) - vectors).max() > 1e-3
 
 
-def test_nothing_is_written_printed_or_logged(store, tmp_path, monkeypatch, capfd, caplog):
+def test_nothing_is_written_printed_or_logged(songs, tmp_path, monkeypatch, capfd, caplog):
     monkeypatch.chdir(tmp_path)
     with caplog.at_level(logging.DEBUG):
-        train(store, "autoencoder", config=SMALL | {"max_epochs": 2}, progress=True)
+        train(songs, "autoencoder", config=SMALL | {"max_epochs": 2}, progress=True)
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
     assert [each for each in caplog.records if "lightning" in each.name] == []
 
 
-def test_a_terminal_shows_the_epochs(store, monkeypatch, capfd):
+def test_a_terminal_shows_the_epochs(songs, monkeypatch, capfd):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    train(store, "autoencoder", config=SMALL | {"max_epochs": 2}, progress=True)
+    train(songs, "autoencoder", config=SMALL | {"max_epochs": 2}, progress=True)
     out, err = capfd.readouterr()
     assert out == ""
     assert "Epoch 1/1" in err
 
 
-def test_a_loss_that_is_not_a_number_ends_the_training(store):
+def test_a_loss_that_is_not_a_number_ends_the_training(songs):
     config = SMALL | {"learning_rate": 1e30}
     with pytest.raises(Diverged, match=r"loss became .* in epoch 1: try a smaller learning rate"):
-        train(store, "autoencoder", config=config)
+        train(songs, "autoencoder", config=config)
 
 
 @pytest.mark.parametrize(
@@ -187,28 +182,34 @@ def test_too_little_to_train_on_is_told(works, each, message, tmp_path):
         train(small, "autoencoder", config=SMALL)
 
 
-@pytest.mark.parametrize("name", ["means", "version"])
-def test_unusable_performances_are_left_out_with_the_reason(name, store, tmp_path, caplog):
-    sequences = [store.sequence(i) for i in range(len(store))]
+@pytest.mark.parametrize(
+    ("name", "warnings"),
+    [
+        ("means", ["left out P_011: it has features that are not finite"]),
+        (
+            "version",
+            [
+                "left out P_007: its chroma is silent throughout",
+                "left out P_012: only 3.7 s of it sound, and at least 14 s are needed",
+            ],
+        ),
+    ],
+)
+def test_unusable_performances_are_left_out_with_the_reason(
+    name, warnings, songs, tmp_path, caplog
+):
+    sequences = songs.inputs("chroma")
     sequences[7] = np.zeros_like(sequences[7])
     sequences[12] = sequences[12][:20]
-    table = store.table.with_columns(
-        novfn=pl.when(track_id="P_011").then(float("nan")).otherwise("novfn")
-    )
+    novelty = pl.when(track_id="P_011").then(float("nan")).otherwise("novfn")
+    table = songs.table.with_columns(novfn=novelty)
     holey = make_store(tmp_path / "features", table, sequences=sequences)
     with caplog.at_level(logging.WARNING):
-        figures = train(holey, name, config=QUICK[name], seed=2)[1].figures
-    reasons = {
-        "means": ["left out P_011: it has features that are not finite"],
-        "version": [
-            "left out P_007: its chroma is silent throughout",
-            "left out P_012: only 3.7 s of it sound, and at least 14 s are needed",
-        ],
-    }[name]
-    assert [each.getMessage() for each in caplog.records] == reasons
-    assert figures["unusable_performances"] == len(reasons)
+        figures = train(holey, name, config=QUICK[name], seed=SEED)[1].figures
+    assert [record.getMessage() for record in caplog.records] == warnings
+    assert figures["unusable_performances"] == len(warnings)
     counted = figures["train_performances"] + figures["validation_performances"]
-    assert counted == 45 - len(reasons)
+    assert counted == 45 - len(warnings)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +221,6 @@ def test_unusable_performances_are_left_out_with_the_reason(name, store, tmp_pat
         ("autoencoder", {"sizes": 52}, "does not configure autoencoder"),
     ],
 )
-def test_an_encoder_or_field_that_does_not_exist_is_refused(store, name, config, message):
+def test_an_encoder_or_field_that_does_not_exist_is_refused(songs, name, config, message):
     with pytest.raises(ValueError, match=message):
-        train(store, name, config=config)
+        train(songs, name, config=config)

@@ -1,28 +1,43 @@
-"""What encoders of chroma sequences share: which sequences are usable, and what is read of them."""
+"""The base of encoders of chroma sequences, and how sequences are trimmed and altered."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from embedding.data.chroma import CHANNELS, CHROMA_RATE, resample
 from embedding.encoders.encoder import Encoder
+from embedding.encoders.projection import Projection
 
 #: A frame whose strongest HPCP bin is below this is silent. In the sample, music has about 0.6.
 SILENCE = 0.05
 
-#: Seconds of sound that are needed: the receptive field of the version encoder's network (75
-#: frames). The longest lag of the moments is 6 s.
+#: Seconds of sound that are needed: the receptive field of the version encoder's network.
 MIN_SECONDS = 14.0
 
 
+@dataclass(frozen=True)
 class ChromaEncoder(Encoder):
-    """An encoder of chroma sequences."""
+    """An encoder of chroma sequences that projects statistics of them."""
 
     input = "chroma"
     columns = CHANNELS
+
+    config: Any
+    projection: Projection
+
+    @property
+    def dimension(self) -> int:
+        """Components of a vector."""
+        return self.projection.dimension
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return the projection."""
+        return self.projection.tensors()
 
     @staticmethod
     def unusable(inputs: Sequence[np.ndarray]) -> dict[int, str]:

@@ -1,10 +1,10 @@
-"""The encoder of moments: what no transposition changes of a sequence, projected without labels."""
+"""The encoder of moments, which do not change with transposition; it needs no labels."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,11 +21,11 @@ class DescriptorsConfig:
     Attributes
     ----------
     dimension : int
-        Components of a vector; fewer if the training performances have fewer.
+        Components of a vector, at most; fewer if the training performances vary in fewer.
     tempering : float
         As in `projection.fit_principal`.
     tempos : tuple of float
-        Tempos of the altered copies that join the training performances; 1 is as they are.
+        Tempos of the altered copies that join the training performances; 1 is unchanged.
     """
 
     dimension: int = 256
@@ -34,7 +34,7 @@ class DescriptorsConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tempos", check_tempos(self.tempos))
-        check_numbers(self, {"dimension": (1, math.inf), "tempering": (0, 0.5)})
+        check_numbers(self, tempering=(0, 0.5))
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,9 @@ class Descriptors(ChromaEncoder):
     name = "descriptors"
     Config = DescriptorsConfig
 
-    config: DescriptorsConfig
-    projection: Projection
-
-    @property
-    def dimension(self) -> int:
-        """Components of a vector."""
-        return self.projection.dimension
-
     def embed(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
         """Return vectors of unit length, shape=(n, dimension), float32."""
         return self.projection(_moments(trimmed(inputs))).astype(np.float32)
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Return the projection."""
-        return self.projection.tensors()
 
     @classmethod
     def from_tensors(cls, config: DescriptorsConfig, tensors: dict[str, np.ndarray]) -> Descriptors:
@@ -67,13 +55,7 @@ class Descriptors(ChromaEncoder):
 
     @classmethod
     def fit(
-        cls,
-        train: Samples,
-        validation: Samples,
-        config: DescriptorsConfig,
-        *,
-        seed: int,
-        progress: bool,
+        cls, train: Samples, validation: Samples, config: Any, *, seed: int, progress: bool
     ) -> Fitted:
         """Take the principal components of the training performances."""
         return Fitted.directly(cls(config, _project(train, config, seed, config.dimension)))

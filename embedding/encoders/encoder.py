@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,15 +19,7 @@ LOSS_CURVE: dict[str, Any] = {"epoch": pl.Int64, "train": pl.Float64, "validatio
 
 @dataclass(frozen=True)
 class Samples:
-    """Performances to fit an encoder to.
-
-    Attributes
-    ----------
-    inputs : np.ndarray or list of np.ndarray
-        As `Encoder.embed` takes them.
-    works : np.ndarray of str, shape=(n,)
-        The work of each performance.
-    """
+    """Performances to fit an encoder to: inputs as `Encoder.embed` takes them, and work ids."""
 
     inputs: Any
     works: np.ndarray
@@ -56,7 +49,7 @@ class Fitted(NamedTuple):
 
 
 class Encoder(ABC):
-    """Turns the features of performances into vectors, which Euclidean distance compares.
+    """Turns the features of performances into vectors that are compared by Euclidean distance.
 
     Attributes
     ----------
@@ -93,8 +86,7 @@ class Encoder(ABC):
     def embed(self, inputs: Any) -> np.ndarray:
         """Return a vector for each row, shape=(n, dimension), float32.
 
-        All rows must be usable. A vector depends on its own row only, up to rounding: other rows
-        change it by 1e-5 at most.
+        All rows must be usable. Other rows change a vector by 1e-5 at most, by rounding.
         """
 
     @abstractmethod
@@ -106,12 +98,7 @@ class Encoder(ABC):
     def from_tensors(cls, config: Any, tensors: dict[str, np.ndarray]) -> Self:
         """Make the encoder again from what `tensors` returned.
 
-        Raises
-        ------
-        KeyError
-            If a tensor is missing.
-        ValueError
-            If a tensor has another shape than `config` says.
+        Raises KeyError if a tensor is missing, ValueError if its shape is not as `config` says.
         """
 
     @classmethod
@@ -119,25 +106,10 @@ class Encoder(ABC):
     def fit(
         cls, train: Samples, validation: Samples, config: Any, *, seed: int, progress: bool
     ) -> Fitted:
-        """Fit an encoder to works, and choose its epoch by other works.
-
-        Parameters
-        ----------
-        train, validation : Samples
-            Usable performances; no work is in both.
-        config : Config
-            How to fit it.
-        seed : int
-            Of all that is random.
-        progress : bool
-            Whether to show a bar on standard error, if that is a terminal.
-        """
+        """Fit an encoder to usable performances, and choose its epoch by those of other works."""
 
     def refit(self, samples: Samples, *, seed: int) -> Encoder:
-        """Fit the parts that validation did not choose again, to the works of both sides.
-
-        The dimension of the vectors stays.
-        """
+        """Refit the parts that were not tuned on validation data, to the works of both sides."""
         return self
 
 
@@ -154,17 +126,17 @@ class MeansEncoder(Encoder):
         return dict.fromkeys(rows.tolist(), "it has features that are not finite")
 
 
-def check_numbers(config: Any, bounds: dict[str, tuple[float, float]]) -> None:
-    """Check the fields of a configuration; a field with an integer default takes integers only.
+def check_numbers(config: Any, **bounds: tuple[float, float]) -> None:
+    """Raise ValueError if a number in a configuration is outside its bounds, which are inclusive.
 
-    Raises
-    ------
-    ValueError
-        If a field is outside its bounds, which are inclusive.
+    A field with an integer default takes integers only. Without bounds, a number is positive.
     """
-    for name, (low, high) in bounds.items():
-        value, is_whole = getattr(config, name), isinstance(getattr(type(config), name), int)
-        kind = int if is_whole else (int, float)
+    for field in dataclasses.fields(config):
+        name, is_whole = field.name, isinstance(field.default, int)
+        if not is_whole and not isinstance(field.default, float):
+            continue
+        low, high = bounds.get(name, (1 if is_whole else 1e-9, math.inf))
+        value, kind = getattr(config, name), int if is_whole else (int, float)
         if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
             number = "a whole number" if is_whole else "a number"
             limit = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
@@ -172,13 +144,10 @@ def check_numbers(config: Any, bounds: dict[str, tuple[float, float]]) -> None:
 
 
 def check_tempos(tempos: Sequence[float]) -> tuple[float, ...]:
-    """Return tempos as a tuple (JSON knows lists only).
+    """Return tempos as a tuple (JSON has lists only); raise ValueError if one is out of range.
 
-    Raises
-    ------
-    ValueError
-        If a tempo is not from 0.5 to 1.5. At a higher one, an altered copy of the shortest usable
-        performance is shorter than the longest lag of the moments.
+    At a tempo above 1.5, an altered copy of the shortest usable performance would be shorter than
+    the longest lag of the moments.
     """
     values = np.asarray(tempos, dtype=np.float64)
     if values.ndim != 1 or not ((values >= 0.5) & (values <= 1.5)).all():

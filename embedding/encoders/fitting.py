@@ -53,23 +53,21 @@ def run(
     module : LightningModule
         Logs the losses "train" and "validation"; changed in place.
     train, validation : DataLoader
-        Its data.
-    max_epochs : int
-        Maximum number of epochs.
-    patience : int, optional
-        Epochs without a lower validation loss before training stops; by default all epochs are run.
+        The data of both sides.
+    max_epochs, patience : int
+        Maximum number of epochs, and epochs without a lower validation loss before stopping;
+        without patience all epochs are run.
     progress : bool
         Whether to show a bar on standard error, if that is a terminal.
     averaging : WeightAveraging, optional
         How weights are averaged; the averages are validated and kept.
     **options
-        Of Lightning's `Trainer`.
+        Further arguments of Lightning's `Trainer`.
 
     Returns
     -------
     tuple of (pl.DataFrame, dict)
-        The loss curve, and figures: the best epoch, its loss, the number of epochs, the seconds and
-        the device.
+        The loss curve, and figures about the training.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ class MeansConfig:
 
 @dataclass(frozen=True)
 class Means(MeansEncoder):
-    """Distances between these vectors compare each feature in units of its standard deviation."""
+    """The vectors are the features, in units of their standard deviations."""
 
     name = "means"
     Config = MeansConfig
@@ -46,13 +47,7 @@ class Means(MeansEncoder):
 
     @classmethod
     def fit(
-        cls,
-        train: Samples,
-        validation: Samples,
-        config: MeansConfig,
-        *,
-        seed: int,
-        progress: bool,
+        cls, train: Samples, validation: Samples, config: Any, *, seed: int, progress: bool
     ) -> Fitted:
         """Take the statistics of the training performances."""
         return Fitted.directly(cls(config, Standardizer.fit(train.inputs)))

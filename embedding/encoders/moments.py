@@ -1,8 +1,8 @@
-"""Moments of a chroma sequence that no transposition changes.
+"""Moments of a chroma sequence that do not change with transposition.
 
 They are Fourier magnitudes of its patches, and time averages of triple products of its Fourier
-coefficients over pitch. The encoder `descriptors` projects them without labels. `version` projects
-them with labels, beside responses to motifs.
+coefficients over pitch. The encoder `descriptors` projects them without labels. The encoder
+`version` projects them with labels, together with responses to motifs.
 
 The tables below were chosen on training data that shares no tune with the sample.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from itertools import chain
 
 import joblib
 import numpy as np
@@ -20,13 +21,13 @@ from embedding.data.chroma import CHANNELS, CHROMA_RATE, resample
 from embedding.encoders.projection import Floats
 from embedding.processes import TerminatedWorkerError, processes
 
-#: Sequences per process, at least: one takes tens of milliseconds, and so does starting a process.
+#: Sequences per process, at least: a sequence takes tens of milliseconds, as does a new process.
 MIN_PER_PROCESS = 100
 
 #: Sequences that are sent to a process at a time.
 PART_SEQUENCES = 25
 
-#: For each channel: frames per second, frames in a patch, what is taken of the chroma, and the
+#: For each channel: frames per second, frames in a patch, a function of the chroma, and the
 #: statistic over patches. "flux" is the half-wave rectified difference of consecutive frames.
 PATCHES = (
     (5.4, 24, "level", "median"),
@@ -65,22 +66,8 @@ def map_sequences(
 ) -> list[Floats]:
     """Describe sequences, on all cores if there are many of them.
 
-    Parameters
-    ----------
-    function : callable
-        Returns blocks of numbers for one sequence; it must be possible to pickle it.
-    sequences : sequence of np.ndarray
-        The sequences.
-
-    Returns
-    -------
-    list of np.ndarray, each shape=(n, D_i)
-        The blocks, with a row for each sequence.
-
-    Raises
-    ------
-    RuntimeError
-        If a process is killed.
+    The function returns blocks of numbers for a sequence, and can be pickled. The result has the
+    same blocks, each with a row for each sequence. Raises RuntimeError if a process is killed.
     """
     count = min(joblib.cpu_count(), len(sequences) // MIN_PER_PROCESS)
     if count < 2:
@@ -89,10 +76,8 @@ def map_sequences(
         starts = range(0, len(sequences), PART_SEQUENCES)
         parts = [sequences[start : start + PART_SEQUENCES] for start in starts]
         try:
-            with processes(count) as pool:  # threads would wait for the part that is Python's
-                rows = [
-                    row for part in pool.map(partial(_map_part, function), parts) for row in part
-                ]
+            with processes(count) as pool:  # much of it is Python, where threads would wait
+                rows = list(chain.from_iterable(pool.map(partial(_map_part, function), parts)))
         except TerminatedWorkerError as error:
             raise RuntimeError(
                 "A process that describes performances was killed, perhaps because memory ran out: "
@@ -109,17 +94,9 @@ def _map_part(
 
 
 def describe(sequence: np.ndarray) -> list[Floats]:
-    """Return all moments of a sequence.
+    """Return all moments of a sequence, in blocks; `moment_count()` numbers in all.
 
-    Parameters
-    ----------
-    sequence : np.ndarray, shape=(F, 2, 12), in [0, 1]
-        Channels as in `CHANNELS`, at `CHROMA_RATE`, without silence at either end.
-
-    Returns
-    -------
-    list of np.ndarray, each of one dimension, float64; `moment_count()` numbers in all
-        They are equal, up to rounding, for the sequence rotated in pitch.
+    The sequence, shape=(F, 2, 12), is in [0, 1], at `CHROMA_RATE`, without silence at its ends.
     """
     blocks = []
     for channel in range(len(CHANNELS)):
@@ -141,7 +118,7 @@ def describe(sequence: np.ndarray) -> list[Floats]:
 
 @cache
 def moment_count() -> int:
-    """How many moments a sequence has."""
+    """Return the number of moments of a sequence."""
     return sum(map(len, describe(np.ones((75, len(CHANNELS), 12)))))
 
 
@@ -152,18 +129,8 @@ def patch_magnitudes(x: np.ndarray, width: int, statistic: str) -> Floats:
     Ellis, "Large-scale cover song recognition using the 2D Fourier transform magnitude", ISMIR
     2012.
 
-    Parameters
-    ----------
-    x : np.ndarray, shape=(F, 12)
-        It is padded with zeros if it is shorter than a patch.
-    width : int
-        Frames in a patch.
-    statistic : str
-        "median", or "spread" for the standard deviation.
-
-    Returns
-    -------
-    np.ndarray, of unit length
+    The chroma, shape=(F, 12), is padded with zeros if it is shorter than a patch of `width` frames.
+    The statistic is "median", or "spread" for the standard deviation. The result has unit length.
     """
     if len(x) < width:
         x = np.pad(x, ((0, width - len(x)), (0, 0)))
@@ -171,7 +138,7 @@ def patch_magnitudes(x: np.ndarray, width: int, statistic: str) -> Floats:
     pitch = np.ascontiguousarray(np.fft.rfft(x, axis=1).T)
     patches = np.lib.stride_tricks.sliding_window_view(pitch, width, axis=1)
     spectrum = np.abs(np.fft.fft(patches[:, :: max(1, width // 8)], axis=2))
-    once = np.ones((7, width), bool)  # each magnitude once, and without the mean
+    once = np.ones((7, width), bool)  # each magnitude once; the mean is left out
     once[0, 0] = False
     once[[0, 6], width // 2 + 1 :] = False
     spectrum = spectrum.transpose(0, 2, 1)[once]
@@ -179,23 +146,14 @@ def patch_magnitudes(x: np.ndarray, width: int, statistic: str) -> Floats:
 
 
 def triple_products(x: np.ndarray, lags: Sequence[tuple[int, int]]) -> Floats:
-    """Return time averages of X_t(a) X_{t+s}(b) conj X_{t+u}(a+b).
+    """Return time averages of X_t(a) X_{t+s}(b) conj X_{t+u}(a+b), scaled to unit length.
 
-    X_t is the Fourier transform over pitch of frame t. This is a bispectrum over pitch with lags in
-    time: a transposition turns the three phases by angles that cancel (Nikias and Raghuveer,
-    "Bispectrum estimation", Proc. IEEE 1987). Such third-order moments keep what magnitudes lose:
-    the order of events, and the direction of intervals.
+    X_t is the Fourier transform over pitch of frame t, and each lag is (s, u) in frames. This is a
+    bispectrum over pitch with lags in time: a transposition turns the three phases by angles that
+    cancel (Nikias and Raghuveer, "Bispectrum estimation", Proc. IEEE 1987). These moments keep what
+    magnitudes lose: the order of events, and the direction of intervals.
 
-    Parameters
-    ----------
-    x : np.ndarray, shape=(F, 12)
-        It must be longer than the longest lag.
-    lags : sequence of (int, int)
-        s and u, in frames.
-
-    Returns
-    -------
-    np.ndarray, of unit length
+    The chroma, shape=(F, 12), must be longer than the longest lag.
     """
     half = np.fft.rfft(x, axis=1)[:, 1:]
     spectrum = np.concatenate([half, half[:, 4::-1].conj()], axis=1)  # frequencies 1 to 11
@@ -211,7 +169,7 @@ def triple_products(x: np.ndarray, lags: Sequence[tuple[int, int]]) -> Floats:
 
 
 def unit_frames(x: np.ndarray, power: float) -> np.ndarray:
-    """Scale frames to unit length and raise their bins to a power: the higher, the fewer count."""
+    """Scale frames to unit length, and raise bins to a power; a high power favours strong bins."""
     return np.asarray((x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-3)) ** power)
 
 

@@ -16,18 +16,11 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Standardizer:
-    """Shift and scale each column to mean 0 and standard deviation 1.
+    """Shift and scale each column, in the order of `FEATURE_NAMES`, to mean 0 and deviation 1.
 
-    The statistics are of columns, not of rows. If each performance were normalised over its own
-    values, the tempo would decide everything: it is a hundred times larger than chroma.
-
-    Attributes
-    ----------
-    mean : np.ndarray, shape=(52,), float64
-        In the order of `FEATURE_NAMES`.
-    scale : np.ndarray, shape=(52,), float64
-        The standard deviation. It is 0 for a column that is constant in training; such a column
-        becomes 0 everywhere, as the scale of its differences is unknown.
+    The statistics are of columns, as normalising each row would let tempo drown chroma, which is a
+    hundred times smaller. A column that is constant in training has scale 0, and becomes 0
+    everywhere, as the scale of its differences is unknown.
     """
 
     mean: NDArray[np.float64]
@@ -35,13 +28,7 @@ class Standardizer:
 
     @classmethod
     def fit(cls, features: np.ndarray) -> Standardizer:
-        """Take the statistics of the training performances, shape=(n, 52).
-
-        Raises
-        ------
-        ValueError
-            If there are fewer than two performances, or no column varies.
-        """
+        """Take the statistics of at least two training performances that differ, shape=(n, 52)."""
         if len(features) < 2:
             raise ValueError(
                 "Training needs at least 2 performances to learn from, and there is "

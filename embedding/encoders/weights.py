@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-#: Batch normalisation counts batches while it trains; nothing that is used reads the count.
+#: Batch normalisation counts batches while it trains; the count has no effect afterwards.
 COUNTER = "num_batches_tracked"
 
 
@@ -18,14 +18,9 @@ def arrays_of(network: nn.Module, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def fill(network: nn.Module, arrays: dict[str, np.ndarray], prefix: str = "") -> None:
-    """Give a network, which may be on the device "meta", the weights of `arrays_of`.
+    """Give a network, which may be on the device "meta", the weights that `arrays_of` returned.
 
-    Raises
-    ------
-    KeyError
-        If one is missing.
-    ValueError
-        If one is of another shape than the network's.
+    Raises KeyError if a weight is missing, ValueError if its shape is not the network's.
     """
     weights = {}
     for name, expected in network.state_dict().items():

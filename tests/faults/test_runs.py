@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from contract_stub import ContractStub
+from feature_stores import write_csv
 from fresh import begin, command, ended, in_fresh_process, sentence
 from listening import listening
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME
-from prototype import write_table
 from small import CONFIG, copy
 
 import search
@@ -62,7 +62,7 @@ def test_of_two_pipelines_at_once_both_end_well_and_all_they_made_is_whole(copie
 
 
 def test_of_a_pipeline_and_an_add_at_once_both_are_in_the_collection(copied, count):
-    home, other = copied / "home", write_table(copied / "other.csv", 6)
+    home, other = copied / "home", write_csv(copied / "other.csv", 6)
     both = pipeline(copied, home, "--seed", 1), ["add", other, "--home", home]
     for code, said in in_fresh_process(run_two, copied, *both):
         assert code == 0, said

@@ -1,15 +1,15 @@
 """The convolutional autoencoder of chroma sequences.
 
 Its network is trained without labels: it encodes a few seconds of chroma and reconstructs them. A
-performance is described by how strongly each component of the code appears in it, in whatever key.
+vector says how strongly each component of the code appears in a performance, in any key.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,16 +63,7 @@ class ConvAutoencoderConfig:
     learning_rate: float = 2e-3
 
     def __post_init__(self) -> None:
-        counts = ("channels", "code", "dimension", "batch", "steps", "epochs")
-        check_numbers(
-            self,
-            {
-                "window": (1, 7),
-                "tempering": (0, 0.5),
-                "learning_rate": (1e-9, math.inf),
-                **dict.fromkeys(counts, (1, math.inf)),
-            },
-        )
+        check_numbers(self, window=(1, 7), tempering=(0, 0.5))
 
 
 class ConvAutoencoderNetwork(nn.Module):
@@ -103,20 +94,11 @@ class ConvAutoencoderNetwork(nn.Module):
 
     @torch.no_grad()
     def pooled_codes(self, sequence: np.ndarray) -> Floats:
-        """Pool the codes of a sequence over time and keys.
+        """Pool the codes of a sequence over time and keys; shape=(14 * code,).
 
-        The sequence is encoded at its own length, so no padding takes part.
-
-        Parameters
-        ----------
-        sequence : np.ndarray, shape=(F, 2, 12), in [0, 1]
-            At least `FRAMES_PER_STEP` frames.
-
-        Returns
-        -------
-        np.ndarray, shape=(14 * code,)
-            The mean and standard deviation over time of each component, in all twelve keys; of
-            these, the Fourier magnitudes over the keys. Rotating the input only rotates the keys.
+        These are the mean and standard deviation over time of each component in all twelve keys,
+        and of both the Fourier magnitudes over the keys. Rotating the input only rotates the keys.
+        The sequence, shape=(F, 2, 12), has at least `FRAMES_PER_STEP` frames and is not padded.
         """
         x = torch.from_numpy(np.asarray(sequence)).to(next(self.parameters()))
         keys = torch.stack([x.roll(key, 2) for key in range(12)])
@@ -137,14 +119,7 @@ class ConvAutoencoder(ChromaEncoder):
     name = "conv-autoencoder"
     Config = ConvAutoencoderConfig
 
-    config: ConvAutoencoderConfig
-    projection: Projection
     network: ConvAutoencoderNetwork
-
-    @property
-    def dimension(self) -> int:
-        """Components of a vector."""
-        return self.projection.dimension
 
     def embed(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
         """Return vectors of unit length, shape=(n, dimension), float32."""
@@ -152,7 +127,7 @@ class ConvAutoencoder(ChromaEncoder):
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the projection and the weights."""
-        return {**self.projection.tensors(), **arrays_of(self.network, "network.")}
+        return {**super().tensors(), **arrays_of(self.network, "network.")}
 
     @classmethod
     def from_tensors(
@@ -167,13 +142,7 @@ class ConvAutoencoder(ChromaEncoder):
 
     @classmethod
     def fit(
-        cls,
-        train: Samples,
-        validation: Samples,
-        config: ConvAutoencoderConfig,
-        *,
-        seed: int,
-        progress: bool,
+        cls, train: Samples, validation: Samples, config: Any, *, seed: int, progress: bool
     ) -> Fitted:
         """Learn to reconstruct windows of chroma, then project the pooled codes."""
         from embedding.encoders.conv_autoencoder.training import fit_network
@@ -189,7 +158,7 @@ class ConvAutoencoder(ChromaEncoder):
         """Project the pooled codes of all performances; validation chose the network only."""
         sequences = trimmed(samples.inputs)
         projection = _project(self.network, sequences, self.config, self.dimension)
-        return ConvAutoencoder(self.config, projection, self.network)
+        return replace(self, projection=projection)
 
 
 def _project(

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,15 +32,13 @@ class VersionEncoder(ChromaEncoder):
     name = "version"
     Config = VersionConfig
 
-    config: VersionConfig
     motifs: Motifs
-    projection: Projection
     network: TwelveKeyNet
 
     @property
     def dimension(self) -> int:
         """Components of a vector."""
-        return self.projection.dimension + self.config.network_dimension
+        return super().dimension + int(self.config.network_dimension)
 
     def embed(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
         """Return vectors of unit length, shape=(n, dimension), float32."""
@@ -56,7 +55,7 @@ class VersionEncoder(ChromaEncoder):
         """Return the motifs, the projection and the weights."""
         return {
             "motifs": self.motifs.patterns,
-            **self.projection.tensors(),
+            **super().tensors(),
             **arrays_of(self.network, "network."),
         }
 
@@ -68,26 +67,16 @@ class VersionEncoder(ChromaEncoder):
         fill(network, tensors, "network.")
         motifs = Motifs(tensors["motifs"])
         projection = Projection.from_tensors(tensors, moment_count() + motifs.count)
-        return cls(config, motifs, projection, network.eval())
+        return cls(config, projection, motifs, network.eval())
 
     @classmethod
     def fit(
-        cls,
-        train: Samples,
-        validation: Samples,
-        config: VersionConfig,
-        *,
-        seed: int,
-        progress: bool,
+        cls, train: Samples, validation: Samples, config: Any, *, seed: int, progress: bool
     ) -> Fitted:
         """Cut motifs, fit the projection, and train the network to tell works apart.
 
-        Works with one performance take no part, as they have no other version.
-
-        Raises
-        ------
-        ValueError
-            If either side has fewer than two works of several performances.
+        Works with one performance take no part. Raises ValueError if either side has fewer than
+        two works with several performances.
         """
         from embedding.encoders.version.training import fit_network
 
@@ -109,7 +98,7 @@ class VersionEncoder(ChromaEncoder):
             seed=seed,
             progress=progress,
         )
-        return Fitted(cls(config, motifs, projection, network), loss_curve, figures)
+        return Fitted(cls(config, projection, motifs, network), loss_curve, figures)
 
     def refit(self, samples: Samples, *, seed: int) -> VersionEncoder:
         """Fit the projection to all works; validation chose the network only."""

@@ -1,8 +1,7 @@
 """Motifs: a few seconds of chroma each, cut out of training performances.
 
-A performance responds to a motif with its best match at any place and in any key, so two versions
-of a work respond to all motifs alike. Averages over time lose what happens only once; a maximum
-keeps it.
+The response of a performance to a motif is its best match anywhere and in any key, so versions of a
+work have similar responses. Averages over time lose what happens only once; a maximum keeps it.
 """
 
 from __future__ import annotations
@@ -28,13 +27,7 @@ MAX_MOTIFS = 700
 
 @dataclass(frozen=True)
 class Motifs:
-    """Stretches of chroma of one length.
-
-    Attributes
-    ----------
-    patterns : np.ndarray, shape=(2, K, 12 * MOTIF_FRAMES), float16
-        For each channel, K motifs of unit length.
-    """
+    """For each channel K motifs of unit length, shape=(2, K, 12 * MOTIF_FRAMES), float16."""
 
     patterns: np.ndarray
 
@@ -44,21 +37,13 @@ class Motifs:
         return len(CHANNELS) * len(self.patterns[0])
 
     def responses(self, sequence: np.ndarray, *, without_own: bool = False) -> list[np.ndarray]:
-        """Match a sequence with all motifs.
+        """Match a sequence with all motifs; returns an array, shape=(K,), for each channel.
 
-        Parameters
-        ----------
-        sequence : np.ndarray, shape=(F, 2, 12), in [0, 1]
-            Channels as in `CHANNELS`, at `CHROMA_RATE`.
-        without_own : bool
-            Replace the responses to motifs that were cut out of this sequence by its mean response.
-            They are perfect, and would tell a projection nothing about versions.
+        A response is the highest cosine with any stretch of the sequence in any of the twelve keys.
+        The mean over the motifs is subtracted, as it depends on the clarity of the chroma only.
 
-        Returns
-        -------
-        list of np.ndarray, one per channel, each shape=(K,), float64
-            The highest cosine with any stretch of the sequence in any of twelve keys, minus its
-            mean over the motifs: how clear the chroma is says nothing about the tune.
+        With `without_own`, responses to motifs that were cut out of this sequence are replaced by
+        its mean response. They are perfect, and would tell a projection nothing about versions.
         """
         responses = []
         for channel, patterns in enumerate(self.patterns):
@@ -76,7 +61,7 @@ class Motifs:
 
 
 def statistics(sequence: np.ndarray, motifs: Motifs, *, without_own: bool = False) -> list[Floats]:
-    """Return what is projected of a sequence, in blocks that measure one thing each."""
+    """Return what is projected: moments and responses, in blocks that measure one thing each."""
     return [*describe(sequence), *motifs.responses(sequence, without_own=without_own)]
 
 

@@ -44,9 +44,9 @@ class VersionConfig:
     works, views : int
         Works in a batch, and performances of each.
     min_steps, epochs : int
-        Batches per epoch, at least, and the number of epochs. An epoch has as many batches as it
-        takes to see about every performance once, if that is more. All epochs are run, as the
-        learning rate follows one cycle over all of them.
+        Batches per epoch, at least, and the number of epochs. An epoch has more batches if it takes
+        more to see about every performance once. All epochs are run, as the learning rate follows
+        one cycle over all of them.
     learning_rate, weight_decay : float
         Of AdamW; the highest learning rate of the cycle.
     temperature : float
@@ -79,27 +79,17 @@ class VersionConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tempos", check_tempos(self.tempos))
-        unlimited, tiny = math.inf, 1e-9
-        counts = (
-            *("projection_dimension", "network_dimension", "channels", "wide_channels"),
-            *("hidden", "min_steps", "epochs"),
-        )
         check_numbers(
             self,
-            {
-                "network_weight": (0, unlimited),
-                "shrinkage": (tiny, 1),
-                "dropout": (0, 0.9),
-                "crop": (16, unlimited),
-                "works": (2, unlimited),
-                "views": (2, unlimited),
-                "learning_rate": (tiny, unlimited),
-                "weight_decay": (0, unlimited),
-                "temperature": (tiny, unlimited),
-                "ema_decay": (0, 1 - tiny),
-                "augmentation": (0, 1),
-                **dict.fromkeys(counts, (1, unlimited)),
-            },
+            network_weight=(0, math.inf),
+            shrinkage=(1e-9, 1),
+            dropout=(0, 0.9),
+            crop=(16, math.inf),
+            works=(2, math.inf),
+            views=(2, math.inf),
+            weight_decay=(0, math.inf),
+            ema_decay=(0, 1 - 1e-9),
+            augmentation=(0, 1),
         )
 
 
@@ -162,18 +152,9 @@ class TwelveKeyNet(nn.Module):
         )
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
-        """Embed a batch.
+        """Embed padded chroma, shape=(B, T, 2, 12), as unit vectors (B, network_dimension).
 
-        Parameters
-        ----------
-        x : Tensor, shape=(B, T, 2, 12), in [0, 1]
-            Chroma, padded.
-        frames : Tensor, shape=(B,)
-            Frames of each sequence; what lies beyond has no effect.
-
-        Returns
-        -------
-        Tensor, shape=(B, network_dimension), float32, of unit length
+        What lies beyond the given number of frames of each sequence has no effect.
         """
         b = len(x)
         x = x.flatten(2).transpose(1, 2)  # (B, 24, T)

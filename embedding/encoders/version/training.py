@@ -17,16 +17,16 @@ from pytorch_metric_learning.losses import SupConLoss
 from pytorch_metric_learning.samplers import MPerClassSampler
 from pytorch_metric_learning.utils import common_functions
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from embedding.encoders.fitting import run
 from embedding.encoders.version.augmentation import augment
 from embedding.encoders.version.network import TwelveKeyNet, VersionConfig, padded
 
-#: Performances that are compared with each other in validation, at most about.
+#: Approximate maximum number of performances that are compared with each other in validation.
 VALIDATION_PERFORMANCES = 2_048
 
-#: Sequences, and the number of each one's work.
+#: Sequences, and the number of the work of each.
 Labelled = tuple[Sequence[np.ndarray], np.ndarray]
 
 
@@ -55,11 +55,12 @@ def fit_network(
         sampler=MPerClassSampler(works, config.views, size, size * steps),
         collate_fn=partial(_augmented, config=config, generator=generator),
     )
+    batches: Any = whole_cliques(*validation)
     with _sampler_seed(seed):
         loss_curve, figures = run(
             module,
             loader,
-            DataLoader(WholeCliques(*validation), batch_size=None, collate_fn=_unchanged),
+            DataLoader(batches, batch_size=None, collate_fn=_unchanged),
             max_epochs=config.epochs,
             progress=progress,
             averaging=WeightAveraging(avg_fn=partial(_moving_average, decay=config.ema_decay)),
@@ -98,18 +99,13 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-class WholeCliques(IterableDataset[tuple[list[np.ndarray], Tensor]]):
-    """Batches of about `VALIDATION_PERFORMANCES` performances; no clique is in two of them."""
-
-    def __init__(self, sequences: Sequence[np.ndarray], works: np.ndarray) -> None:
-        count = math.ceil(len(works) / VALIDATION_PERFORMANCES)
-        self.batches = []
-        for batch in range(count):
-            rows = np.flatnonzero(works % count == batch).tolist()
-            self.batches.append(([sequences[i] for i in rows], torch.from_numpy(works[rows])))
-
-    def __iter__(self) -> Iterator[tuple[list[np.ndarray], Tensor]]:
-        return iter(self.batches)
+def whole_cliques(
+    sequences: Sequence[np.ndarray], works: np.ndarray
+) -> list[tuple[list[np.ndarray], Tensor]]:
+    """Return batches of about `VALIDATION_PERFORMANCES` performances that split no clique."""
+    count = math.ceil(len(works) / VALIDATION_PERFORMANCES)
+    parts = [np.flatnonzero(works % count == part).tolist() for part in range(count)]
+    return [([sequences[i] for i in rows], torch.from_numpy(works[rows])) for rows in parts]
 
 
 class Contrast(LightningModule):

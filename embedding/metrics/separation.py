@@ -144,7 +144,7 @@ def separation(
         _fine_cells(inside.distances, fine), every.cells, fine
     )
     figures = _figures(inside.distances, every, fine)
-    figures["auc"] = 1 - every.nearer / (2 * in_counts.sum() * out_counts.sum())  # exact
+    figures["auc"] = float(1 - every.nearer / (2 * in_counts.sum() * out_counts.sum()))  # exact
     shares = in_counts / in_counts.sum(), out_counts / out_counts.sum()
     return Separation(
         **figures,

@@ -69,18 +69,8 @@ def measure(beats: Iterable[tuple[float, np.ndarray]]) -> float:
     """Find the frame rate at which the beats of performances have their tempo.
 
     Each performance votes for the common rate nearest to bpm x (median frames between beats) / 60.
-    One performance may be off by a factor of two, if its tracker follows every second beat.
-
-    Parameters
-    ----------
-    beats : iterable of (float, np.ndarray of shape (b,))
-        For each performance, the tempo in bpm and the frames of its beats (madmom_features:
-        tempos, onsets).
-
-    Returns
-    -------
-    float
-        Frames per second, one of `COMMON_RATES`.
+    One performance may be off by a factor of two, if its tracker follows every second beat. `beats`
+    gives, for each performance, the tempo in bpm and the frames of its beats.
 
     Raises
     ------

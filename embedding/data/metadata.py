@@ -35,17 +35,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_metadata(paths: Iterable[Path]) -> pl.DataFrame:
-    """Read metadata files; the first row of a performance of a work counts.
+    """Read metadata files into `track_id`, `work_id` and the columns of `METADATA`, sorted.
 
-    Returns
-    -------
-    pl.DataFrame
-        `track_id`, `work_id` and the columns of `METADATA`, sorted.
-
-    Raises
-    ------
-    ValueError
-        If a file is not JSON of the expected form.
+    Raises ValueError if a file is not JSON of the expected form.
     """
     rows = []
     for path in paths:

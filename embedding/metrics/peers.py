@@ -55,12 +55,7 @@ def track_length(store: FeatureStore) -> DistanceMatrix:
 
     A measure that does no better may be a "horse" that reads the data set instead of the music
     (Sturm, "A simple method to determine if a music information retrieval system is a 'horse'",
-    IEEE Transactions on Multimedia, 2014).
-
-    Raises
-    ------
-    ValueError
-        If a performance has no duration.
+    IEEE Transactions on Multimedia, 2014). Raises ValueError if a duration is unknown.
     """
     seconds = store.table["seconds"]
     if seconds.null_count():
@@ -78,13 +73,7 @@ def raw_means(store: FeatureStore) -> Euclidean:
 def same_cluster(vectors: ArrayLike) -> DistanceMatrix:
     """Return 0 within a cluster of K-Means and 1 between clusters.
 
-    The number of clusters, from 2 to 12, has the largest silhouette (Rousseeuw, "Silhouettes",
-    1987).
-
-    Parameters
-    ----------
-    vectors : array_like, shape=(performances, dimension)
-        Finite.
+    The number of clusters, from 2 to 12, has the largest silhouette.
     """
     values = np.asarray(vectors)
     ks = [k for k in CLUSTER_COUNTS if k <= min(len(values) - 1, count_distinct(values))]
@@ -117,12 +106,8 @@ def simple(store: FeatureStore) -> DistanceMatrix:
     """Return the median distance from 10 s of music to the nearest 10 s of the other performance.
 
     SiMPle: Silva, Yeh, Batista and Keogh, "SiMPle: assessing music similarity using subsequences
-    joins", ISMIR 2016. The two directions are averaged.
-
-    Raises
-    ------
-    ValueError
-        If there are more than `MAX_ALIGNED` performances, or one is unusable.
+    joins", ISMIR 2016. The two directions are averaged. Raises ValueError for more than
+    `MAX_ALIGNED` performances, or an unusable one.
     """
     chroma = [normalize(x) for x in _hpcp(store, BEAT_RATE)]
     shifts = transpositions(chroma)
@@ -146,14 +131,8 @@ def qmax(store: FeatureStore) -> DistanceMatrix:
 
     Qmax is the longest alignment, possibly curved and interrupted, in a cross recurrence plot:
     Serrà, Serra and Andrzejak, "Cross recurrence quantification for cover song identification",
-    New Journal of Physics, 2009. Neighbourhoods and gap penalties are essentia's defaults.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        If essentia is not installed.
-    ValueError
-        If there are more than `MAX_ALIGNED` performances, or one is unusable.
+    New Journal of Physics, 2009. Neighbourhoods and gap penalties are essentia's defaults. Raises
+    ValueError for more than `MAX_ALIGNED` performances, or an unusable one.
     """
     return _aligned(store, "serra09")
 
@@ -170,15 +149,8 @@ def dmax(store: FeatureStore) -> DistanceMatrix:
 def transpositions(chroma: list[Floats]) -> Ints:
     """Return by how many semitones the second of each pair is transposed up to fit the first.
 
-    Parameters
-    ----------
-    chroma : list of np.ndarray, each shape=(F, 12)
-        One array per performance.
-
-    Returns
-    -------
-    np.ndarray, shape=(n, n), in [0, 12)
-        The transposition of (b, a) is the inverse of the transposition of (a, b).
+    Each performance has an array of shape=(F, 12). The result has shape=(n, n), values in [0, 12),
+    and the value of (b, a) is the inverse of that of (a, b).
     """
     mean = np.stack([x.mean(axis=0) for x in chroma])
     likeness = np.array([mean @ np.roll(mean, key, axis=1).T for key in range(12)])

@@ -67,20 +67,10 @@ def reliability(probabilities: ArrayLike, true: ArrayLike) -> Reliability:
 
 
 def at_thresholds(probabilities: ArrayLike, true: ArrayLike, relevant: int) -> pl.DataFrame:
-    """Compute precision and recall when pairs are accepted from each threshold on.
+    """Compute precision and recall when pairs are accepted from each of `THRESHOLDS` on.
 
-    Parameters
-    ----------
-    probabilities, true
-        As for `reliability`.
-    relevant : int
-        Number of true pairs, including those without a probability.
-
-    Returns
-    -------
-    pl.DataFrame
-        One row for each of `THRESHOLDS`: threshold, accepted, precision (null if no pair is
-        accepted), recall.
+    `relevant` is the number of true pairs, including those without a probability. The columns are
+    threshold, accepted, precision (null if no pair is accepted), recall.
     """
     stated, truth = _checked(probabilities, true)
     accepted = np.array([(stated >= threshold).sum() for threshold in THRESHOLDS])
@@ -99,10 +89,7 @@ def at_thresholds(probabilities: ArrayLike, true: ArrayLike, relevant: int) -> p
 def recall_at_precision(
     probabilities: ArrayLike, true: ArrayLike, relevant: int, precision: float
 ) -> float:
-    """Return the largest recall that any threshold has at this precision; 0 without a threshold.
-
-    The other parameters are those of `at_thresholds`.
-    """
+    """Return the largest recall of any threshold with this precision; 0 if there is none."""
     stated, truth = _checked(probabilities, true)
     if not truth.any():
         return 0.0

@@ -124,15 +124,10 @@ def retrieval(
 def retrieval_of(
     rankings: Iterable[tuple[int, Ints]], work_ids: Iterable[str], track_ids: Iterable[str]
 ) -> Retrieval:
-    """Measure rankings that do not come from a matrix of distances.
+    """Measure rankings that do not come from distances.
 
-    Parameters
-    ----------
-    rankings : iterable of (int, np.ndarray of shape=(performances - 1,))
-        For each query, its index in the ids and the indices of all candidates, best first.
-        Queries without a match are ignored.
-    work_ids, track_ids : iterable of str
-        As for `retrieval`.
+    `rankings` gives the index of each query in the ids, and the indices of all its candidates, best
+    first. Queries without a match are ignored.
 
     Raises
     ------
@@ -202,18 +197,8 @@ def bootstrap_interval(
     The queries of a clique share their music, so they are drawn together. Each of `n` samples
     draws as many cliques as there are, with replacement, and averages over their queries. The
     interval lies between the 2.5th and the 97.5th percentile of these averages (Efron and
-    Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
-
-    Parameters
-    ----------
-    values : array_like, shape=(queries,)
-        One finite value per query, as in `Retrieval.per_query`.
-    work_ids : iterable of str
-        One per query.
-    seed : int
-        The same seed draws the same samples.
-    n : int
-        Number of samples.
+    Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). `values` and `work_ids` have
+    one item per query, as in `Retrieval.per_query`.
 
     Raises
     ------

@@ -280,14 +280,8 @@ def _intervals(
 def silhouettes(sums: Floats, sizes: Ints, own: Ints) -> Floats:
     """Return the silhouette of each point, shape=(points,).
 
-    Parameters
-    ----------
-    sums : np.ndarray, shape=(points, groups)
-        Sum of the distances from each point to all points of each group.
-    sizes : np.ndarray, shape=(groups,)
-        Points in each group.
-    own : np.ndarray, shape=(points,)
-        Group of each point. A point alone in its group has silhouette 0.
+    `sums` are the sums of distances from each point to all points of each group, shape=(points,
+    groups); `sizes` the points in each group; `own` the group of each point.
     """
     point = np.arange(len(own))
     inside = sums[point, own] / np.maximum(sizes[own] - 1, 1)

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from embedding.data.chroma import CHANNELS, CHROMA_RATE, reduce, resample
 
-#: Of Da-TACOS: 16 of its frames make one.
+#: Of Da-TACOS: 16 of its frames make a frame of the store.
 BENCHMARK_RATE = 44100 / 512
 
 
@@ -27,7 +27,7 @@ def test_a_frame_is_the_mean_of_the_frames_that_it_replaces(rng):
     np.testing.assert_allclose(sequence[0, 1], crema[:16].mean(axis=0), rtol=1e-3)
 
 
-def test_frames_on_a_border_count_in_proportion(rng):
+def test_frames_on_a_border_count_by_their_share(rng):
     hpcp = rng.random((5, 12))
     sequence = reduce(frames_of(hpcp), 2.5 * CHROMA_RATE)
     np.testing.assert_allclose(sequence[0, 0], (hpcp[:2].sum(0) + hpcp[2] / 2) / 2.5, rtol=1e-3)
@@ -55,15 +55,15 @@ def test_the_longer_channel_is_cut_to_the_shorter(rng):
     np.testing.assert_array_equal(sequence[:, 0], sequence[:, 1])
 
 
-def test_frames_that_are_not_finite_are_left_out_of_their_channel():
-    hpcp = np.ones((32, 12))
+def test_frames_that_are_not_finite_are_left_out_and_large_values_clipped():
+    hpcp, crema = np.ones((32, 12)), np.full((32, 12), -1e300)
     hpcp[3, 5] = np.nan
     hpcp[3, 6] = 1000.0  # in the same frame, which cannot be trusted
     hpcp[16:] = np.inf
-    sequence = reduce(frames_of(hpcp, np.full((32, 12), 2.0)), BENCHMARK_RATE)
+    sequence = reduce(frames_of(hpcp, crema), BENCHMARK_RATE)
     assert (sequence[0, 0] == 1).all()
     assert (sequence[1, 0] == 0).all()
-    assert (sequence[:, 1] == 2).all()
+    assert (sequence[:, 1] == -65504).all()
 
 
 @given(
@@ -75,19 +75,13 @@ def test_frames_that_are_not_finite_are_left_out_of_their_channel():
     ),
     st.integers(1, 20),
 )
-def test_a_sequence_agrees_with_a_look_at_each_stretch(hpcp, width):
+def test_each_frame_is_the_mean_of_the_finite_frames_of_its_stretch(hpcp, width):
     sequence = reduce(frames_of(hpcp), CHROMA_RATE * width)
     assert len(sequence) >= len(hpcp) // width
     for frame, start in zip(sequence[:, 0], range(0, len(hpcp), width), strict=False):
         finite = [each for each in hpcp[start : start + width] if np.isfinite(each).all()]
         expected = np.mean(finite, axis=0) if finite else np.zeros(12)
         np.testing.assert_allclose(frame, expected, rtol=1e-3, atol=1e-4)
-
-
-def test_values_beyond_half_precision_are_clipped():
-    sequence = reduce(frames_of(np.full((2, 12), 1e6), np.full((2, 12), -1e300)), 10.0)
-    assert (sequence[:, 0] == 65504).all()
-    assert (sequence[:, 1] == -65504).all()
 
 
 @given(st.integers(1, 400), st.floats(0.5, 400), st.integers(0, 2**32 - 1))
@@ -103,14 +97,9 @@ def test_a_sequence_is_finite_and_lasts_as_long_as_the_frames(length, frame_rate
 
 
 @given(frames=st.integers(2, 200), factor=st.floats(0.4, 5))
-def test_resampling_keeps_the_mean_and_the_duration(frames, factor):
+def test_resampling_averages_neighbours_and_keeps_mean_and_duration(frames, factor):
     x = np.random.default_rng(frames).random((frames, 2, 3))
     y = resample(x, factor)
     assert len(y) == max(round(frames / factor), 1)
     np.testing.assert_allclose(y.mean(axis=0), x.mean(axis=0), rtol=1e-9)
-
-
-def test_resampling_averages_neighbours():
-    x = np.array([0.0, 2.0, 4.0, 6.0])
-    np.testing.assert_allclose(resample(x, 2), [1, 5])
-    np.testing.assert_allclose(resample(x, 4 / 3), [0.5, 3, 5.5])
+    np.testing.assert_allclose(resample(np.array([0.0, 2.0, 4.0, 6.0]), 4 / 3), [0.5, 3, 5.5])

@@ -1,4 +1,4 @@
-"""What a row is: 52 means over what is finite."""
+"""A row has 52 means over finite values."""
 
 import json
 from dataclasses import replace
@@ -47,30 +47,27 @@ def test_the_real_performance_has_the_golden_row():
     np.testing.assert_allclose(row, [expected[name] for name in FEATURE_NAMES], rtol=1e-6, atol=0)
 
 
-def test_the_52_names_are_the_prototypes_in_its_order():
+def test_the_52_columns_are_the_prototypes_in_its_order():
     assert len(FEATURE_NAMES) == len(set(FEATURE_NAMES)) == 52
-    assert FEATURE_NAMES[:2] == ("chroma_cens_0", "chroma_cens_1")
-    assert FEATURE_NAMES[12] == "crema_0"
-    assert FEATURE_NAMES[24] == "hpcp_0"
-    assert FEATURE_NAMES[36:49] == tuple(f"mfcc_htk_{i}" for i in range(13))
+    assert FEATURE_NAMES[::12] == (
+        "chroma_cens_0",
+        "crema_0",
+        "hpcp_0",
+        "mfcc_htk_0",
+        "mfcc_htk_12",
+    )
     assert FEATURE_NAMES[49:] == ("novfn", "snovfn", "tempo")
 
 
-def test_each_name_stands_at_the_mean_of_its_coefficient():
-    frames = frames_of()
+def test_each_column_is_the_mean_of_its_coefficient_in_double_precision():
+    # 20,000 float32 terms of 0.1: a float32 sum is off in the fourth digit.
+    hpcp = np.full((20_000, 12), 0.1, dtype=np.float32)
+    frames = frames_of(hpcp=hpcp, novfn=np.array([np.inf, -np.inf, 1.0, 3.0]))
     row = dict(zip(FEATURE_NAMES, average(frames).means, strict=True))
     assert row["crema_7"] == pytest.approx(frames.crema[:, 7].mean(), rel=1e-12)
     assert row["mfcc_htk_12"] == pytest.approx(frames.mfcc_htk[:, 12].mean(), rel=1e-12)
-    assert row["snovfn"] == pytest.approx(frames.snovfn.mean(), rel=1e-12)
-    assert row["tempo"] == 120.0
-
-
-def test_sums_are_taken_in_double_precision():
-    # 20,000 float32 terms of 0.1: a float32 sum is off in the fourth digit.
-    hpcp = np.full((20_000, 12), 0.1, dtype=np.float32)
-    assert average(frames_of(hpcp=hpcp)).means[24] == pytest.approx(
-        float(np.float32(0.1)), rel=1e-12
-    )
+    assert row["hpcp_0"] == pytest.approx(float(np.float32(0.1)), rel=1e-12)
+    assert (row["novfn"], row["tempo"]) == (2.0, 120.0)
 
 
 @given(
@@ -95,11 +92,6 @@ def test_a_mean_is_over_the_finite_values_of_its_coefficient(mfcc):
         column[ok].mean() for column, ok in zip(mfcc.T.astype(float), finite.T, strict=True)
     ]
     np.testing.assert_allclose(average(frames).means[36:49], expected, rtol=1e-9, atol=1e-9)
-
-
-def test_infinities_of_both_signs_do_not_cancel_out():
-    novfn = np.array([np.inf, -np.inf, 1.0, 3.0])
-    assert average(frames_of(novfn=novfn)).means[49] == 2.0
 
 
 @pytest.mark.parametrize(
@@ -152,15 +144,20 @@ def test_a_bad_table_is_refused_with_its_row(tmp_path, columns, reason):
         read_table(tmp_path / "table.csv")
 
 
-def test_a_table_of_something_else_is_refused(tmp_path):
-    table().drop("crema_0", "tempo").write_csv(tmp_path / "short.csv")
-    with pytest.raises(ValueError, match=r"no column crema_0, tempo \(2 of 54 missing\)"):
-        read_table(tmp_path / "short.csv")
-    table().head(0).write_csv(tmp_path / "header.csv")
-    with pytest.raises(ValueError, match="no rows"):
-        read_table(tmp_path / "header.csv")
-    (tmp_path / "empty.csv").write_text("")
-    with pytest.raises(ValueError, match=r"empty\.csv could not be read as a CSV table"):
-        read_table(tmp_path / "empty.csv")
-    with pytest.raises(ValueError, match=r"absent\.csv could not be read"):
-        read_table(tmp_path / "absent.csv")
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            table().drop("crema_0", "tempo").write_csv(),
+            r"no column crema_0, tempo \(2 of 54",
+        ),
+        (table().head(0).write_csv(), "no rows"),
+        ("", "could not be read as a CSV table"),
+        (None, "could not be read"),
+    ],
+)
+def test_a_file_that_is_not_the_table_is_refused(tmp_path, text, reason):
+    if text is not None:
+        (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"table\.csv .*{reason}"):
+        read_table(tmp_path / "table.csv")

@@ -1,17 +1,16 @@
-"""What encoders are compared with: each measure by its definition, and blind to the key."""
+"""Each measure that encoders are compared with agrees with its definition, in any key."""
 
 import importlib.util
 
 import numpy as np
-import polars as pl
 import pytest
 from feature_stores import make_sequence, make_store, make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.preprocessing import normalize
 
 from embedding.data.chroma import CHROMA_RATE
 from embedding.metrics import peers
-from embedding.metrics.distances import DistanceMatrix, Euclidean
 from embedding.metrics.retrieval import retrieval
 
 needs_essentia = pytest.mark.skipif(
@@ -27,7 +26,7 @@ OF_CHROMA = [
 
 
 @pytest.fixture
-def as_they_are(monkeypatch):
+def rate_of_the_store(monkeypatch):
     """2DFTM and SiMPle look at the frames of the store."""
     monkeypatch.setattr(peers, "BEAT_RATE", CHROMA_RATE)
 
@@ -89,24 +88,17 @@ def test_chance_finds_what_a_uniform_shuffle_would(tmp_path):
     assert found.mr1 == pytest.approx(40, abs=8)
     np.testing.assert_array_equal(matrix(peers.chance(store)), matrix(peers.chance(store)))
     assert not np.array_equal(matrix(peers.chance(store)), matrix(peers.chance(store, 1)))
-    assert peers.chance(store).symmetric
 
 
-def test_track_length_compares_seconds(tmp_path):
+def test_track_length_compares_seconds_and_raw_means_their_own_units(tmp_path):
     table = make_table(works=3, each=1, seconds=[60.0, 90.0, 61.0])
-    distances = peers.track_length(make_store(tmp_path / "features", table))
-    assert matrix(distances).tolist() == [[0, 30, 1], [30, 0, 29], [1, 29, 0]]
+    store = make_store(tmp_path / "features", table)
+    assert matrix(peers.track_length(store)).tolist() == [[0, 30, 1], [30, 0, 29], [1, 29, 0]]
+    expected = np.linalg.norm(store.means[:, None] - store.means, axis=2)
+    np.testing.assert_allclose(matrix(peers.raw_means(store)), expected, rtol=1e-6)
     unknown = make_store(tmp_path / "unknown", make_table(works=2, each=1))
     with pytest.raises(ValueError, match="songs does not say how long its performances are"):
         peers.track_length(unknown)
-
-
-def test_raw_means_are_compared_in_their_own_units(tmp_path):
-    store = make_store(tmp_path / "features", works=3, each=1)
-    expected = np.linalg.norm(store.means[:, None] - store.means, axis=2)
-    np.testing.assert_allclose(matrix(peers.raw_means(store)), expected)
-    tempo = np.abs(np.subtract.outer(store.means[:, -1], store.means[:, -1]))
-    np.testing.assert_allclose(expected, tempo, atol=2)
 
 
 def test_a_cluster_holds_its_members_together_and_all_others_equally_apart(rng):
@@ -124,43 +116,40 @@ def test_mean_chroma_is_compared_by_cosine_in_the_nearest_key(tmp_path):
     np.testing.assert_allclose(matrix(peers.mean_chroma(store)), expected, atol=1e-9)
 
 
-@pytest.mark.usefixtures("as_they_are")
-def test_2dftm_forgets_where_in_time_a_melody_starts(tmp_path):
+@pytest.mark.usefixtures("rate_of_the_store")
+def test_2dftm_ignores_where_in_time_a_melody_starts(tmp_path):
     tune = np.tile([0, 4, 7, 5, 2], 40)  # 75 half seconds are a whole number of these
     music = [melody(each) for each in (tune, tune[2:], tune + 3, tune[::-1])]
     distances = matrix(peers.fourier_magnitudes(store_of(tmp_path, music)))
-    np.testing.assert_allclose(distances[0, :3], 0, atol=1e-9)
+    np.testing.assert_allclose(distances[0, :3], 0, atol=1e-5)
     assert distances[0, 3] > 1
 
 
-@pytest.mark.usefixtures("as_they_are")
+@pytest.mark.usefixtures("rate_of_the_store")
 def test_2dftm_of_one_patch_is_the_magnitude_of_its_transform(tmp_path, rng, monkeypatch):
     monkeypatch.setattr(peers, "PATCH_FRAMES", 76)
     music = [rng.random((76, 2, 12)).astype(np.float16) for _ in range(2)]
     for each in music:
-        each[[0, -1]] = 1  # so that nothing is cut off as silence
+        each[[0, -1]] = 1  # so that nothing is trimmed as silence
 
     def magnitudes(sequence):
-        unit = sequence[:, 0].astype(np.float64)
-        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-        raised = unit**1.96
-        raised /= np.linalg.norm(raised, axis=1, keepdims=True)
+        raised = normalize(normalize(sequence[:, 0].astype(np.float64)) ** 1.96)
         return np.abs(np.fft.fft2(raised.T))
 
     distances = peers.fourier_magnitudes(store_of(tmp_path, music))
-    expected = np.linalg.norm(magnitudes(music[0]) - magnitudes(music[1]))
     assert distances.dimension == 76 * 12
+    expected = np.linalg.norm(magnitudes(music[0]) - magnitudes(music[1]))
     assert matrix(distances)[0, 1] == pytest.approx(expected)
 
 
-@pytest.mark.usefixtures("as_they_are")
+@pytest.mark.usefixtures("rate_of_the_store")
 def test_simple_is_the_median_distance_to_the_nearest_ten_seconds(tmp_path, rng):
     """Against the definition, stretch by stretch; both mean chromas agree on the key."""
     music = [rng.random((frames, 2, 12)).astype(np.float16) for frames in (78, 90)]
     for each in music:
         each[:, :, 0] = 1
     unit = [each[:, 0].astype(np.float64) for each in music]
-    unit = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in unit]
+    unit = [normalize(each) for each in unit]
 
     def profile(a, b):
         return [
@@ -194,24 +183,14 @@ def test_qmax_is_the_root_of_the_lengths_over_the_longest_alignment(tmp_path):
 
 @pytest.mark.skipif(importlib.util.find_spec("essentia") is not None, reason="it is installed")
 @pytest.mark.parametrize("measure", [peers.qmax, peers.dmax])
-def test_without_essentia_it_is_said_what_to_install(measure, tmp_path):
+def test_without_essentia_the_error_says_what_to_install(measure, tmp_path):
     store = store_of(tmp_path, [make_sequence("a", "b"), make_sequence("c", "d")])
     with pytest.raises(ModuleNotFoundError, match="needs essentia: pip install"):
         measure(store)
 
 
-def test_what_would_take_hours_is_refused(tmp_path, monkeypatch):
+def test_a_comparison_that_would_take_hours_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "MAX_ALIGNED", 3)
     store = store_of(tmp_path, [make_sequence(f"work {i}", "a file") for i in range(4)])
     with pytest.raises(ValueError, match=r"aligning 4 performances .*compare at most 3"):
         peers.simple(store)
-
-
-def test_every_measure_answers_with_distances_that_retrieval_takes(tmp_path):
-    table = make_table(works=4, each=2).with_columns(seconds=pl.Series(range(30, 38)) * 1.0)
-    store = make_store(tmp_path / "features", table)
-    for measure in (peers.chance, peers.track_length, peers.raw_means, peers.mean_chroma,
-                    peers.fourier_magnitudes, peers.simple):  # fmt: skip
-        distances = measure(store)
-        assert isinstance(distances, DistanceMatrix | Euclidean)
-        assert 0 < retrieval(distances, table["work_id"], table["track_id"]).map <= 1

@@ -1,4 +1,4 @@
-"""Tiny data sets in the dialect of the real ones, for every test that needs files."""
+"""Tiny data sets of the form of Da-TACOS, for every test that needs files."""
 
 import json
 import zlib
@@ -12,7 +12,7 @@ from embedding.data.dataset import open_dataset
 from embedding.data.frames import UnreadablePerformance, read
 from embedding.data.layout import Performance
 
-#: 44100/4096 frames a second, stated as a user would.
+#: Frames per second, as a user would state them.
 FRAME_RATE = "44100/4096"
 
 FOLDER_OF = {
@@ -25,10 +25,10 @@ FOLDER_OF = {
 
 
 def make_features(name: str, frames: int = 60) -> dict[str, np.ndarray]:
-    """One performance's features as Da-TACOS ships them, the same for the same name.
+    """One performance's features as in Da-TACOS; the same name gives the same features.
 
-    MFCC is coefficients first, a little shorter, and holds a NaN and an infinity; CREMA is time
-    first here and one frame shorter.
+    MFCC has coefficients first, is a little shorter, and holds a NaN and an infinity. CREMA has
+    time first and is one frame shorter.
     """
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     mfcc = rng.normal(-3, 20, (13, frames - 5)).astype(np.float32)

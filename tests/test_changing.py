@@ -280,7 +280,7 @@ def test_what_holds_for_all_performances_is_changed_for_none(own, other):
 def test_a_collection_with_a_graph_is_changed_too(monkeypatch):
     monkeypatch.setattr("search.points.EXACT_BYTES", 0)
     monkeypatch.setattr("search.engines.server.server.QUANTIZED_BYTES", 0)
-    monkeypatch.setattr("search.engines.server.server.POLL", 0.001)
+    monkeypatch.setattr("search.engines.server.writing.POLL_SECONDS", 0.001)
     stub = ContractStub()
     grpc = GrpcStub(stub)
     with in_memory() as directory:

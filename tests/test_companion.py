@@ -164,7 +164,7 @@ def test_a_collection_that_says_of_itself_what_nobody_understands_is_told_and_re
     stub.local.update_collection(name, metadata={"deployment": "covers", "exactly": "?"})
     own.close()
     again = Server(stub.url, "full", own.lock)
-    with pytest.raises(DamagedCollection, match=r"covers on .* doesn't understand: publish again"):
+    with pytest.raises(DamagedCollection, match=r"covers on .* version understands: publish again"):
         Searcher(again).similar("P_1")
     again.close()
 

@@ -14,7 +14,7 @@ import pytest
 from catalogue import ENGINES, QDRANT_API_KEY, QDRANT_CA_CERT, engine_of_kind, in_memory, points_of
 from qdrant_client import models
 
-from search.engines.server.server import _strictness
+from search.engines.server.server import _strict_mode
 from search.fields import FIELDS, MEANINGS
 from search.points import point_id
 
@@ -116,7 +116,7 @@ def test_every_block_that_is_pasted_finds_something(server):
 def test_qdrants_models_and_strict_mode_accept_a_request(path, body):
     request = MODELS[path].model_validate(body)
     results = (getattr(request, "limit", None) or 1) * (getattr(request, "sample", None) or 1)
-    assert results <= _strictness(points=193).max_query_limit
+    assert results <= _strict_mode(points=193).max_query_limit
     # Strict mode wants an index for each field of a filter.
     assert set(re.findall(r'"key": "(\w+)"', json.dumps(body))) <= set(FIELDS)
 

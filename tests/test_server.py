@@ -416,7 +416,7 @@ def test_no_secret_is_shown_whatever_is_printed(stub, tmp_path, caplog, monkeypa
 def test_a_collection_that_says_what_nobody_understands_is_replaced_by_the_next(server):
     name = server.publish(make_points(12), "b").name
     server.connection.ask(lambda client: client.update_collection(name, metadata={"exactly": "{"}))
-    with pytest.raises(DamagedCollection, match="says of itself what this version doesn't"):
+    with pytest.raises(DamagedCollection, match="are not what this version understands"):
         Searcher(server).similar("P_1")
     assert server.publish(make_points(12), "b").name == f"{name}-2"
     assert server.names() == [f"{name}-2"]

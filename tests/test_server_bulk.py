@@ -265,7 +265,7 @@ def test_a_small_collection_is_exact_and_has_no_graph(stub, make_server):
 def large(monkeypatch):
     """Everything is too large to be exact, and indexed soon."""
     monkeypatch.setattr("search.points.EXACT_BYTES", 0)
-    monkeypatch.setattr("search.engines.server.server.POLL", 0.001)
+    monkeypatch.setattr("search.engines.server.writing.POLL_SECONDS", 0.001)
 
 
 def test_a_larger_one_gets_its_graph_when_all_points_are_there(stub, make_server, large):
@@ -356,8 +356,8 @@ def test_a_graph_that_never_stands_or_fails_is_told_and_not_published(
     statuses(stub, monkeypatch, "yellow")
     clock = iter(range(0, 10**6, 200))
     with monkeypatch.context() as patch:
-        patch.setattr("search.engines.server.server.monotonic", lambda: next(clock))
-        with pytest.raises(SearchError, match=r"hasn't indexed covers-b-\w+ after 600 s: see in"):
+        patch.setattr("search.engines.server.writing.monotonic", lambda: next(clock))
+        with pytest.raises(SearchError, match=r"has not indexed covers-b-\w+ after 600 s: see in"):
             server.publish(make_points(12), "b")
     statuses(stub, monkeypatch, "red")
     with pytest.raises(SearchError, match=r"failed to index covers-b-\w+ \("):

@@ -19,7 +19,6 @@ PENDING = {
     "flows/measuring/compare.py",
     "search/engines/embedded.py",
     "search/engines/engine.py",
-    "search/engines/server/server.py",
     "search/points.py",
 }
 

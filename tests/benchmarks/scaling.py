@@ -27,7 +27,7 @@ from benchmarks import synthetic
 from benchmarks.harness import alone
 from search.engines.embedded import INDEX
 from search.engines.server.collection import HNSW_EF, OVERSAMPLING
-from search.engines.server.server import HNSW_EF_CONSTRUCT, HNSW_M
+from search.engines.server.writing import HNSW_EF_CONSTRUCT, HNSW_M
 from search.fields import FIELDS
 from search.points import point_id
 

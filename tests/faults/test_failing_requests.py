@@ -108,7 +108,7 @@ def proxy(direct, is_real):
 def _hurried(proxy, is_real, monkeypatch):
     """Pauses and time-outs are short, and a few fields indexed: fifteen requests are alike."""
     monkeypatch.setattr(
-        "search.engines.server.server.FIELDS", dict.fromkeys(("work_id", "title", "subset"), str)
+        "search.engines.server.writing.FIELDS", dict.fromkeys(("work_id", "title", "subset"), str)
     )
     monkeypatch.setattr("search.engines.server.connection.PAUSES", (0.01, 1.0, 1.0))
     monkeypatch.setattr("search.engines.server.connection.PATIENT_PAUSES", (0.01,) * 6)

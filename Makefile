@@ -28,7 +28,7 @@ test: install
 faults: install
 	$(BIN)/python -m pytest tests/faults --numprocesses auto --maxprocesses 2 --dist loadfile
 
-# What README's first screen promises of the demo.
+# Tests what README says about the demo, and runs its main job from an installed wheel.
 demo-test: demo
 	$(BIN)/python -m pytest tests/demo
 

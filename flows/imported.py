@@ -40,25 +40,12 @@ def is_ours(path: Path) -> bool:
 def bring_in(path: Path, features: Path | None, model: str | None, home: Path) -> Path:
     """Import vectors of another model, unless the same were imported before.
 
+    Returns a vectors.parquet, whose metadata name the file and a bundle that cannot embed.
+    Performances that the features lack are not re-ranked. The model's name is by default in the
+    file's metadata. Vectors of one model can share a collection; those of an unnamed model cannot.
+
     About a fifth of the works calibrate the distances if they have enough versions, and alignments
     if there are features. `evaluate` leaves these works out.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    features : Path or None
-        The feature store of the same performances. Those that it lacks are not re-ranked.
-    model : str or None
-        The name of the model; by default the `model` in the file's metadata. Vectors of one model
-        can share a collection. Those of an unnamed model cannot share one.
-    home : Path
-        The workspace.
-
-    Returns
-    -------
-    Path
-        vectors.parquet; its metadata name the file and a bundle that cannot embed.
 
     Raises
     ------

@@ -210,16 +210,9 @@ def _publish(
 
 
 def check_before_training(data: Path, bundle: Path | None, workspace: Workspace) -> None:
-    """Check that the other sources of the collection can be kept when a data set is renewed.
+    """Check that the other sources can be kept when a data set is renewed.
 
-    Parameters
-    ----------
-    data : Path
-        The data set.
-    bundle : Path or None
-        What will embed it; None for a bundle that is not trained yet.
-    workspace : Workspace
-        Where the sources are.
+    The bundle is None if it is not trained yet.
 
     Raises
     ------

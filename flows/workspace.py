@@ -104,14 +104,13 @@ class Workspace:
             `covers gc` deletes the result after one of them.
         """
         place = self.path(kind, "-".join(filter(None, (subject, key(*made_of)))))
-
-        def write(directory: Path) -> None:
-            if made_from is not None:
-                write_json(directory / MADE_FROM, made_from)
-            make(directory)
-
-        made = make_once(place, write)
-        logger.info("%s %s", "made" if made else "unchanged:", self.relative(place))
+        with claimed(place) as missing:
+            if missing:
+                with whole_directory(place) as scratch:
+                    if made_from is not None:
+                        write_json(scratch / MADE_FROM, made_from)
+                    make(scratch)
+        logger.info("%s %s", "made" if missing else "unchanged:", self.relative(place))
         return place
 
     def relative(self, path: Path) -> str:
@@ -274,18 +273,3 @@ def claimed(place: Path) -> Iterator[bool]:
             for left in place.parent.glob(f"{dots}{place.name}.*/"):
                 shutil.rmtree(left, ignore_errors=True)
         yield not place.exists()
-
-
-def make_once(place: Path, make: Callable[[Path], None]) -> bool:
-    """Call `make` on a scratch directory that becomes `place`, unless `place` exists.
-
-    Returns
-    -------
-    bool
-        Whether `make` was called.
-    """
-    with claimed(place) as missing:
-        if missing:
-            with whole_directory(place) as scratch:
-                make(scratch)
-    return missing

@@ -1,4 +1,4 @@
-"""What is still needed stays, and all else is freed, by `covers gc` and after each publication."""
+"""`covers gc`, and each publication, delete the results that nothing needs."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ KINDS = ("features/*", "bundles", "vectors", "evaluations", "clusters", "duplica
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory, prefect_server) -> Path:
-    """Two data sets, of which one was published four times, each time with another bundle."""
+    """Two data sets. One was published four times, each time with another bundle."""
     home = tmp_path_factory.mktemp("original") / "home"
     write_csv(home / "b.csv", 4, 2, seed=1)
     for seed in range(4):
@@ -39,19 +39,15 @@ def home(original, tmp_path) -> Path:
 
 
 def results(home: Path) -> dict[str, set[str]]:
-    """What there is of each kind."""
+    """The names of the results of each kind."""
     return {
-        kind.partition("/")[0]: {
-            path.name
-            for path in home.glob(f"{kind}/*/")
-            if not path.name.startswith(".")
-        }
+        kind.partition("/")[0]: {path.name for path in home.glob(f"{kind}/[!.]*/")}
         for kind in KINDS
-    }  # fmt: skip
+    }
 
 
 def test_the_current_collection_and_the_one_before_keep_what_they_were_made_of(home):
-    """Of each of two publications: a bundle, and of both data sets features and vectors."""
+    """Each has a bundle, and features and vectors of both data sets."""
     counts = {kind: len(names) for kind, names in results(home).items()}
     assert counts == {"features": 3, "bundles": 2, "vectors": 4, "evaluations": 2,
                       "clusters": 0, "duplicates": 0}  # fmt: skip

@@ -4,43 +4,46 @@ import time
 import pytest
 
 from embedding.bundle import PRETRAINED
-from flows.workspace import Workspace, key, make_once
+from flows.workspace import MADE_FROM, Workspace, key, read_json
 
 
-def test_a_result_is_made_once(tmp_path):
-    place = tmp_path / "kind" / "name"
-    assert make_once(place, lambda scratch: (scratch / "file").write_text("1"))
-    assert not make_once(place, lambda scratch: pytest.fail("made again"))
-    assert (place / "file").read_text() == "1"
+def test_a_result_is_made_once_and_says_what_it_is_about(tmp_path):
+    workspace, about = Workspace(tmp_path), {"bundle": "bundles/one"}
+    made = workspace.result("kind", "name", [1], lambda path: (path / "file").touch(), about)
+    assert made == tmp_path / "kind" / f"name-{key(1)}"
+    assert {path.name for path in made.iterdir()} == {"file", MADE_FROM}
+    assert read_json(made / MADE_FROM) == about
+    assert workspace.result("kind", "name", [1], lambda path: pytest.fail("made again")) == made
+    assert workspace.result("kind", "name", [2], lambda path: None) != made
 
 
-def test_what_fails_half_way_is_not_there_and_is_made_anew(tmp_path):
-    place = tmp_path / "kind" / "name"
-
-    def fail(scratch):
-        (scratch / "half").write_text("1")
+def test_a_result_that_fails_half_way_is_missing_and_made_again(tmp_path):
+    def fail(directory):
+        (directory / "half").touch()
         raise RuntimeError("in the middle")
 
     with pytest.raises(RuntimeError, match="in the middle"):
-        make_once(place, fail)
-    assert not place.exists()
-    assert make_once(place, lambda scratch: (scratch / "whole").write_text("2"))
-    assert [path.name for path in place.iterdir()] == ["whole"]
+        Workspace(tmp_path).result("kind", "", [1], fail)
+    assert not list(tmp_path.glob("kind/*/"))
+    (tmp_path / "kind" / f".{key(1)}.killed.tmp").mkdir()
+    made = Workspace(tmp_path).result("kind", "", [1], lambda path: (path / "whole").touch())
+    assert [path.name for path in tmp_path.glob("kind/*/")] == [made.name]
+    assert [path.name for path in made.iterdir()] == ["whole"]
 
 
-def test_of_two_that_want_the_same_result_one_makes_it_and_one_waits(tmp_path):
-    place, made, begun = tmp_path / "kind" / "name", [], []
+def test_if_two_want_the_same_result_one_makes_it_and_one_waits(tmp_path):
+    begun = []
 
-    def make(scratch):
-        begun.append(scratch)
+    def make(directory):
+        begun.append(directory)
         time.sleep(0.2)  # long enough for the other to want it too
 
-    both = [threading.Thread(target=lambda: made.append(make_once(place, make))) for _ in range(2)]
+    asked = ("kind", "name", [1], make)
+    both = [threading.Thread(target=Workspace(tmp_path).result, args=asked) for _ in range(2)]
     for thread in both:
         thread.start()
     for thread in both:
         thread.join()
-    assert sorted(made) == [False, True]
     assert len(begun) == 1
 
 

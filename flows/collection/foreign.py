@@ -127,27 +127,22 @@ def _vectors(table: pl.DataFrame, path: Path) -> np.ndarray:
         raise ValueError(
             f"Column vector of {path} is {kind}, expected lists of Float32 or Float64: write it so."
         )
-    if column.null_count():
-        raise ValueError(
-            f"The vector of {tracks.filter(column.is_null())[0]} in {path} is missing: give it "
-            "one, or leave the row out."
-        )
+
+    def refuse(wrong: pl.Series, why: str) -> None:
+        if wrong.any():
+            raise ValueError(
+                f"The vector of {tracks.filter(wrong)[0]} in {path} {why}: correct it, or leave "
+                "the row out."
+            )
+
+    refuse(column.is_null(), "is missing")
     lengths = column.cast(pl.List(number)).list.len()
     dimension = lengths.mode().sort()[-1]
     if dimension == 0:
         raise ValueError(f"The vectors in {path} are empty: write what the model made.")
-    other = lengths != dimension
-    if other.any():
-        raise ValueError(
-            f"The vector of {tracks.filter(other)[0]} in {path} has {lengths.filter(other)[0]} "
-            f"numbers, most have {dimension}: write vectors of one model."
-        )
+    refuse(lengths != dimension, f"does not have {dimension} numbers, as most have")
     with np.errstate(over="ignore"):
         vectors = column.cast(pl.Array(pl.Float32, dimension)).to_numpy()
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        raise ValueError(
-            f"The vector of {tracks[int(np.argmin(finite))]} in {path} has a number that is "
-            "missing, not finite or too large for 32 bits: correct it, or leave the row out."
-        )
+    bad = pl.Series(~np.isfinite(vectors).all(axis=1))
+    refuse(bad, "has a number that is missing, not finite or too large for 32 bits")
     return vectors

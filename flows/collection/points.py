@@ -43,18 +43,9 @@ def points_of(
     *,
     complete: bool = True,
 ) -> search.Points:
-    """Return the points of one source.
+    """Return the points of one source, whose store must have every performance if `complete`.
 
-    Parameters
-    ----------
-    vectors : pl.DataFrame
-        As `vectors.read` returns them. Their titles are used before those of the store.
-    store : FeatureStore or None
-        The features of the performances.
-    calibration : Calibration or None
-        Of the bundle that made the vectors.
-    complete : bool
-        Whether the store must have every performance. It need not for another model's vectors.
+    Titles that come with the vectors are used before those of the store.
     """
     points = _points(vectors, store, complete)
     return search.Points(points, rate=CHROMA_RATE, calibration=calibration)

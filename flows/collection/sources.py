@@ -155,23 +155,12 @@ def merge(
     only: bool = False,
     leave_out: Sequence[Path] = (),
 ) -> Merged:
-    """Replace or add sources of a collection, and keep the others.
-
-    Parameters
-    ----------
-    current : sequence of Source
-        Of the current collection.
-    renewed : sequence of Source
-        Each replaces the source of the same data, or is added.
-    only : bool
-        Leave out all others.
-    leave_out : sequence of Path
-        The names of others to leave out.
+    """Replace or add sources of a collection, and keep the others except those to leave out.
 
     Raises
     ------
     ValueError
-        If one of the names is not among the others, or nothing is left.
+        If a path to leave out is not among the others, or nothing is left.
     """
     by_name = {Path(source.name): source for source in renewed}
     merged = Merged([], [], [])
@@ -202,19 +191,13 @@ def merge(
 def check_kept(kept: Sequence[Source], *, same_bundle: bool, can_embed: bool = True) -> None:
     """Check that sources of the current collection can go into the next one.
 
-    Parameters
-    ----------
-    kept : sequence of Source
-        The sources.
-    same_bundle : bool
-        Whether both collections have the same bundle.
-    can_embed : bool
-        Whether the next collection's bundle can embed features.
+    `same_bundle` and `can_embed` are about the next collection: whether its bundle is the current
+    one, and whether it can embed features.
 
     Raises
     ------
     ValueError
-        If one of them cannot, with its name.
+        If a source cannot, with its name.
     """
     for source in kept:
         without = "publish without it, with `--only` or `covers publish --leave-out`"

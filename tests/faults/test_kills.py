@@ -24,7 +24,7 @@ KILLED_BETWEEN_RESULTS = """
         def killing(original):
             def step(path, target):
                 nonlocal n
-                if not (".building" in str(target) or ".removed" in str(target)):
+                if not any(mark in str(target) for mark in (".tmp", ".old", ".removed")):
                     n -= 1
                     if n == 0:
                         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,6 +1,7 @@
-"""vectors.parquet -> metrics.json and plots, on works the encoder has not seen.
+"""vectors.parquet -> metrics.json and plots, on works that the encoder has not seen.
 
-What it finds out about each performance also goes into the published collection, to filter by.
+What is found out about each performance is also written into the published collection, where
+searches can filter by it.
 """
 
 import json
@@ -18,144 +19,120 @@ from embedding.bundle import Bundle
 from embedding.data.store import FeatureStore
 from embedding.metrics.distances import Euclidean
 from embedding.metrics.quality import quality
-from embedding.metrics.retrieval import Retrieval, bootstrap_interval, retrieval, retrieval_of
+from embedding.metrics.retrieval import retrieval
 from embedding.metrics.separation import separation
 from flows import alert, plots
 from flows.collection.points import points_of
 from flows.collection.vectors import origin, read
 from flows.measuring.calibrate import read_calibration
-from flows.measuring.trial import ask, certainty, choose_queries, identified, published, rankings
+from flows.measuring.trial import measure_search
 from flows.publish import RETRIES
 from flows.show import show_figures
-from flows.workspace import Workspace
+from flows.workspace import Workspace, write_json
 from search.fields import RESULTS
 
-#: Counted up when a metric's definition or a plot changes, so that it is computed anew.
+#: Increase it when a metric or a plot changes, so that evaluations are made again.
 VERSION = 4
 
-#: Of quality.csv, in which the most suspicious performance comes first.
-QUALITY = {
+#: Columns of quality.csv that are known without measuring anything.
+KNOWN_COLUMNS = {
     "track_id": pl.String,
     "work_id": pl.String,
     "title": pl.String,
     "artist": pl.String,
+}
+
+#: Columns of quality.csv, in which the most suspicious performance comes first.
+QUALITY_COLUMNS = KNOWN_COLUMNS | {
     "nearest_cover": pl.Int64,
     "clique_distance": pl.Float64,
     "outlier": pl.Boolean,
 }
 
-#: Those of its columns that are known of a performance without measuring anything.
-KNOWN = ("track_id", "work_id", "title", "artist")
-
-#: Up to so many performances all pairs are compared; past them the time, which grows with their
-#: square, is hours, and whoever starts it chooses how many queries are enough.
-EXACT = 100_000
+#: Beyond this number of performances, comparing all pairs takes hours, so the caller has to choose
+#: a number of queries.
+MAX_EXACT = 100_000
 
 
 @flow(name="evaluate", flow_run_name="evaluate", **alert.WATCHED)
 def evaluate(
     vectors: Path | None = None, home: Path | None = None, sample: int | None = None
 ) -> dict[str, Any]:
-    """Measure how well distances between vectors find versions and separate cliques.
+    """Measure how well the distances between vectors find versions and separate cliques.
 
-    Works that the bundle was trained or chosen on take no part, neither as queries nor as
-    candidates: what remains is as unknown to the encoder as a user's next performance. How near
-    each performance of these lies to its versions is written beside it in the published collection,
-    if the same bundle made that (`Engine.annotate`); the others get no such fields.
+    Works that the bundle was trained or validated on are left out, both as queries and as
+    candidates. So the encoder knows the others as little as a user's next performance. The quality
+    of each performance is written into the published collection, if that was made with the same
+    bundle.
 
     Parameters
     ----------
     vectors : Path, optional
-        What `embed` made; by default the latest.
+        A result of `embed`; by default the latest.
     home : Path, optional
         The workspace; by default `$COVERS_HOME`.
     sample : int, optional
-        How many queries, drawn at random, to measure retrieval by, and how many performances
-        separation; everything stays a candidate. All by default, or where there are no more.
+        Number of random queries to measure retrieval with, and of random performances to measure
+        separation with. All performances stay candidates. By default all are queries.
 
     Returns
     -------
     dict
-        `metrics` by name, `intervals` (95 %, by resampling cliques), `measured_on`, `outliers` (how
-        many performances are too far from their versions; not told by a sample) and `paths`.
+        `metrics` by name, `intervals` (95 %, by resampling cliques), `measured_on`, `outliers`
+        (number of performances that are too far from their versions; only without a sample) and
+        `paths`.
 
     Raises
     ------
     ValueError
-        If there are more than `EXACT` performances to measure on, and no sample is chosen.
+        If there are more than `MAX_EXACT` performances and no sample is chosen.
     """
     workspace = Workspace.at(home)
     with workspace.used():
         vectors = vectors or workspace.latest("vectors")
-        place = measure(vectors, workspace.root, sample)
-        result: dict[str, Any] = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
-        suspicious = place / "quality.csv"
-        if suspicious.exists():
-            write_back(suspicious, result["measured_on"]["bundle"], workspace.root)
-        figures = sorted(place.glob("*.png"))
+        directory = measure(vectors, workspace.root, sample)
+        metrics, table = directory / "metrics.json", directory / "quality.csv"
+        result: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+        if table.exists():
+            write_back(table, result["measured_on"]["bundle"], workspace.root)
+        figures = sorted(directory.glob("*.png"))
         show_figures(figures)
     rows = [{"measure": name, "value": value} for name, value in result["metrics"].items()]
     create_table_artifact(rows, key="metrics", description=result["measured_on"]["summary"])
-    result["paths"] = {
-        "metrics": str(place / "metrics.json"),
-        **({"quality": str(suspicious)} if suspicious.exists() else {}),
-        "plots": [str(figure) for figure in figures],
-    }
+    result["paths"] = {"metrics": str(metrics), "plots": [str(figure) for figure in figures]}
+    if table.exists():
+        result["paths"]["quality"] = str(table)
     return result
 
 
 @task(cache_policy=NO_CACHE)
 def measure(vectors: Path, home: Path, sample: int | None) -> Path:
-    """Compute the metrics and draw the plots, unless they stand for the same vectors."""
+    """Compute the metrics and draw the plots, unless this has been done for the same vectors."""
     workspace = Workspace(home)
     made_with = origin(vectors)
     bundle_path = workspace.resolve(made_with["bundle"])
     bundle = bundles.load(bundle_path)
 
     def make(directory: Path) -> None:
-        everything = read(vectors)
-        seen = everything["work_id"].is_in(bundle.seen_works.implode())
-        if seen.all():
-            raise ValueError(
-                f"Every work of {vectors} was used to train {bundle.id}, so nothing can be "
-                "measured honestly: train on other works, or keep some back with --hold-out."
-            )
-        table = everything.filter(~seen)
+        table, left_out = select_performances(read(vectors), bundle, vectors)
         check_sample(len(table), sample)
-        works, tracks = table["work_id"].to_list(), table["track_id"].to_list()
-        distances = Euclidean(table["vector"].to_numpy())
-        found = retrieval(distances, works, tracks, sample)
-        apart = separation(distances, works, tracks, sample)
-        found.per_query.write_parquet(directory / "queries.parquet")
-        apart.per_clique.write_parquet(directory / "cliques.parquet")
-        result: dict[str, Any] = {
-            "metrics": found.summary() | apart.summary(),
-            "intervals": _intervals(found) | apart.intervals,
-            "measured_on": {
-                "data": made_with["data"],
-                "bundle": bundle.id,
-                "performances": len(table),
-                "left_out": int(seen.sum()),
-                "sample": sample,
-                "summary": _summary(bundle, made_with["data"], len(table), int(seen.sum()), sample),
-            },
-        }
         features = made_with.get("features")
         store = None if features is None else FeatureStore.open(workspace.resolve(features))
         calibration = read_calibration(bundle_path)
         points = points_of(table, store, calibration, complete=not bundle.is_imported)
-        if sample is None or sample >= len(table):  # of some queries, nothing is known of others
-            judged = quality(found, apart)
-            result["outliers"] = int(judged["outlier"].sum())
-            _suspicious_first(points, judged).write_csv(directory / "quality.csv")
-        result |= try_out(points, bundle.id, directory)
+        measured_on = {
+            "data": made_with["data"],
+            "bundle": bundle.id,
+            "performances": len(table),
+            "left_out": left_out,
+            "sample": sample,
+            "summary": _summary(bundle, made_with["data"], len(table), left_out, sample),
+        }
+        result = _measure_vectors(table, points, sample, directory)
+        result |= {"measured_on": measured_on} | measure_search(points, bundle.id, directory)
+        write_json(directory / "metrics.json", result)
         if "certainty" in result:
-            sure = plots.reliability(result["certainty"])
-            plots.save(sure, directory / "reliability.png")
-        text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-        (directory / "metrics.json").write_text(text, encoding="utf-8")
-        plots.save(plots.separation(apart), directory / "separation.png")
-        plots.save(plots.collection_map(table["vector"].to_numpy(), works), directory / "map.png")
+            plots.save(plots.reliability(result["certainty"]), directory / "reliability.png")
         if len(bundle.loss_curve):
             plots.save(plots.loss_curve(bundle.loss_curve), directory / "loss.png")
 
@@ -164,11 +141,48 @@ def measure(vectors: Path, home: Path, sample: int | None) -> Path:
     return workspace.result("evaluations", vectors.parent.name, made_of, make, about)
 
 
-def _suspicious_first(points: search.Points, judged: pl.DataFrame) -> pl.DataFrame:
-    """Make quality.csv: all that were measured, those without versions last and not judged."""
+def select_performances(
+    table: pl.DataFrame, bundle: Bundle, vectors: Path
+) -> tuple[pl.DataFrame, int]:
+    """Return the performances of works that the bundle has not seen, and the number of others."""
+    seen = table["work_id"].is_in(bundle.seen_works.implode())
+    if seen.all():
+        raise ValueError(
+            f"{bundle.id} was trained on every work of {vectors}, so nothing can be measured "
+            "fairly: train on other works, or keep some out of training with --hold-out."
+        )
+    return table.filter(~seen), int(seen.sum())
+
+
+def _measure_vectors(
+    table: pl.DataFrame, points: search.Points, sample: int | None, directory: Path
+) -> dict[str, Any]:
+    """Measure retrieval and separation, and write the tables and plots about them."""
+    works, tracks = table["work_id"].to_list(), table["track_id"].to_list()
+    vectors = table["vector"].to_numpy()
+    distances = Euclidean(vectors)
+    ranked = retrieval(distances, works, tracks, sample)
+    separated = separation(distances, works, tracks, sample)
+    ranked.per_query.write_parquet(directory / "queries.parquet")
+    separated.per_clique.write_parquet(directory / "cliques.parquet")
+    plots.save(plots.separation(separated), directory / "separation.png")
+    plots.save(plots.collection_map(vectors, works), directory / "map.png")
+    result: dict[str, Any] = {
+        "metrics": ranked.summary() | separated.summary(),
+        "intervals": ranked.intervals() | separated.intervals,
+    }
+    if sample is None or sample >= len(table):
+        judged = quality(ranked, separated)
+        result["outliers"] = int(judged["outlier"].sum())
+        _quality_table(points, judged).write_csv(directory / "quality.csv")
+    return result
+
+
+def _quality_table(points: search.Points, judged: pl.DataFrame) -> pl.DataFrame:
+    """Make quality.csv. Performances without versions come last, because they are not judged."""
     known = pl.DataFrame(
-        [{name: payload.get(name) for name in KNOWN} for payload in points.payloads],
-        schema={name: QUALITY[name] for name in KNOWN},
+        [{name: payload.get(name) for name in KNOWN_COLUMNS} for payload in points.payloads],
+        schema=KNOWN_COLUMNS,
     )
     return (
         known.join(judged.drop("work_id"), on="track_id", how="left")
@@ -179,91 +193,45 @@ def _suspicious_first(points: search.Points, judged: pl.DataFrame) -> pl.DataFra
             descending=[True, True, False],
             nulls_last=True,
         )
-        .select(*QUALITY)
+        .select(*QUALITY_COLUMNS)
     )
 
 
 @task(cache_policy=NO_CACHE, **RETRIES)
 def write_back(table: Path, bundle: str, home: Path) -> int:
-    """Write a quality.csv into what is published, where `bundle` made it, and say of how many."""
-    rows = pl.read_csv(table, schema=QUALITY).select("track_id", *RESULTS)
+    """Write quality.csv into the published collection if `bundle` made it; return the count."""
+    rows = pl.read_csv(table, schema=QUALITY_COLUMNS).select("track_id", *RESULTS)
     results = {row.pop("track_id"): row for row in rows.to_dicts()}
-    written = search.connect(home=home).annotate(results, bundle)
-    if written:
-        get_run_logger().info("wrote the quality of %d performances beside them", written)
-    return written
-
-
-def try_out(points: search.Points, bundle: str, directory: Path) -> dict[str, Any]:
-    """Measure what `search` answers: re-ranked, and how sure it is; what there is to measure.
-
-    Parameters
-    ----------
-    points : Points
-        The performances to measure on.
-    bundle : str
-        Id of the bundle that made them.
-    directory : Path
-        Gets the matches, in matches_distance.parquet and matches_reranked.parquet.
-
-    Returns
-    -------
-    dict
-        `reranked`, as metrics, with `intervals`; `certainty`, by the evidence it rests on.
-    """
-    result: dict[str, Any] = {}
-    works = [str(payload["work_id"]) for payload in points.payloads]
-    with published(points, bundle, directory) as searcher:
-        answers = ask(searcher, choose_queries(points))
-    kinds = {"distance": answers.distance}
-    if points.sequences is not None:
-        kinds["reranked"] = answers.reranked
-        found = retrieval_of(rankings(answers.reranked, points), works, points.track_ids)
-        result["reranked"] = found.summary() | {"intervals": _intervals(found)}
-    for kind, matches in kinds.items():
-        matches.write_parquet(directory / f"matches_{kind}.parquet")
-    if answers.names is not None:
-        sure = {kind: certainty(matches, points) for kind, matches in kinds.items()}
-        best = list(sure)[-1]  # which `identify` goes by
-        sure[best] |= identified(answers.names, points)
-        result["certainty"] = sure
-    return result
-
-
-def _intervals(found: Retrieval) -> dict[str, tuple[float, float]]:
-    queries = found.per_query
-    if queries["work_id"].n_unique() < 2:
-        return {}
-    return {
-        name: bootstrap_interval(values, queries["work_id"], seed=0)
-        for name, values in {"map": queries["ap"], "mr1": queries["first"]}.items()
-    }
+    count = search.connect(home=home).annotate(results, bundle)
+    if count:
+        get_run_logger().info("wrote the quality of %d performances into the collection", count)
+    return count
 
 
 def check_sample(performances: int, sample: int | None) -> None:
-    """Raise ValueError if so many can't be measured without choosing how many queries to take."""
-    if sample is None and performances > EXACT:
+    """Raise ValueError if there are too many performances to compare all pairs unasked."""
+    if sample is None and performances > MAX_EXACT:
         raise ValueError(
-            f"Comparing all pairs of {performances} performances takes hours: choose how many "
-            f"queries to measure by, like --sample 10000, or --sample {performances} for all."
+            f"Comparing all pairs of {performances} performances takes hours: choose a number of "
+            f"queries, such as --sample 10000, or --sample {performances} for all."
         )
 
 
 def _summary(bundle: Bundle, data: str, measured: int, left_out: int, sample: int | None) -> str:
-    by = ""
-    if sample is not None and sample < measured:
-        by = f" by a random sample of {sample} queries"
+    """Say in a sentence what was measured, and on what."""
+    sampled = sample is not None and sample < measured
+    how = f"Measured with a random sample of {sample} queries" if sampled else "Measured"
     if bundle.is_imported:
-        on = f"all {measured} performances of {data}"
+        where = f"all {measured} performances of {data}"
         if left_out:
-            on = f"{measured} performances of {data}, without the {left_out} that calibrated it"
+            where = f"{measured} performances of {data}, without the {left_out} that calibrated it"
         return (
-            f"Measured{by} on {on}; it is not known here which works the model learnt from, and "
-            "those flatter it."
+            f"{how} on {where}. It is not known which works the model was trained on; for those, "
+            "the figures are too good."
         )
     if not left_out:
-        return f"Measured{by} on all {measured} performances of {data}; none was trained on."
+        return f"{how} on all {measured} performances of {data}; none was used for training."
     return (
-        f"Measured{by} on the {measured} performances of {data} whose works were held out; "
-        f"the {left_out} of works that training has seen took no part."
+        f"{how} on the {measured} performances of {data} whose works were held out; the "
+        f"{left_out} performances of the training works were left out."
     )

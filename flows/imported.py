@@ -17,7 +17,12 @@ from embedding.encoders.imported import ImportedConfig
 from embedding.splits import split_works
 from flows.collection import foreign
 from flows.collection.vectors import VECTORS
-from flows.measuring.calibrate import are_enough, calibrate, heard, sample
+from flows.measuring.calibrate import (
+    calibrate,
+    draw_performances,
+    has_enough_versions,
+    with_sequence,
+)
 from flows.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -95,11 +100,11 @@ def calibrating(table: pl.DataFrame, store: FeatureStore | None) -> pl.DataFrame
     shares = (1 - CALIBRATION_SHARE, CALIBRATION_SHARE)
     side = split_works(table["work_id"], shares, CALIBRATION_SEED, "calibration")
     chosen = table.filter(side == 1)
-    candidates = [chosen] if store is None else [heard(chosen, store).drop("row"), chosen]
+    candidates = [chosen] if store is None else [with_sequence(chosen, store).drop("row"), chosen]
     for performances in candidates:
         # Only as many as a fit takes, because the others can be measured.
-        found = sample(performances, CALIBRATION_SEED)
-        if are_enough(found["work_id"]):
+        found = draw_performances(performances, CALIBRATION_SEED)
+        if has_enough_versions(found["work_id"]):
             return found.sort("track_id")
     return table.clear()
 

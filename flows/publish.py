@@ -62,7 +62,7 @@ def publish(
     leave_out : list of Path, optional
         Data sets to leave out.
     unless_worse : bool
-        Publish nothing if the bundle is worse than the published one, by `promote.MARGIN`.
+        Publish nothing if the bundle is worse than the published one, by `promote.MAX_MAP_LOSS`.
     keep_bundle : bool
         Keep the published bundle; embed again what another bundle embedded.
     features : Path, optional

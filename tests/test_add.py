@@ -181,7 +181,7 @@ def test_what_one_went_back_to_is_what_is_added_to(catalogue, home):
 
 
 def test_a_retrained_bundle_that_is_worse_is_not_published(catalogue, home, monkeypatch):
-    monkeypatch.setattr("flows.measuring.promote.CLIQUES", 2)
+    monkeypatch.setattr("flows.measuring.promote.MIN_CLIQUES", 2)
     for work in range(WORKS):
         catalogue.add(f"W_{work}", f"P_{work}2")  # so that it is trained again
     before = served(home)
@@ -193,7 +193,7 @@ def test_a_retrained_bundle_that_is_worse_is_not_published(catalogue, home, monk
     state = pipeline(catalogue.root, encoder="means", home=home, return_state=True)
     assert state.is_completed()
     assert state.name == "Kept", state.result()["verdict"]
-    assert "is not published, as it is worse: MAP 0." in state.message
+    assert "is not published because it is worse: MAP 0." in state.message
     result = state.result()
     assert not result["published"]
     assert result["metrics"]["queries"] > 0

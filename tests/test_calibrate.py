@@ -11,7 +11,14 @@ from prefect.logging import disable_run_logger
 from embedding import bundle as bundles
 from embedding import training
 from embedding.data.store import FeatureStore
-from flows.measuring.calibrate import AT_MOST, FILE, calibrate, fit, read_calibration, sample
+from flows.measuring.calibrate import (
+    FILE,
+    MAX_PERFORMANCES,
+    calibrate,
+    draw_performances,
+    fit,
+    read_calibration,
+)
 
 
 def make_bundle(store: FeatureStore, place) -> bundles.Bundle:
@@ -120,12 +127,12 @@ def test_alignments_are_calibrated_on_the_performances_that_the_store_has(place)
 
 
 def test_of_very_many_performances_some_whole_works_calibrate():
-    works = [f"W_{i}" for i in range(200) for _ in range(3)] + ["W_huge"] * (AT_MOST + 1)
+    works = [f"W_{i}" for i in range(200) for _ in range(3)] + ["W_huge"] * (MAX_PERFORMANCES + 1)
     ids = [f"P_{i}" for i in range(len(works))]
     validation = pl.DataFrame({"track_id": ids, "work_id": works})
-    chosen = sample(validation, seed=1)
-    assert len(chosen) == AT_MOST
+    chosen = draw_performances(validation, seed=1)
+    assert len(chosen) == MAX_PERFORMANCES
     assert set(chosen["work_id"].value_counts()["count"]) == {3}
-    assert chosen.equals(sample(validation, seed=1))
-    assert not chosen.equals(sample(validation, seed=2))
-    assert sample(chosen, seed=1).sort("track_id").equals(chosen.sort("track_id"))
+    assert chosen.equals(draw_performances(validation, seed=1))
+    assert not chosen.equals(draw_performances(validation, seed=2))
+    assert draw_performances(chosen, seed=1).sort("track_id").equals(chosen.sort("track_id"))

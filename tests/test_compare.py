@@ -16,7 +16,8 @@ from embedding.data.features import FEATURE_NAMES
 from embedding.data.store import FeatureStore
 from flows import plots
 from flows.cli import tables
-from flows.measuring.compare import COLUMNS, ROWS, Trained, choose_performances, compare, set_apart
+from flows.measuring.compare import COLUMNS, choose_performances, compare, split_training
+from flows.measuring.rows import ROWS
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_all_rows_measure_the_same_performances_and_none_of_a_work_that_is_train
 
 
 def test_what_is_trained_is_trained_with_each_seed_and_the_median_is_reported(result):
-    trained = {row.name for row in ROWS if isinstance(row, Trained)}
+    trained = {row.name for row in ROWS if row.encoder}
     for row in measured(result):
         assert row["seeds"] == (2 if row["row"] in trained else 1)
         if row["row"] in trained:
@@ -161,7 +162,7 @@ def test_nothing_but_works_that_are_trained_on_can_not_be_compared(tmp_path):
 
 def test_what_is_set_apart_to_train_on_is_as_it_was(tmp_path):
     store = make_store(tmp_path / "data", works=20, each=2)
-    apart = FeatureStore.open(set_apart.fn(tmp_path / "data", tmp_path))
+    apart = FeatureStore.open(split_training.fn(tmp_path / "data", tmp_path))
     rows = np.flatnonzero(store.table["track_id"].is_in(apart.table["track_id"].implode()))
     assert 20 < len(rows) < 40
     assert apart.fingerprint == store.select(rows).fingerprint

@@ -98,7 +98,7 @@ def test_vectors_of_another_model_are_published_searched_and_measured(file, home
     assert measured["metrics"]["map"] > 0.9
     assert measured["measured_on"]["performances"] + measured["measured_on"]["left_out"] == 120
     assert measured["measured_on"]["summary"].endswith(
-        "it is not known here which works the model learnt from, and those flatter it."
+        "It is not known which works the model was trained on; for those, the figures are too good."
     )
     assert "certainty" in measured
     assert "reranked" not in measured

@@ -12,7 +12,7 @@ from prefect_server import ask
 import search
 from flows.aggregate import aggregate
 from flows.cluster import cluster
-from flows.evaluate import QUALITY, evaluate, write_back
+from flows.evaluate import QUALITY_COLUMNS, evaluate, write_back
 from flows.pipeline import pipeline
 from flows.train import train
 from search.fields import RESULTS
@@ -101,7 +101,7 @@ def test_the_result_names_the_metrics_and_files_that_scripts_rely_on(result):
 
 
 def test_what_was_measured_of_a_performance_stands_beside_it_in_the_collection(result):
-    table = pl.read_csv(result["paths"]["quality"], schema=QUALITY)
+    table = pl.read_csv(result["paths"]["quality"], schema=QUALITY_COLUMNS)
     stored = pl.read_parquet(result["paths"]["vectors"])
     measured = stored.filter(pl.col("track_id").is_in(table["track_id"].implode()))
     assert len(table) == len(measured) == result["measured_on"]["performances"]
@@ -157,7 +157,7 @@ def test_a_second_run_does_nothing_again_and_says_the_same(result, data):
     home = result["home"]
     before = written(home)
     again = pipeline(data, config=SMALL, home=home)
-    assert again.pop("verdict").endswith("is published already.")
+    assert again.pop("verdict").endswith("is already published.")
     assert again == {key: result[key] for key in again}
     assert written(home) == before
 
@@ -181,13 +181,13 @@ def test_with_training_data_of_its_own_everything_is_measured(result, data, tmp_
     found = pipeline(data, other, config=SMALL, home=home)
     measured = found["measured_on"]
     assert measured["left_out"] == 0
-    assert "none was trained on" in measured["summary"]
+    assert "none was used for training" in measured["summary"]
 
 
 def test_past_a_limit_one_chooses_how_many_queries_to_measure_by(
     result, prefect_server, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("flows.evaluate.EXACT", 4)
+    monkeypatch.setattr("flows.evaluate.MAX_EXACT", 4)
     # A copy, since what is measured already isn't measured again.
     vectors = Path(shutil.copy(result["paths"]["vectors"], tmp_path))
     measured = result["measured_on"]["performances"]
@@ -206,7 +206,7 @@ def test_a_bundle_trained_on_every_work_can_not_be_measured(result, data, prefec
     home = result["home"]
     features = aggregate(data, home=home)
     vectors = embed(features, train(features, "means", home=home), home=home)
-    with pytest.raises(ValueError, match="nothing can be measured honestly"):
+    with pytest.raises(ValueError, match="nothing can be measured fairly"):
         evaluate(vectors, home=home)
 
 

@@ -6,7 +6,6 @@ import pytest
 from catalogue import altered, make_points
 from tunes import CALIBRATED, SHORT
 
-from flows.evaluate import try_out
 from flows.measuring import trial
 
 WORKS = {
@@ -22,33 +21,33 @@ def searcher(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def answers(searcher):
+def responses(searcher):
     return trial.ask(searcher, ["P_0", "P_9", SHORT])
 
 
 @pytest.mark.parametrize("rerank", [True, False])
-def test_the_answers_are_those_of_search(searcher, answers, rerank):
+def test_the_responses_are_those_of_search(searcher, responses, rerank):
     asked = searcher.similar("P_9", 39, rerank=rerank)
-    rows = (answers.reranked if rerank else answers.distance).filter(query="P_9")
+    rows = (responses.reranked if rerank else responses.distance).filter(query="P_9")
     assert rows["match"].to_list() == [match.track_id for match in asked]
     assert rows["probability"].to_list() == [match.probability for match in asked]
     assert rows["rank"].to_list() == list(range(1, 40))
 
 
-def test_what_is_too_short_to_be_aligned_is_answered_by_distance(answers):
-    by_distance = answers.distance.filter(query=SHORT)
+def test_what_is_too_short_to_be_aligned_is_answered_by_distance(responses):
+    by_distance = responses.distance.filter(query=SHORT)
     assert len(by_distance) == 39
-    assert answers.reranked.filter(query=SHORT).equals(by_distance)
+    assert responses.reranked.filter(query=SHORT).equals(by_distance)
 
 
-def test_the_names_are_those_of_search(searcher, answers):
-    for query, named, none in answers.names.iter_rows():
+def test_the_names_are_those_of_search(searcher, responses):
+    for query, named, none in responses.names.iter_rows():
         found = searcher.identify(query)
         assert (named, none) == (found.work and found.work.work_id, found.probability_of_none)
 
 
-def test_beyond_the_answers_the_others_follow_by_distance(answers):
-    few = answers.reranked.filter(pl.col("rank") <= 3)
+def test_beyond_the_responses_the_others_follow_by_distance(responses):
+    few = responses.reranked.filter(pl.col("rank") <= 3)
     ((row, ranking), *_) = trial.rankings(few.filter(query="P_9"), CALIBRATED)
     assert CALIBRATED.track_ids[row] == "P_9"
     ranked = [CALIBRATED.track_ids[i] for i in ranking]
@@ -79,7 +78,11 @@ def test_a_work_is_named_rightly_or_not():
     ])  # fmt: skip
     assert len(points) == sum(sizes.values())
     named = pl.DataFrame(
-        {"query": ["P_0", "P_1", "P_2"], "named": ["W_1", None, None], "none": [0.1, 0.9, 0.7]}
+        {
+            "query": ["P_0", "P_1", "P_2"],
+            "named": ["W_1", None, None],
+            "probability_of_none": [0.1, 0.9, 0.7],
+        }
     )
     found = trial.identified(named, points)
     assert found["identified"] == pytest.approx(2 / 3)
@@ -87,18 +90,18 @@ def test_a_work_is_named_rightly_or_not():
 
 
 def test_of_very_many_performances_whole_works_are_asked_about(monkeypatch):
-    monkeypatch.setattr(trial, "QUERIES", 10)
+    monkeypatch.setattr(trial, "MAX_QUERIES", 10)
     chosen = trial.choose_queries(CALIBRATED)
     assert 10 <= len(chosen) < 14
     works = {WORKS[track_id] for track_id in chosen}
     assert set(chosen) == {track_id for track_id, work in WORKS.items() if work in works}
     assert chosen == trial.choose_queries(CALIBRATED)
-    monkeypatch.setattr(trial, "QUERIES", 40)
+    monkeypatch.setattr(trial, "MAX_QUERIES", 40)
     assert trial.choose_queries(CALIBRATED) == list(CALIBRATED.track_ids)
 
 
 def test_an_evaluation_tells_what_re_ranking_brings_and_how_sure_it_is(tmp_path):
-    result = try_out(CALIBRATED, "b", tmp_path)
+    result = trial.measure_search(CALIBRATED, "b", tmp_path)
     assert result["reranked"]["map"] > 0.9
     low, high = result["reranked"]["intervals"]["map"]
     assert low <= result["reranked"]["map"] <= high
@@ -111,5 +114,5 @@ def test_an_evaluation_tells_what_re_ranking_brings_and_how_sure_it_is(tmp_path)
 
 def test_without_sequences_or_calibration_there_is_less_to_tell(tmp_path):
     plain = altered(CALIBRATED, sequences=None, rate=None)
-    assert set(try_out(plain, "b", tmp_path)["certainty"]) == {"distance"}
-    assert try_out(altered(plain, calibration=None), "b", tmp_path) == {}
+    assert set(trial.measure_search(plain, "b", tmp_path)["certainty"]) == {"distance"}
+    assert trial.measure_search(altered(plain, calibration=None), "b", tmp_path) == {}

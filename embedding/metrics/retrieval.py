@@ -68,6 +68,16 @@ class Retrieval:
             **self.counts,
         }
 
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return the 95 % intervals of MAP and MR1; a single clique has none."""
+        queries = self.per_query
+        if queries["work_id"].n_unique() < 2:
+            return {}
+        return {
+            name: bootstrap_interval(queries[column], queries["work_id"], seed=0)
+            for name, column in {"map": "ap", "mr1": "first"}.items()
+        }
+
 
 def retrieval(
     distances: Distances,

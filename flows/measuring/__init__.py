@@ -1,1 +1,1 @@
-"""Measurements that publish a trial collection and ask it what a user would."""
+"""Measurements of encoders, and of what `search` responds with; calibration and promotion."""

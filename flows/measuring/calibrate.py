@@ -1,10 +1,10 @@
-"""A bundle's validation works -> its calibration: how far to trust its distances."""
+"""Calibrate a bundle on its validation works: how probable versions are at its distances."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
@@ -19,7 +19,7 @@ from embedding import bundle as bundles
 from embedding.bundle import Bundle
 from embedding.data.store import FeatureStore
 from embedding.metrics.distances import Ints
-from flows.workspace import claimed
+from flows.workspace import claimed, write_json
 from search.versions.alignment import STACK_SECONDS, similarities
 from search.versions.calibration import (
     Calibration,
@@ -31,188 +31,166 @@ from search.versions.calibration import (
 )
 from search.versions.reranking import backgrounds, log_similarity
 
-#: Pairs of one work that a fit needs, each way round.
-NEEDED = 40
+#: Pairs of versions that a fit needs; a pair counts once in each direction.
+MIN_VERSION_PAIRS = 40
 
-#: All pairs of so many validation performances are compared: 90,000 alignments, some minutes.
-AT_MOST = 300
+#: All pairs of this many performances are aligned: 90,000 alignments, which take minutes.
+MAX_PERFORMANCES = 300
 
-#: Counted up when the columns or the fit change, so that bundles are calibrated anew.
+#: Increase it when the columns or the fit change, so that bundles are calibrated again.
 FORMAT = 1
 
 FILE = "calibration.json"
 
 
 def read_calibration(bundle: Path) -> Calibration | None:
-    """Return a bundle's calibration; None if it has none.
+    """Return the calibration of a bundle, or None if it has none.
 
     Raises
     ------
     ValueError
         If its file is damaged.
     """
-    content = _content(bundle)
-    try:
-        found = None if content is None else content["calibration"]
-        return None if found is None else Calibration.from_json(found)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{bundle / FILE} is damaged: delete it, and train again.") from error
+    content = _read(bundle)
+    return None if content is None else content["calibration"]
 
 
-def _content(bundle: Path) -> dict[str, Any] | None:
-    """What the file holds, if there is one that this version made."""
+def _read(bundle: Path) -> dict[str, Any] | None:
+    """Read the file, if there is one of this format; its calibration may be None."""
     try:
         content: dict[str, Any] = json.loads((bundle / FILE).read_text(encoding="utf-8"))
-        return content if content["format"] == FORMAT else None
+        if content["format"] != FORMAT:
+            return None
+        if content["calibration"] is not None:
+            content["calibration"] = Calibration.from_json(content["calibration"])
+        return content
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{bundle / FILE} is damaged: delete it, and train again.") from error
+        raise ValueError(f"{bundle / FILE} is damaged: delete it and train again.") from error
 
 
 @task(cache_policy=NO_CACHE)
 def calibrate(bundle: Path, features: Path | None) -> None:
-    """Fit the calibration of a bundle on its validation works, unless it has one.
+    """Fit the calibration of a bundle on its validation works, unless it is already calibrated.
 
-    They took no part in fitting the encoder, so its distances between them are as they will be
-    between performances it has never met. With too few versions among them, there is none.
+    The encoder was not fitted on these works, so the distances between them are like those between
+    new performances. If they have too few versions, the bundle gets no calibration.
 
     Parameters
     ----------
     bundle : Path
-        What `train` made, or `imported.bring_in`.
+        A result of `train` or of `imported.bring_in`.
     features : Path or None
-        Of its validation works, for a calibration of alignments too.
+        Features of the validation works. With them, alignments are calibrated too.
     """
     logger = get_run_logger()
     with claimed(bundle):
-        if _content(bundle) is not None:
+        if _read(bundle) is not None:
             return
-        made = bundles.load(bundle)
-        found = fit(made, None if features is None else FeatureStore.open(features))
-        content = {"format": FORMAT, "calibration": None if found is None else asdict(found)}
-        scratch = bundle / f".{FILE}.new"
-        scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        scratch.replace(bundle / FILE)
-    if found is None:
+        loaded = bundles.load(bundle)
+        calibration = fit(loaded, None if features is None else FeatureStore.open(features))
+        content = None if calibration is None else asdict(calibration)
+        write_json(bundle / FILE, {"format": FORMAT, "calibration": content})
+    if calibration is None:
         logger.warning(
-            "%s tells no probabilities: too few versions among its validation works", made.id
+            "%s gives no probabilities, because its validation works have too few versions",
+            loaded.id,
         )
     else:
-        logger.info("calibrated %s", made.id)
+        logger.info("calibrated %s", loaded.id)
 
 
 def fit(bundle: Bundle, store: FeatureStore | None) -> Calibration | None:
-    """Fit the calibration of a bundle on its validation performances; None with too few.
+    """Fit a calibration on the validation performances of a bundle; None if they are too few.
 
-    Parameters
-    ----------
-    bundle : Bundle
-        Its validation performances come with their vectors.
-    store : FeatureStore or None
-        Those that have a sequence in it calibrate alignments, if they are enough.
+    Alignments are calibrated on the validation performances that have a sequence in `store`.
     """
-    seed = bundle.training.seed
-    known = sample(bundle.training.validation, seed)
-    if not are_enough(known["work_id"]):
+    validation, seed = bundle.training.validation, bundle.training.seed
+    performances = draw_performances(validation, seed)
+    if not has_enough_versions(performances["work_id"]):
         return None
-    pairs = _Pairs.of(known)
-    by_distance = _logistic(pairs.near[:, None], pairs.one_work)
+    pairs = _pairs(performances)
+    by_distance = _fit_logistic(pairs.distance[:, None], pairs.same_work)
     if store is None or (rate := store.chroma_rate) is None:
         return Calibration(by_distance)
-    known = sample(heard(bundle.training.validation, store), seed)
-    if not are_enough(known["work_id"]):
+    performances = draw_performances(with_sequence(validation, store), seed)
+    if not has_enough_versions(performances["work_id"]):
         return Calibration(by_distance)
-    pairs = _Pairs.of(known)
-    sequences = [store.sequence(row) for row in known["row"]]
+    pairs = _pairs(performances)
+    sequences = [store.sequence(row) for row in performances["row"]]
     background = backgrounds(sequences, rate).astype(np.float64)
-    with ThreadPoolExecutor(joblib.cpu_count()) as threads:  # what is compiled lets others run
-        rows = threads.map(lambda each: similarities(each, sequences, rate)[0], sequences)
+    with ThreadPoolExecutor(joblib.cpu_count()) as threads:  # compiled code releases the GIL
+        rows = threads.map(lambda query: similarities(query, sequences, rate)[0], sequences)
         similarity = np.stack(list(rows))
     columns = alignment_columns(
-        pairs.near,
-        log_similarity(similarity[pairs.first, pairs.second]),
-        background[pairs.first],
-        background[pairs.second],
+        pairs.distance,
+        log_similarity(similarity[pairs.query, pairs.match]),
+        background[pairs.query],
+        background[pairs.match],
         float(background[:, 0].mean()),
     )
-    return Calibration(by_distance, _logistic(columns, pairs.one_work))
+    return Calibration(by_distance, _fit_logistic(columns, pairs.same_work))
 
 
-def sample(validation: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Choose the performances of some works where there are very many; in a random order.
+def draw_performances(performances: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Draw whole works at random, up to `MAX_PERFORMANCES`, and return them in random order.
 
-    Parameters
-    ----------
-    validation : pl.DataFrame
-        Of each performance, at least work_id. A work of more than `AT_MOST` is left out.
-    seed : int
-        Of the choice and the order.
+    A work with more performances than that is left out. The table needs a column work_id.
     """
     rng = np.random.default_rng(seed)
-    chosen = [validation.clear()]
+    drawn = [performances.clear()]
     count = 0
-    for work in rng.permutation(validation["work_id"].unique().sort().to_numpy()):
-        performances = validation.filter(work_id=str(work))
-        if len(performances) > AT_MOST:
+    for work in rng.permutation(performances["work_id"].unique().sort().to_numpy()):
+        versions = performances.filter(work_id=str(work))
+        if len(versions) > MAX_PERFORMANCES:
             continue
-        count += len(performances)
-        if count > AT_MOST:
+        count += len(versions)
+        if count > MAX_PERFORMANCES:
             break
-        chosen.append(performances)
-    # In no order, so that the first of them are references as good as any.
-    table: pl.DataFrame = pl.concat(chosen)
+        drawn.append(versions)
+    # The order is random because the first performances become the references of the backgrounds.
+    table: pl.DataFrame = pl.concat(drawn)
     return table.select(pl.all().gather(rng.permutation(len(table))))
 
 
-def are_enough(works: pl.Series) -> bool:
-    """Whether performances of these works, one id each, have versions enough for a fit."""
-    sizes = works.value_counts()["count"]
-    return len(sizes) > 1 and (sizes * (sizes - 1)).sum() >= NEEDED
+def has_enough_versions(work_ids: pl.Series) -> bool:
+    """Whether performances of these works, one id per performance, suffice for a fit."""
+    sizes = work_ids.value_counts()["count"]
+    return len(sizes) > 1 and (sizes * (sizes - 1)).sum() >= MIN_VERSION_PAIRS
 
 
-def heard(validation: pl.DataFrame, store: FeatureStore) -> pl.DataFrame:
-    """Return those with a sequence that can be aligned, and the `row` of the store that has it."""
+def with_sequence(performances: pl.DataFrame, store: FeatureStore) -> pl.DataFrame:
+    """Return the performances that can be aligned, with their `row` in the store."""
     if store.chroma_rate is None:
-        return validation.clear().with_columns(row=pl.lit(None, dtype=pl.UInt32))
+        return performances.clear().with_columns(row=pl.lit(None, dtype=pl.UInt32))
     rows = store.table.with_row_index("row")
     rows = rows.filter(pl.col("chroma_frames") >= STACK_SECONDS * store.chroma_rate)
-    return validation.join(rows.select("track_id", "row"), on="track_id", maintain_order="left")
+    return performances.join(rows.select("track_id", "row"), on="track_id", maintain_order="left")
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """All pairs of some performances, each way round.
+class _Pairs(NamedTuple):
+    """All pairs of performances, in both directions; every array has shape=(pairs,)."""
 
-    Attributes
-    ----------
-    first, second : np.ndarray, shape=(pairs,)
-        Rows of the two.
-    one_work : np.ndarray of bool, shape=(pairs,)
-        Whether they are versions.
-    near : np.ndarray, shape=(pairs,)
-        Their relative distance.
-    """
-
-    first: Ints
-    second: Ints
-    one_work: npt.NDArray[np.bool_]
-    near: Numbers
-
-    @classmethod
-    def of(cls, performances: pl.DataFrame) -> Self:
-        works, vectors = performances["work_id"].to_numpy(), performances["vector"].to_numpy()
-        first, second = np.nonzero(~np.eye(len(works), dtype=bool))
-        usual = usual_distances(vectors)
-        distance = np.linalg.norm(vectors[first].astype(np.float64) - vectors[second], axis=1)
-        near = relative(distance, usual[first], usual[second])
-        return cls(first, second, works[first] == works[second], near)
+    query: Ints  # row of the one performance
+    match: Ints  # row of the other
+    same_work: npt.NDArray[np.bool_]
+    distance: Numbers  # relative
 
 
-def _logistic(columns: np.ndarray, one_work: np.ndarray) -> Logistic:
-    """Fit with both kinds of pairs weighing the same: then the log odds are the log ratio."""
-    scale = StandardScaler().fit(columns)
+def _pairs(performances: pl.DataFrame) -> _Pairs:
+    works, vectors = performances["work_id"].to_numpy(), performances["vector"].to_numpy()
+    query, match = np.nonzero(~np.eye(len(works), dtype=bool))
+    usual = usual_distances(vectors)
+    distance = np.linalg.norm(vectors[query].astype(np.float64) - vectors[match], axis=1)
+    distance = relative(distance, usual[query], usual[match])
+    return _Pairs(query, match, works[query] == works[match], distance)
+
+
+def _fit_logistic(columns: np.ndarray, same_work: np.ndarray) -> Logistic:
+    """Fit with the same weight for both kinds of pairs, so that log odds are log ratios."""
+    scaler = StandardScaler().fit(columns)
     model = LogisticRegression(C=100, class_weight="balanced", max_iter=1000)
-    model.fit(scale.transform(columns), one_work)
-    weights = model.coef_[0] / scale.scale_
-    return Logistic(tuple(weights.tolist()), float(model.intercept_[0] - weights @ scale.mean_))
+    model.fit(scaler.transform(columns), same_work)
+    weights = model.coef_[0] / scaler.scale_
+    return Logistic(tuple(weights.tolist()), float(model.intercept_[0] - weights @ scaler.mean_))

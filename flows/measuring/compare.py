@@ -1,9 +1,7 @@
-"""Every encoder and its peers, side by side: one table, measured on the same performances."""
+"""Measure every encoder, and measures from the literature, on the same performances."""
 
 import json
-import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,90 +15,28 @@ from prefect.cache_policies import NO_CACHE
 from embedding import bundle as bundles
 from embedding.data import store
 from embedding.data.store import FeatureStore
-from embedding.encoders.registry import ENCODERS, encoder_class
-from embedding.metrics import peers
+from embedding.encoders.registry import encoder_class
 from embedding.metrics.cliques import group
-from embedding.metrics.distances import DistanceMatrix, Distances, Euclidean
-from embedding.metrics.retrieval import bootstrap_interval, retrieval
+from embedding.metrics.distances import Distances, Euclidean
+from embedding.metrics.retrieval import retrieval
 from embedding.metrics.separation import separation
 from embedding.splits import split_works
 from flows import alert, plots
 from flows.aggregate import aggregate
-from flows.collection.points import points_of
 from flows.collection.vectors import read
 from flows.embed import embed_features
-from flows.measuring.calibrate import calibrate, read_calibration
-from flows.measuring.trial import QUERIES, ask, published, rankings
+from flows.measuring.calibrate import calibrate
+from flows.measuring.rows import ROWS, Row
 from flows.pipeline import HELD_OUT
 from flows.show import show_figures
 from flows.train import train_encoder
-from flows.workspace import Workspace
+from flows.workspace import Workspace, write_json
 
-#: Counted up when a row, a metric's definition or the plot changes, so that it is computed anew.
-VERSION = 2
+#: Increase it when a row, a metric or the plot changes, so that rows are measured again.
+VERSION = 3
 
-
-@dataclass(frozen=True)
-class Peer:
-    """A measure that nothing is trained for."""
-
-    name: str
-    distances: Callable[[FeatureStore], Distances]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """An encoder's vectors, and what ranks by them."""
-
-    name: str
-    encoder: str
-    distances: Callable[[FeatureStore, np.ndarray, Path], Distances] = (
-        lambda _store, vectors, _bundle: Euclidean(vectors)
-    )
-
-
-def reranked(store: FeatureStore, vectors: np.ndarray, bundle: Path) -> DistanceMatrix:
-    """Return the ranks that `search` answers with, as distances from each query."""
-    if len(store) > QUERIES:
-        raise ValueError(
-            f"re-ranking {len(store)} performances for each other takes hours: compare at most "
-            f"{QUERIES}, or see what `covers evaluate` says of a sample of them"
-        )
-    rows = store.table.select("track_id", "work_id").with_columns(
-        vector=pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))
-    )
-    points = points_of(rows, store, read_calibration(bundle))
-    ranks = np.zeros((len(store), len(store)))
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        published(points, bundle.name, Path(scratch)) as searcher,
-    ):
-        answers = ask(searcher, points.track_ids)
-    for row, ranking in rankings(answers.reranked, points):
-        ranks[row, ranking] = np.arange(1, len(ranking) + 1)
-    # Points are in the order of their track ids.
-    place = {track_id: i for i, track_id in enumerate(points.track_ids)}
-    order = [place[track_id] for track_id in store.table["track_id"]]
-    return DistanceMatrix(ranks[np.ix_(order, order)])
-
-
-#: The table, from knowing nothing to knowing all.
-ROWS: tuple[Peer | Trained, ...] = (
-    Peer("chance", peers.chance),
-    Peer("track length", peers.track_length),
-    Peer("raw means", peers.raw_means),
-    Trained("K-Means", "means", lambda _store, vectors, _bundle: peers.same_cluster(vectors)),
-    Peer("OTI mean chroma", peers.mean_chroma),
-    Peer("2DFTM", peers.fourier_magnitudes),
-    Peer("SiMPle", peers.simple),
-    Peer("Qmax", peers.qmax),
-    Peer("Dmax", peers.dmax),
-    *(Trained(name, name) for name in ENCODERS),
-    Trained("version, re-ranked", "version", reranked),
-)
-
-#: The columns of comparison.parquet. Of several seeds, `seed` is the one with the median MAP and
-#: all figures but `map_min` and `map_max` are its own; `why_not` says why there are none.
+#: The columns of comparison.parquet. With several seeds, all figures but `map_min` and `map_max`
+#: are those of the seed with the median MAP. A row without figures says `why_not`.
 COLUMNS: dict[str, Any] = {
     "row": pl.String,
     "map": pl.Float64,
@@ -119,6 +55,32 @@ COLUMNS: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What all rows share.
+
+    Attributes
+    ----------
+    features, training : Path
+        The features to measure on, and those to train on.
+    tracks : list of str
+        The performances of `features` to measure.
+    seeds : int
+        Number of times to train each encoder.
+    config : dict
+        For each encoder, the config that differs from the defaults.
+    home : Path
+        The workspace.
+    """
+
+    features: Path
+    training: Path
+    tracks: list[str]
+    seeds: int
+    config: dict[str, dict[str, Any]]
+    home: Path
+
+
 @flow(name="compare", flow_run_name="compare {data}", **alert.WATCHED)
 def compare(
     data: Path,
@@ -128,24 +90,24 @@ def compare(
     frame_rate: float | None = None,
     home: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure every row of the table on the same performances, of works no encoder has seen.
+    """Measure every row on the same performances, whose works no encoder was trained on.
 
-    A row that fails says why and doesn't stop the others. Finished rows stand: a run that is
-    killed goes on after them, and a second one measures nothing again.
+    A row that fails says why, and the others go on. Finished rows are kept, so a second run
+    measures only what is missing.
 
     Parameters
     ----------
     data : Path
-        What to measure on: a directory as `embedding.data.dataset.open_dataset` reads it, or the
-        prototype's CSV.
+        The data to measure on: a directory or a CSV table.
     training_data : Path, optional
-        What to train on. Without it a share of `data`'s works, and only the others are measured.
+        The data to train on. By default a share of the works in `data` is used for training, and
+        only the other works are measured.
     seeds : int
-        How many times each encoder is trained, with the seeds 0, 1, …
+        Number of times to train each encoder, with the seeds 0, 1, …
     config : dict, optional
-        Settings that differ from the defaults, by encoder.
+        For each encoder, the config that differs from the defaults.
     frame_rate : float, optional
-        Frames a second, where `data` (and `training_data`) doesn't say it.
+        Frames per second, where the data does not give it.
     home : Path, optional
         The workspace; by default `$COVERS_HOME`.
 
@@ -160,79 +122,43 @@ def compare(
     with workspace.used():
         features = aggregate(data, frame_rate=frame_rate, home=home, role=None)
         if training_data is None:
-            learned = set_apart(features, workspace.root)
+            training = split_training(features, workspace.root)
         else:
-            learned = aggregate(training_data, frame_rate=frame_rate, home=home, role=None)
-        tracks, measured_on = choose_performances(features, learned, training_data is None)
+            training = aggregate(training_data, frame_rate=frame_rate, home=home, role=None)
+        tracks, measured_on = choose_performances(features, training, training_data is None)
         get_run_logger().info(measured_on["summary"])
-        rows = [
-            measure_row(row, features, learned, tracks, seeds, config or {}, workspace.root)
-            for row in ROWS
-        ]
-        place = show(rows, measured_on, workspace.root)
-        result: dict[str, Any] = json.loads((place / "comparison.json").read_text(encoding="utf-8"))
-        show_figures([place / "comparison.png"])
+        setup = Setup(features, training, tracks, seeds, config or {}, workspace.root)
+        rows = [measure_row(row, setup) for row in ROWS]
+        directory = write_table(rows, measured_on, workspace.root)
+        figure = directory / "comparison.png"
+        show_figures([figure])
     create_table_artifact(rows, key="comparison", description=measured_on["summary"])
-    result["paths"] = {
-        "comparison": str(place / "comparison.json"),
-        "table": str(place / "comparison.parquet"),
-        "plots": [str(place / "comparison.png")],
+    paths = {
+        "comparison": str(directory / "comparison.json"),
+        "table": str(directory / "comparison.parquet"),
+        "plots": [str(figure)],
     }
-    return result
-
-
-def measure_row(
-    row: Peer | Trained,
-    features: Path,
-    learned: Path,
-    tracks: list[str],
-    seeds: int,
-    config: dict[str, dict[str, Any]],
-    home: Path,
-) -> dict[str, Any]:
-    """Train a row's encoder with each seed and measure it; where that fails, say why."""
-    logger = get_run_logger()
-
-    def run(seed: int) -> dict[str, Any]:
-        if isinstance(row, Peer):
-            return measure(row, features, tracks, None, None, home)
-        standing, start = set(home.glob("bundles/*")), time.monotonic()
-        bundle = train_encoder(learned, row.encoder, config.get(row.encoder), 0.0, seed, home)
-        # How long it took is known only to whoever trained it.
-        seconds = None if bundle in standing else round(time.monotonic() - start, 2)
-        calibrate(bundle, learned)
-        return measure(row, features, tracks, bundle, seconds, home)
-
-    try:
-        measured = _of_seeds(
-            row.name, [run(seed) for seed in range(seeds if isinstance(row, Trained) else 1)]
-        )
-        logger.info("%s: %s", row.name, _sentence(measured))
-    except Exception as error:  # whatever it is, the other rows are worth having
-        measured = dict.fromkeys(COLUMNS) | {"row": row.name, "why_not": _why(error)}
-        logger.warning("%s: not measured, as %s", row.name, measured["why_not"])
-    return measured
+    return {"rows": rows, "measured_on": measured_on, "paths": paths}
 
 
 @task(cache_policy=NO_CACHE)
-def set_apart(features: Path, home: Path) -> Path:
-    """Make a feature store of the works to train on; those held out are `pipeline`'s, seed 0.
+def split_training(features: Path, home: Path) -> Path:
+    """Make a feature store of the training works; `pipeline` holds out the same works for seed 0.
 
-    One split for all seeds, so that each is measured on the same works.
+    There is a single split, so that all seeds are measured on the same works.
     """
     everything = FeatureStore.open(features)
 
     def make(directory: Path) -> None:
-        works = everything.table["work_id"]
-        learned = everything.select(
-            split_works(works, (1 - HELD_OUT, HELD_OUT), 0, "hold-out") == 0
-        )
+        shares = (1 - HELD_OUT, HELD_OUT)
+        side = split_works(everything.table["work_id"], shares, 0, "hold-out")
+        training = everything.select(side == 0)
         store.write(
             directory,
-            name=learned.name,
-            table=learned.table,
-            sequences=(learned.sequence(i) for i in range(len(learned))),
-            frame_rate=learned.frame_rate,
+            name=training.name,
+            table=training.table,
+            sequences=(training.sequence(i) for i in range(len(training))),
+            frame_rate=training.frame_rate,
         )
 
     made_of = (everything.fingerprint, HELD_OUT)
@@ -241,170 +167,160 @@ def set_apart(features: Path, home: Path) -> Path:
 
 @task(cache_policy=NO_CACHE)
 def choose_performances(
-    features: Path, learned: Path, held_out: bool
+    features: Path, training: Path, held_out: bool
 ) -> tuple[list[str], dict[str, Any]]:
-    """Which performances every row measures, and what to say of it.
+    """Choose the performances that every row measures, and describe them.
 
-    Those of works that no encoder is trained on, and that each can use; an encoder that can use
-    none at all says so in its own row.
+    Their works are not trained on, and every encoder can use them. An encoder that can use no
+    performance at all is ignored here, and fails in its own row.
     """
-    known, seen = FeatureStore.open(features), FeatureStore.open(learned)
-    unseen = known.select(~known.table["work_id"].is_in(seen.table["work_id"].unique().implode()))
+    everything, trained_on = FeatureStore.open(features), FeatureStore.open(training)
+    seen = everything.table["work_id"].is_in(trained_on.table["work_id"].unique().implode())
+    candidates = everything.select(~seen)
     unusable: dict[str, str] = {}
-    for name in {row.encoder: row for row in ROWS if isinstance(row, Trained)}:
+    for name in sorted({row.encoder for row in ROWS if row.encoder}):
         encoder = encoder_class(name)
-        reasons = encoder.unusable(unseen.inputs(encoder.input))
-        if len(reasons) < len(unseen):
-            unusable |= {unseen.table["track_id"][row]: why for row, why in reasons.items()}
+        reasons = encoder.unusable(candidates.inputs(encoder.input))
+        if len(reasons) < len(candidates):
+            unusable |= {candidates.table["track_id"][i]: why for i, why in reasons.items()}
     for track_id, reason in unusable.items():
         get_run_logger().warning("left out %s: %s", track_id, reason)
-    table = unseen.table.filter(~pl.col("track_id").is_in(list(unusable)))
-    counts = group(table["work_id"], table["track_id"]).counts()
-    works = "were held out" if held_out else "are not in the training data"
-    summary = (
-        f"Measured on {len(table)} of {len(known)} performances of {known.name}: those whose works "
-        f"{works}{f', without {len(unusable)} that cannot be used' if unusable else ''}."
-        if len(table) < len(known)
-        else f"Measured on all {len(known)} performances of {known.name}; none was trained on."
-    )
+    table = candidates.table.filter(~pl.col("track_id").is_in(list(unusable)))
+    total, name = len(everything), everything.name
+    if len(table) == total:
+        summary = f"Measured on all {total} performances of {name}; none was used for training."
+    else:
+        works = "were held out" if held_out else "are not in the training data"
+        without = f", without {len(unusable)} that cannot be used" if unusable else ""
+        summary = (
+            f"Measured on {len(table)} of {total} performances of {name}: those whose works "
+            f"{works}{without}."
+        )
     return table["track_id"].to_list(), {
-        "data": known.name,
-        "trained_on": seen.name,
-        **counts,
-        "seen": len(known) - len(unseen),
+        "data": name,
+        "trained_on": trained_on.name,
+        **group(table["work_id"], table["track_id"]).counts(),
+        "seen": int(seen.sum()),
         "unusable": len(unusable),
         "summary": summary,
     }
 
 
+def measure_row(row: Row, setup: Setup) -> dict[str, Any]:
+    """Measure a row, with each seed if an encoder has to be trained. If that fails, say why."""
+    logger = get_run_logger()
+    try:
+        if row.encoder is None:
+            runs = [measure(row, setup, None, None)]
+        else:
+            runs = [train_and_measure(row, setup, seed) for seed in range(setup.seeds)]
+        result = summarise_seeds(row.name, runs)
+        logger.info("%s: MAP %.3f, MR1 %.1f", row.name, result["map"], result["mr1"])
+    except Exception as error:  # whatever the error is, the other rows are useful
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        result = dict.fromkeys(COLUMNS) | {"row": row.name, "why_not": reason}
+        logger.warning("%s is not measured: %s", row.name, reason)
+    return result
+
+
+def train_and_measure(row: Row, setup: Setup, seed: int) -> dict[str, Any]:
+    """Train the encoder of a row with a seed, and measure it."""
+    name, home = str(row.encoder), setup.home
+    existing, start = set(home.glob("bundles/*")), time.monotonic()
+    bundle = train_encoder(setup.training, name, setup.config.get(name), 0.0, seed, home)
+    # The time is only known for a bundle that was trained just now.
+    seconds = None if bundle in existing else round(time.monotonic() - start, 2)
+    calibrate(bundle, setup.training)
+    return measure(row, setup, bundle, seconds)
+
+
 @task(cache_policy=NO_CACHE, task_run_name="measure {row.name}")
-def measure(
-    row: Peer | Trained,
-    features: Path,
-    tracks: list[str],
-    bundle: Path | None,
-    seconds: float | None,
-    home: Path,
-) -> dict[str, Any]:
-    """Measure one row with one bundle, unless that stands.
+def measure(row: Row, setup: Setup, bundle: Path | None, seconds: float | None) -> dict[str, Any]:
+    """Measure a row with one bundle, unless this has been done.
 
     Parameters
     ----------
-    row : Peer or Trained
-        What to measure.
-    features : Path
-        Where the performances are.
-    tracks : list of str
-        Which of them to measure.
-    bundle : Path, optional
-        The trained encoder of a `Trained`.
-    seconds : float, optional
-        How long it was trained, if that is known. A `Peer`'s computing is timed here.
-    home : Path
-        The workspace.
+    row, setup
+        What to measure, and where.
+    bundle : Path or None
+        The trained encoder of the row, if the row has one.
+    seconds : float or None
+        How long the encoder was trained, if that is known.
     """
-    everything = FeatureStore.open(features)
-    chosen = everything.select(everything.table["track_id"].is_in(tracks))  # in their order
-    works = chosen.table["work_id"].to_list()
-    made_with = bundles.load(bundle) if bundle else None
-    workspace = Workspace(home)
+    everything = FeatureStore.open(setup.features)
+    chosen = everything.select(everything.table["track_id"].is_in(setup.tracks))
+    trained = bundle and bundles.load(bundle)
+    workspace = Workspace(setup.home)
 
     def make(directory: Path) -> None:
         start, took = time.perf_counter(), seconds
-        if isinstance(row, Peer):
+        if bundle is None:
             distances = row.distances(chosen)
             took = round(time.perf_counter() - start, 2)
-        elif bundle is None:
-            raise ValueError(f"{row.name} needs a bundle of {row.encoder}")
         else:
-            vectors = _vectors(row, features, bundle, tracks, works, home)
-            distances = row.distances(chosen, vectors, bundle)
-        found = retrieval(distances, works, tracks)
-        queries = found.per_query
-        several = queries["work_id"].n_unique() > 1
-        low, high = (
-            bootstrap_interval(queries["ap"], queries["work_id"], seed=0)
-            if several
-            else (None, None)
-        )
-        # A pair whose distance depends on the direction has no place among the others.
-        apart = separation(distances, works, tracks) if distances.symmetric else None
-        figures = {
-            "map": found.map,
-            "map_low": low,
-            "map_high": high,
-            "mr1": found.mr1,
-            "hits@1": found.hits_at_1,
-            "auc": apart and apart.auc,
-            "dimension": distances.dimension if isinstance(distances, Euclidean) else None,
-            "seconds": took,
-            "seed": made_with and made_with.training.seed,
-        }
-        queries.write_parquet(directory / "queries.parquet")
-        (directory / "row.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+            distances = row.distances(chosen, vectors_of(row, setup, chosen, bundle), bundle)
+        figures = measure_distances(distances, chosen.table, directory)
+        figures |= {"seconds": took, "seed": trained and trained.training.seed}
+        write_json(directory / "row.json", figures)
 
     name = row.name.lower().replace(",", "").replace(" ", "-")
-    made_of = (VERSION, row.name, chosen.fingerprint, made_with and made_with.id)
+    made_of = (VERSION, row.name, chosen.fingerprint, trained and trained.id)
     about = {} if bundle is None else {"bundle": workspace.relative(bundle)}
-    place = workspace.result("comparisons/rows", name, made_of, make, about)
-    figures: dict[str, Any] = json.loads((place / "row.json").read_text(encoding="utf-8"))
+    directory = workspace.result("comparisons/rows", name, made_of, make, about)
+    figures: dict[str, Any] = json.loads((directory / "row.json").read_text(encoding="utf-8"))
     return figures
 
 
-def _vectors(
-    row: Trained,
-    features: Path,
-    bundle: Path,
-    tracks: list[str],
-    works: list[str],
-    home: Path,
-) -> np.ndarray:
-    """The vectors of these performances, in their order."""
-    if seen := set(works) & set(bundles.load(bundle).seen_works):
-        raise ValueError(f"{row.encoder} has seen {len(seen)} of the works, such as {min(seen)}")
-    table = read(embed_features(features, bundle, home))
-    found = pl.DataFrame({"track_id": tracks}).join(
+def vectors_of(row: Row, setup: Setup, chosen: FeatureStore, bundle: Path) -> np.ndarray:
+    """Return the vectors of the chosen performances, in their order."""
+    seen_works = bundles.load(bundle).seen_works
+    if seen := set(chosen.table["work_id"]) & set(seen_works):
+        raise ValueError(f"{row.encoder} was trained on {len(seen)} works, such as {min(seen)}")
+    table = read(embed_features(setup.features, bundle, setup.home))
+    vectors = chosen.table.select("track_id").join(
         table, on="track_id", how="left", maintain_order="left"
-    )
-    if missing := found["vector"].null_count():
-        raise ValueError(f"{row.encoder} cannot use {missing} of the {len(tracks)} performances")
-    return found["vector"].to_numpy()
+    )["vector"]
+    if missing := vectors.null_count():
+        raise ValueError(f"{row.encoder} cannot use {missing} of {len(chosen)} performances")
+    return vectors.to_numpy()
+
+
+def measure_distances(distances: Distances, table: pl.DataFrame, directory: Path) -> dict[str, Any]:
+    """Return the figures of distances between the rows of a table; write queries.parquet."""
+    works, tracks = table["work_id"].to_list(), table["track_id"].to_list()
+    found = retrieval(distances, works, tracks)
+    found.per_query.write_parquet(directory / "queries.parquet")
+    low, high = found.intervals().get("map", (None, None))
+    # The AUC needs one distance per pair.
+    auc = separation(distances, works, tracks).auc if distances.symmetric else None
+    return {
+        "map": found.map,
+        "map_low": low,
+        "map_high": high,
+        "mr1": found.mr1,
+        "hits@1": found.hits_at_1,
+        "auc": auc,
+        "dimension": distances.dimension if isinstance(distances, Euclidean) else None,
+    }
+
+
+def summarise_seeds(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the run with the median MAP (the lower of two), and the range over all seeds."""
+    ordered = sorted(runs, key=lambda run: float(run["map"]))
+    result = dict.fromkeys(COLUMNS) | ordered[(len(runs) - 1) // 2]
+    if len(runs) > 1:
+        result |= {"map_min": ordered[0]["map"], "map_max": ordered[-1]["map"]}
+    return result | {"row": name, "seeds": len(runs)}
 
 
 @task(cache_policy=NO_CACHE)
-def show(rows: list[dict[str, Any]], measured_on: dict[str, Any], home: Path) -> Path:
-    """Write the table and draw it, unless the same one stands."""
+def write_table(rows: list[dict[str, Any]], measured_on: dict[str, Any], home: Path) -> Path:
+    """Write the table and draw it, unless this has been done."""
 
     def make(directory: Path) -> None:
         table = pl.DataFrame(rows, schema=COLUMNS)
         table.write_parquet(directory / "comparison.parquet")
-        text = json.dumps({"rows": rows, "measured_on": measured_on}, indent=1, ensure_ascii=False)
-        (directory / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        write_json(directory / "comparison.json", {"rows": rows, "measured_on": measured_on})
         plots.save(plots.comparison(table), directory / "comparison.png")
 
     return Workspace(home).result("comparisons", "", (VERSION, rows, measured_on), make)
-
-
-def _of_seeds(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The run of median MAP, the lower of two, and the spread over all."""
-    ordered = sorted(runs, key=lambda each: each["map"])
-    least, most = (ordered[0]["map"], ordered[-1]["map"]) if len(runs) > 1 else (None, None)
-    row = {
-        "row": name,
-        **ordered[(len(runs) - 1) // 2],
-        "map_min": least,
-        "map_max": most,
-        "seeds": len(runs),
-        "why_not": None,
-    }
-    return {column: row[column] for column in COLUMNS}
-
-
-def _sentence(row: dict[str, Any]) -> str:
-    interval = "" if row["map_low"] is None else f" ({row['map_low']:.3f}-{row['map_high']:.3f})"
-    return f"MAP {row['map']:.3f}{interval}, MR1 {row['mr1']:.1f}"
-
-
-def _why(error: Exception) -> str:
-    """Its first line, or its name where it says nothing."""
-    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""May a retrained bundle take the place of the published one?"""
+"""Decide whether a retrained bundle may replace the published one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,39 +10,31 @@ from embedding import bundle as bundles
 from embedding.metrics.distances import Euclidean
 from embedding.metrics.retrieval import retrieval
 
-#: How much lower the new one's MAP may be: about what another seed makes of the same data.
-MARGIN = 0.02
+#: How much lower the MAP of a new bundle may be: about the difference between two seeds.
+MAX_MAP_LOSS = 0.02
 
-#: With fewer common cliques than this, there is no telling which is better.
-CLIQUES = 10
+#: With fewer common cliques than this, the comparison decides nothing.
+MIN_CLIQUES = 10
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of the comparison.
-
-    Attributes
-    ----------
-    publish : bool
-        Whether the new bundle may be published.
-    reason : str
-        A sentence.
-    """
+    """Whether to publish a bundle, and the reason as a sentence."""
 
     publish: bool
     reason: str
 
 
 def compare_with_published(bundle: Path, published: Path | None) -> Verdict:
-    """Compare a bundle with the published one on the works that both were chosen by.
+    """Compare a bundle with the published one on the validation works that they share.
 
-    Neither had learnt from these when it made the vectors that are compared. A work's side of the
-    split follows from its id, so a catalogue that grows keeps its validation works.
+    Neither bundle was trained on them. Whether a work is used for validation follows from its id,
+    so a growing catalogue keeps its validation works.
 
     Parameters
     ----------
     bundle : Path
-        A bundle to publish.
+        The bundle to publish.
     published : Path or None
         The bundle of the current collection, if there is one.
     """
@@ -54,21 +46,24 @@ def compare_with_published(bundle: Path, published: Path | None) -> Verdict:
         return Verdict(True, f"There is no published bundle to compare with ({error}).")
     new = bundles.load(bundle)
     if old.id == new.id:
-        return Verdict(True, f"{new.id} is published already.")
+        return Verdict(True, f"{new.id} is already published.")
     both = new.training.validation.join(old.training.validation, on="track_id", suffix="_old")
     cliques = both.filter(pl.col("work_id").is_duplicated())["work_id"].n_unique()
-    if cliques < CLIQUES:
+    if cliques < MIN_CLIQUES:
         return Verdict(
-            True, f"{new.id} and {old.id} have {cliques} cliques in common, too few to compare."
+            True, f"{new.id} and {old.id} have {cliques} common cliques, too few to compare them."
         )
-    ids = both["work_id"], both["track_id"]
-    before, after = (
-        retrieval(Euclidean(both[column].to_numpy().astype(np.float64)), *ids).map
+    old_map, new_map = (
+        retrieval(
+            Euclidean(both[column].to_numpy().astype(np.float64)), both["work_id"], both["track_id"]
+        ).map
         for column in ("vector_old", "vector")
     )
-    facts = f"MAP {after:.3f}, where {old.id} has {before:.3f}, on the {cliques} cliques they share"
-    if after < before - MARGIN:
+    comparison = (
+        f"MAP {new_map:.3f}, compared with {old_map:.3f} of {old.id}, on {cliques} common cliques"
+    )
+    if new_map < old_map - MAX_MAP_LOSS:
         return Verdict(
-            False, f"{new.id} is not published, as it is worse: {facts}. The old one serves on."
+            False, f"{new.id} is not published because it is worse: {comparison}. {old.id} stays."
         )
-    return Verdict(True, f"{new.id} is no worse: {facts}.")
+    return Verdict(True, f"{new.id} is not worse: {comparison}.")

@@ -1,11 +1,10 @@
-"""What a user would be answered: a trial collection, published for nobody and asked about itself.
+"""Measure what `search` responds with, on a trial collection that is published for that alone.
 
-Re-ranking and probabilities are measured on what the parts of `search` say that answer users, so
-that no second way of computing them can differ from the first.
+The responses come from the functions that respond to users, so the measures cannot differ from
+what users see.
 """
 
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,54 +18,45 @@ import polars as pl
 from sklearn.metrics import roc_auc_score
 
 import search
-from embedding.metrics.distances import Ints
+from embedding.metrics.distances import DistanceMatrix, Ints
 from embedding.metrics.reliability import at_thresholds, recall_at_precision, reliability
+from embedding.metrics.retrieval import retrieval_of
 from search.engines.embedded import Embedded
 from search.matches import Identification, Match
 from search.versions import judging
 from search.versions.reranking import CANDIDATES
 
-#: Past so many performances, whole works are drawn at random to be asked about; everything stays
-#: a candidate. An alignment takes milliseconds, and each query has a hundred.
-QUERIES = 1000
+#: Queries that a trial asks at most. An alignment takes milliseconds, and each query has 100.
+MAX_QUERIES = 1000
 
-#: The matches of a query whose probabilities are compared with the truth: what a user looks at.
-LOOKED_AT = 10
+#: Matches per query whose probabilities are compared with the labels: those that a user sees.
+MATCHES_SEEN = 10
 
-
-@contextmanager
-def published(points: search.Points, bundle: str, scratch: Path) -> Iterator[search.Searcher]:
-    """Publish points in a directory of their own, which is removed again.
-
-    Parameters
-    ----------
-    points : Points
-        At least two.
-    bundle : str
-        Id of the bundle that made them.
-    scratch : Path
-        Where to make that directory.
-    """
-    with tempfile.TemporaryDirectory(dir=scratch) as directory:
-        engine = Embedded(Path(directory))
-        engine.publish(points, bundle)
-        yield search.Searcher(engine)
+MATCH_COLUMNS = {
+    "query": pl.String,
+    "rank": pl.Int64,  # from 1
+    "match": pl.String,
+    "same_work": pl.Boolean,
+    "distance": pl.Float64,
+    "probability": pl.Float64,  # null without calibration
+}
+NAME_COLUMNS = {"query": pl.String, "named": pl.String, "probability_of_none": pl.Float64}
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What `search` says of each query.
+class Responses:
+    """What `search` responds with.
 
     Attributes
     ----------
     distance : pl.DataFrame
-        Of the `CANDIDATES` nearest performances, nearest first: query, rank (from 1), match,
-        same_work, distance, probability (null without calibration).
+        The `CANDIDATES` nearest performances of each query (`MATCH_COLUMNS`), nearest first.
     reranked : pl.DataFrame
-        The same, the likeliest versions first; nearest first where a query can't be aligned.
+        The same performances, the likeliest version first; nearest first if the query cannot be
+        aligned.
     names : pl.DataFrame or None
-        query, named (a work, or null), none (the probability that there is no version of it); None
-        without calibration.
+        The work that each query is identified with, or null (`NAME_COLUMNS`). None without
+        calibration.
     """
 
     distance: pl.DataFrame
@@ -74,132 +64,178 @@ class Answers:
     names: pl.DataFrame | None
 
 
-def ask(searcher: search.Searcher, queries: Sequence[str]) -> Answers:
-    """Ask `similar`, with `rerank` and without, and `identify`; each query is aligned once."""
+def measure_search(points: search.Points, bundle: str, directory: Path) -> dict[str, Any]:
+    """Measure reranking, probabilities and identification, as far as the points allow.
+
+    Parameters
+    ----------
+    points : Points
+        The performances to measure on, with the bundle that made their vectors.
+    bundle : str
+        Id of that bundle.
+    directory : Path
+        Gets the matches, as matches_distance.parquet and matches_reranked.parquet.
+
+    Returns
+    -------
+    dict
+        `reranked`: metrics, with `intervals`. `certainty`: by kind of evidence, how far
+        probabilities can be trusted.
+    """
+    result: dict[str, Any] = {}
+    with published(points, bundle, directory) as searcher:
+        responses = ask(searcher, choose_queries(points))
+    kinds = {"distance": responses.distance}
+    if points.sequences is not None:
+        kinds["reranked"] = responses.reranked
+        works = [str(payload["work_id"]) for payload in points.payloads]
+        found = retrieval_of(rankings(responses.reranked, points), works, points.track_ids)
+        result["reranked"] = found.summary() | {"intervals": found.intervals()}
+    for kind, matches in kinds.items():
+        matches.write_parquet(directory / f"matches_{kind}.parquet")
+    if responses.names is not None:
+        certainties = {kind: certainty(matches, points) for kind, matches in kinds.items()}
+        # `identify` uses the best evidence that there is, which is the last kind.
+        certainties[list(kinds)[-1]] |= identified(responses.names, points)
+        result["certainty"] = certainties
+    return result
+
+
+def reranked_distances(points: search.Points, bundle: str) -> DistanceMatrix:
+    """Return the ranks that `search` gives after reranking, as distances from each query."""
+    if len(points) > MAX_QUERIES:
+        raise ValueError(
+            f"reranking all {len(points)} performances takes hours: compare at most {MAX_QUERIES}, "
+            "or run `covers evaluate`, which reranks a sample"
+        )
+    ranks = np.zeros((len(points), len(points)))
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        published(points, bundle, Path(directory)) as searcher,
+    ):
+        responses = ask(searcher, points.track_ids)
+    for query, ranking in rankings(responses.reranked, points):
+        ranks[query, ranking] = np.arange(1, len(ranking) + 1)
+    return DistanceMatrix(ranks)
+
+
+@contextmanager
+def published(points: search.Points, bundle: str, directory: Path) -> Iterator[search.Searcher]:
+    """Publish at least two points in a temporary directory within `directory`."""
+    with tempfile.TemporaryDirectory(dir=directory) as home:
+        engine = Embedded(Path(home))
+        engine.publish(points, bundle)
+        yield search.Searcher(engine)
+
+
+def ask(searcher: search.Searcher, queries: Sequence[str]) -> Responses:
+    """Ask `similar`, with and without reranking, and `identify`; each query is aligned once."""
     collection = searcher.engine.open()
     nearest = searcher.similar_many(queries, CANDIDATES)
 
-    def look(query: str, matches: list[Match]) -> tuple[list[Match], Identification | None]:
+    def judge(query: str, matches: list[Match]) -> tuple[list[Match], Identification | None]:
         aligned = judging.align(collection, query, matches)
-        named = None
+        name = None
         if collection.description.calibration is not None:
-            named = judging.identify(collection, query, matches, aligned, 1)
-        return matches if aligned is None else aligned.judged, named
+            name = judging.identify(collection, query, matches, aligned, 1)
+        return matches if aligned is None else aligned.judged, name
 
-    with ThreadPoolExecutor(joblib.cpu_count()) as threads:  # what is compiled lets others run
-        looked = list(threads.map(look, queries, nearest))
-    return Answers(
-        _table(queries, nearest),
-        _table(queries, [best for best, _ in looked]),
-        _names([named for _, named in looked if named is not None]),
+    with ThreadPoolExecutor(joblib.cpu_count()) as threads:  # compiled code releases the GIL
+        reranked, names = zip(*threads.map(judge, queries, nearest), strict=True)
+    return Responses(
+        _match_table(queries, nearest),
+        _match_table(queries, reranked),
+        None if None in names else _name_table(names),
     )
 
 
-def _table(queries: Sequence[str], ranked: Sequence[Sequence[Match]]) -> pl.DataFrame:
+def _match_table(queries: Sequence[str], ranked: Sequence[Sequence[Match]]) -> pl.DataFrame:
     rows = [
-        (query, rank, one.track_id, one.same_work, one.distance, one.probability)
+        (query, rank, match.track_id, match.same_work, match.distance, match.probability)
         for query, matches in zip(queries, ranked, strict=True)
-        for rank, one in enumerate(matches, 1)
+        for rank, match in enumerate(matches, 1)
     ]
-    schema = {
-        "query": pl.String,
-        "rank": pl.Int64,
-        "match": pl.String,
-        "same_work": pl.Boolean,
-        "distance": pl.Float64,
-        "probability": pl.Float64,
-    }
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(rows, schema=MATCH_COLUMNS, orient="row")
 
 
-def _names(found: Sequence[Identification]) -> pl.DataFrame | None:
-    if not found:
-        return None
-    rows = [(one.track_id, one.work and one.work.work_id, one.probability_of_none) for one in found]
-    schema = {"query": pl.String, "named": pl.String, "none": pl.Float64}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+def _name_table(names: Sequence[Identification]) -> pl.DataFrame:
+    rows = [(one.track_id, one.work and one.work.work_id, one.probability_of_none) for one in names]
+    return pl.DataFrame(rows, schema=NAME_COLUMNS, orient="row")
 
 
-def _labelled(points: search.Points) -> Iterator[tuple[str, Any]]:
-    return zip(points.track_ids, points.payloads, strict=True)
+def _works(points: search.Points) -> pl.DataFrame:
+    """Return track_id, work_id and size, the number of performances of the work."""
+    works = [str(payload["work_id"]) for payload in points.payloads]
+    table = pl.DataFrame({"track_id": list(points.track_ids), "work_id": works})
+    return table.with_columns(size=pl.len().over("work_id"))
 
 
 def choose_queries(points: search.Points, seed: int = 0) -> list[str]:
-    """Return all track ids, or those of works drawn at random where there are very many."""
-    works: dict[str, list[str]] = {}
-    for track_id, payload in _labelled(points):
-        works.setdefault(str(payload["work_id"]), []).append(track_id)
-    if len(points) <= QUERIES:
+    """Return all track ids; beyond `MAX_QUERIES`, those of works that are drawn at random."""
+    if len(points) <= MAX_QUERIES:
         return list(points.track_ids)
-    drawn: list[str] = []
+    works = dict(_works(points).group_by("work_id").agg("track_id").iter_rows())
+    queries: list[str] = []
     for work in np.random.default_rng(seed).permutation(sorted(works)):
-        drawn += works[work]
-        if len(drawn) >= QUERIES:
+        queries += works[work]
+        if len(queries) >= MAX_QUERIES:
             break
-    return drawn
+    return queries
 
 
-def rankings(found: pl.DataFrame, points: search.Points) -> Iterator[tuple[int, Ints]]:
-    """Complete the `matches` of each query by all other performances, nearest first.
+def rankings(matches: pl.DataFrame, points: search.Points) -> Iterator[tuple[int, Ints]]:
+    """Complete the matches of each query with all other performances, nearest first.
 
     Yields
     ------
-    tuple of (int, np.ndarray of shape=(performances - 1,))
-        The query's place in the points, and those of all others, the best first.
+    tuple of (int, np.ndarray, shape=(performances - 1,))
+        Index of the query in the points, and the indices of all others, best first.
     """
-    place = {track_id: i for i, track_id in enumerate(points.track_ids)}
+    index = {track_id: i for i, track_id in enumerate(points.track_ids)}
     vectors = points.vectors.astype(np.float64)
-    for (query,), ranked in found.group_by("query", maintain_order=True):
-        row = place[str(query)]
-        first = np.array([place[match] for match in ranked["match"]], dtype=np.intp)
+    for (query,), ranked in matches.group_by("query", maintain_order=True):
+        row = index[str(query)]
+        first = np.array([index[match] for match in ranked["match"]], dtype=np.intp)
         # Points are sorted by track id, which breaks ties.
         order = np.argsort(((vectors - vectors[row]) ** 2).sum(axis=1), kind="stable")
         yield row, np.concatenate([first, order[~np.isin(order, [row, *first])]])
 
 
-def certainty(found: pl.DataFrame, points: search.Points) -> dict[str, Any]:
-    """Compare the probabilities of `matches` with the labels.
+def certainty(matches: pl.DataFrame, points: search.Points) -> dict[str, Any]:
+    """Compare the probabilities of matches with their labels.
 
     Returns
     -------
     dict
-        `calibration_error` over the `LOOKED_AT` likeliest matches of each query, with its `curve`;
-        `thresholds` and `recall_at_precision_95` over all pairs of the queries.
+        `calibration_error` and its `curve`, over the `MATCHES_SEEN` likeliest matches of each
+        query; `thresholds` and `recall_at_precision_95`, over all matches.
     """
-    sizes, work_of = _works(points)
-    relevant = sum(sizes[work_of[query]] - 1 for query in found["query"].unique())
-    likeliest = found.sort("probability", descending=True).group_by("query").head(LOOKED_AT)
-    trusted = reliability(likeliest["probability"], likeliest["same_work"])
-    every = found["probability"], found["same_work"], relevant
+    queries = _works(points).filter(pl.col("track_id").is_in(matches["query"].unique().implode()))
+    relevant = int((queries["size"] - 1).sum())
+    likeliest = matches.sort("probability", descending=True).group_by("query").head(MATCHES_SEEN)
+    measured = reliability(likeliest["probability"], likeliest["same_work"])
+    judged = matches["probability"], matches["same_work"], relevant
     return {
-        "calibration_error": trusted.error,
-        "curve": trusted.curve.to_dicts(),
-        "thresholds": at_thresholds(*every).to_dicts(),
-        "recall_at_precision_95": recall_at_precision(*every, 0.95),
+        "calibration_error": measured.error,
+        "curve": measured.curve.to_dicts(),
+        "thresholds": at_thresholds(*judged).to_dicts(),
+        "recall_at_precision_95": recall_at_precision(*judged, 0.95),
     }
 
 
-def identified(named: pl.DataFrame, points: search.Points) -> dict[str, float]:
-    """Compare `names` with the labels.
+def identified(names: pl.DataFrame, points: search.Points) -> dict[str, float]:
+    """Compare the works that queries are identified with (`NAME_COLUMNS`) with their labels.
 
     Returns
     -------
     dict
-        `identified`, the share of queries whose work, or lack of one, was named rightly; and, where
-        there are both, `none_auroc`: how well the probability of none tells noise works apart.
+        `identified`: the share of queries with the right work, or rightly with none. `none_auroc`:
+        how well the probability of none separates noise works from others, if there are both.
     """
-    sizes, work_of = _works(points)
-    works = [work_of[query] for query in named["query"]]
-    noise = np.array([sizes[work] == 1 for work in works])
-    expected = [None if alone else work for work, alone in zip(works, noise, strict=True)]
-    right = [answer == truth for answer, truth in zip(named["named"], expected, strict=True)]
-    result = {"identified": float(np.mean(right))}
+    table = names.join(_works(points), left_on="query", right_on="track_id")
+    noise = table["size"] == 1
+    right = pl.select(pl.when(noise).then(None).otherwise(table["work_id"])).to_series()
+    result = {"identified": float(right.eq_missing(table["named"]).mean())}  # type: ignore[arg-type]
     if noise.any() and not noise.all():
-        result["none_auroc"] = float(roc_auc_score(noise, named["none"]))
+        result["none_auroc"] = float(roc_auc_score(noise, table["probability_of_none"]))
     return result
-
-
-def _works(points: search.Points) -> tuple[Counter[str], dict[str, str]]:
-    """Sizes by work, and works by track id."""
-    work_of = {track_id: str(each["work_id"]) for track_id, each in _labelled(points)}
-    return Counter(work_of.values()), work_of

@@ -42,7 +42,7 @@ from embedding.encoders.scaling import Standardizer
 from embedding.metrics.distances import Euclidean
 from embedding.metrics.retrieval import retrieval
 from embedding.metrics.separation import separation
-from flows.evaluate import try_out
+from flows.measuring.trial import measure_search
 from search.engines.embedded import Embedded
 
 #: Of the default encoder.
@@ -178,7 +178,7 @@ def trying_out(count: int) -> Generator[None, None, dict[str, float]]:
     points = synthetic.points(count, DIMENSION)
     with _directory() as root:
         yield
-        try_out(points, "growth", root)
+        measure_search(points, "growth", root)
     return {}
 
 

@@ -44,7 +44,7 @@ def pipeline(
     stay, and are embedded again if the bundle is another one.
 
     The bundle is trained on `training_data` or on a share of `data`, unless a bundle is given. A
-    retrained bundle that is worse than the published one, by `promote.MARGIN`, is not published:
+    retrained bundle that is worse than the published one (`promote.MAX_MAP_LOSS`) is not published:
     the run ends in the state "Kept", and the collection stays as it is. `covers publish` publishes
     any bundle.
 

@@ -132,7 +132,7 @@ def test_without_chroma_the_rows_that_need_it_say_so_and_the_others_are_measured
     why = {row["row"]: row["why_not"] for row in found["rows"]}
     of_means = {"chance", "raw means", "means", "autoencoder", "K-Means"}
     assert {name for name in why if why[name] is None} == of_means
-    assert "doesn't say how long" in why["track length"]
+    assert "does not say how long" in why["track length"]
     assert "it has no chroma" in why["2DFTM"]
     assert "Training needs at least 2 works" in why["version"]
     assert found["measured_on"]["queries"] == result["measured_on"]["queries"]
@@ -160,7 +160,7 @@ def test_nothing_but_works_that_are_trained_on_can_not_be_compared(tmp_path):
         choose_performances.fn(tmp_path / "data", tmp_path / "data", False)
 
 
-def test_what_is_set_apart_to_train_on_is_as_it_was(tmp_path):
+def test_the_training_split_keeps_its_rows_and_sequences(tmp_path):
     store = make_store(tmp_path / "data", works=20, each=2)
     apart = FeatureStore.open(split_training.fn(tmp_path / "data", tmp_path))
     rows = np.flatnonzero(store.table["track_id"].is_in(apart.table["track_id"].implode()))

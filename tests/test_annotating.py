@@ -174,7 +174,7 @@ def test_what_is_killed_before_the_end_has_changed_nothing_and_leaves_nothing(
         raise KilledError
 
     with monkeypatch.context() as patched:
-        patched.setattr("search.engines.embedded._write_manifest", killed)
+        patched.setattr("search.engines.embedded.manifest.write", killed)
         with pytest.raises(KilledError):
             embedded.annotate(JUDGED, "b")
     assert results(Embedded(embedded.directory)) == {}

@@ -7,7 +7,8 @@ from tunes import CALIBRATED
 
 from flows.duplicates import duplicates as run_duplicates
 from search import InvalidQuery, Searcher
-from search.engines.embedded import Embedded, EmbeddedCollection
+from search.engines.embedded import Embedded
+from search.engines.embedded.collection import EmbeddedCollection
 
 #: The true work of P_9 is W_2. P_18 and P_19 are of the same work as P_16 and P_17.
 WRONG = {"P_9": "W_7", "P_18": "W_99", "P_19": "W_99"}

@@ -19,8 +19,7 @@ from catalogue import in_memory, make_points, points_of, version
 
 import search
 from search import DamagedCollection, PublishError, Searcher, SearchError
-from search.engines import embedded
-from search.engines.embedded import Embedded
+from search.engines.embedded import Embedded, copies
 
 ROOT = Path(search.__file__).parent.parent
 
@@ -128,8 +127,8 @@ sys.path[:0] = {paths!r}
 from pathlib import Path
 from catalogue import make_points
 
-from search.engines import embedded
-from search.engines.embedded import Embedded
+from search.engines import durable
+from search.engines.embedded import Embedded, collection, manifest
 engine = Embedded(Path({home!r}))
 def halt(*args):
     print("here", flush=True)
@@ -142,13 +141,12 @@ engine.publish(make_points(12, seed=2), "new", keep=1)
 @pytest.mark.parametrize(
     "stage",
     [
-        "embedded._write = halt",
-        "embedded.os.fsync = halt",
-        "embedded.Embedded._load = halt",
-        "embedded.Embedded.serve = halt",
-        "embedded.Path.replace = halt",
-        "serve = embedded.Embedded.serve; "
-        "embedded.Embedded.serve = lambda *args: (serve(*args), halt())",
+        "collection.write = halt",
+        "durable.os.fsync = halt",
+        "Embedded._load = halt",
+        "Embedded.serve = halt",
+        "Path.replace = halt",
+        "serve = Embedded.serve; Embedded.serve = lambda *args: (serve(*args), halt())",
     ],
 )
 def test_a_publisher_killed_at_any_stage_leaves_a_collection_serving(engine, stage):
@@ -243,7 +241,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(engine, monkeypatch):
 
 def test_no_room_for_a_readers_copy_is_said_with_the_place(engine, monkeypatch):
     engine.publish(make_points(12), "b")
-    monkeypatch.setattr(embedded, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(copies, "MAX_MEMORY_BYTES", 0)
     monkeypatch.setattr(tempfile, "tempdir", "/proc/nowhere")
     with pytest.raises(SearchError, match=r"by way of /proc/nowhere .* directory in TMPDIR"):
         Searcher(engine).similar("P_1")
@@ -256,9 +254,9 @@ def test_a_workspace_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_the_copy_of_a_reader_killed_long_ago_is_swept(engine, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(copies, "MAX_MEMORY_BYTES", 0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    old, young = tmp_path / f"{embedded.COPY_PREFIX}old", tmp_path / f"{embedded.COPY_PREFIX}young"
+    old, young = tmp_path / f"{copies.COPY_PREFIX}old", tmp_path / f"{copies.COPY_PREFIX}young"
     for left in (old, young):
         left.mkdir()
         (left / "file").write_text("")
@@ -277,13 +275,13 @@ def test_the_manifest_lists_every_file(engine):
 
 def test_a_reader_opens_a_collection_however_often_its_description_is_replaced(engine, monkeypatch):
     engine.publish(make_points(12), "b")
-    publisher, bring, number = Embedded(engine.directory), embedded._bring, itertools.count()
+    publisher, bring, number = Embedded(engine.directory), copies.bring, itertools.count()
 
     def note_meanwhile(*given) -> None:
         current = publisher.describe(publisher.history()[0])
         publisher.note(replace(current, origin={"number": next(number)}))
         bring(*given)
 
-    monkeypatch.setattr(embedded, "_bring", note_meanwhile)
+    monkeypatch.setattr(copies, "bring", note_meanwhile)
     assert len(Searcher(Embedded(engine.directory)).similar("P_1", 100)) == 11
     assert next(number) > 10

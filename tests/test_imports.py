@@ -66,7 +66,10 @@ def test_a_package_imports_nothing_that_is_not_its_business(package, forbidden):
         ),
         ("matplotlib", ["flows/plots.py"]),
         ("pytorch_metric_learning", ["embedding/encoders/version/training.py"]),
-        ("qdrant_edge", ["search/engines/embedded.py"]),
+        (
+            "qdrant_edge",
+            ["search/engines/embedded/collection.py", "search/engines/embedded/engine.py"],
+        ),
         (
             "qdrant_client",
             [

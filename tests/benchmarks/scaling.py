@@ -25,7 +25,7 @@ from rich.console import Console
 
 from benchmarks import synthetic
 from benchmarks.harness import alone
-from search.engines.embedded import INDEX
+from search.engines.embedded.collection import INDEX_TYPES
 from search.engines.server.collection import HNSW_EF, OVERSAMPLING
 from search.engines.server.writing import HNSW_EF_CONSTRUCT, HNSW_M
 from search.fields import FIELDS
@@ -83,7 +83,7 @@ def upload(place: Path, points: int, dimension: int) -> Generator[None, None, di
     yield
     shard = edge.EdgeShard.create(str(place), _config(dimension, "exact"))
     for field, kind in FIELDS.items():
-        shard.update(edge.UpdateOperation.create_field_index(field, INDEX[kind]))
+        shard.update(edge.UpdateOperation.create_field_index(field, INDEX_TYPES[kind]))
     for chunk in synthetic.chunks(points, dimension):
         numbers = range(chunk.start, chunk.start + len(chunk.works))
         made = [

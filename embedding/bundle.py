@@ -33,7 +33,7 @@ from safetensors.numpy import load_file, save_file
 
 from embedding.data.atomic import whole_directory
 from embedding.data.store import FeatureStore
-from embedding.encoders.encoder import LOSS_CURVE, Encoder
+from embedding.encoders.encoder import LOSS_CURVE_SCHEMA, Encoder
 from embedding.encoders.imported import IMPORTED, ImportedConfig
 from embedding.encoders.registry import ENCODERS, encoder_class
 
@@ -55,10 +55,10 @@ BATCH_PERFORMANCES = 1000
 #: Packages whose versions decide what an encoder computes.
 PACKAGES = ("covers", "torch", "lightning", "pytorch-metric-learning", "numpy", "safetensors")
 
-WORKS: dict[str, Any] = {"work_id": pl.String, "side": pl.String}
+WORKS_SCHEMA: dict[str, Any] = {"work_id": pl.String, "side": pl.String}
 
 #: What to do with a bundle that cannot be used.
-AGAIN = "Delete it, and train again."
+ADVICE = "Delete it, and train again."
 
 
 class BadBundle(ValueError):  # noqa: N818 - named for what it is, as `store.BadStore`
@@ -284,18 +284,18 @@ def load(directory: Path) -> Bundle:
         raise
     except KeyError as error:
         reason = f"{error} is missing"
-        raise BadBundle(f"{directory} is damaged: {reason}. {AGAIN}") from error
+        raise BadBundle(f"{directory} is damaged: {reason}. {ADVICE}") from error
     # Damaged files make their readers raise any kind of error, and polars even a panic.
     except (Exception, pl.exceptions.PanicException) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise BadBundle(f"{directory} is damaged: {reason.rstrip('.')}. {AGAIN}") from error
+        raise BadBundle(f"{directory} is damaged: {reason.rstrip('.')}. {ADVICE}") from error
 
 
 def _load(directory: Path) -> Bundle:
     facts = json.loads((directory / "bundle.json").read_text(encoding="utf-8"))
     if facts["format"] != FORMAT:
         raise BadBundle(
-            f"{directory} has format {facts['format']}, and this version reads {FORMAT}. {AGAIN}"
+            f"{directory} has format {facts['format']}, and this version reads {FORMAT}. {ADVICE}"
         )
     name, content = facts["encoder"], facts["content"]
     if name not in (*ENCODERS, IMPORTED):
@@ -326,9 +326,9 @@ def _load(directory: Path) -> Bundle:
         )
     training = Training(
         **facts["training"],
-        works=pl.read_parquet(directory / "works.parquet", schema=WORKS),
+        works=pl.read_parquet(directory / "works.parquet", schema=WORKS_SCHEMA),
         validation=pl.read_parquet(directory / "validation.parquet"),
-        loss_curve=pl.read_csv(directory / "loss_curve.csv", schema=LOSS_CURVE),
+        loss_curve=pl.read_csv(directory / "loss_curve.csv", schema=LOSS_CURVE_SCHEMA),
     )
     _check_numbers(training, dimension)
     bundle_id = f"{shown_name}-{content[:8]}"
@@ -350,7 +350,7 @@ def _check_columns(directory: Path, stored: list[str], known: tuple[str, ...]) -
     where = "".join(f"; {a} where a table has {b}" for a, b in differing)
     raise BadBundle(
         f"{directory} was trained on other columns: {len(stored)} of them where a table has "
-        f"{len(known)}{where}. {AGAIN}"
+        f"{len(known)}{where}. {ADVICE}"
     )
 
 
@@ -369,6 +369,6 @@ def content_digest(
 
 
 def _versions() -> dict[str, str]:
-    installed = {each.name: each.version for each in metadata.distributions()}
+    installed = {package.name: package.version for package in metadata.distributions()}
     known = {name: installed[name] for name in PACKAGES if name in installed}
     return {"python": platform.python_version(), **known}

@@ -12,7 +12,7 @@ import polars as pl
 from embedding import bundle as bundles
 from embedding.bundle import Training
 from embedding.data.store import FeatureStore
-from embedding.encoders.encoder import LOSS_CURVE
+from embedding.encoders.encoder import LOSS_CURVE_SCHEMA
 from embedding.encoders.imported import ImportedConfig
 from embedding.splits import split_works
 from flows.collection import foreign
@@ -146,7 +146,7 @@ def _bundle(
             seed=CALIBRATION_SEED,
             works=works.sort("work_id"),
             validation=validation.select(*foreign.LABELS, "vector"),
-            loss_curve=pl.DataFrame(schema=LOSS_CURVE),
+            loss_curve=pl.DataFrame(schema=LOSS_CURVE_SCHEMA),
             figures={},
         )
         bundles.save(directory, model, training)

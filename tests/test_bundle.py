@@ -17,7 +17,7 @@ from embedding.bundle import PRETRAINED, BadBundle, Training, load, save
 from embedding.data.chroma import reduce
 from embedding.data.dataset import open_dataset
 from embedding.data.frames import read
-from embedding.encoders.encoder import LOSS_CURVE
+from embedding.encoders.encoder import LOSS_CURVE_SCHEMA
 from embedding.encoders.imported import IMPORTED, ImportedConfig
 from embedding.encoders.registry import ENCODERS
 
@@ -274,7 +274,7 @@ def elsewhere(directory, model="clews", dimension=2, known=()):
     vector = pl.lit([1.0] * dimension, dtype=pl.Array(pl.Float32, dimension))
     validation = pl.DataFrame({"track_id": ids, "work_id": ids}).with_columns(vector=vector)
     works = validation.select("work_id", side=pl.lit("validation"))
-    curve = pl.DataFrame(schema=LOSS_CURVE)
+    curve = pl.DataFrame(schema=LOSS_CURVE_SCHEMA)
     training = Training("songs", "of songs", 0, works, validation, curve, figures={})
     return save(directory, ImportedConfig(model, dimension), training)
 

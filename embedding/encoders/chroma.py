@@ -14,7 +14,7 @@ from embedding.encoders.encoder import Encoder
 from embedding.encoders.projection import Projection
 
 #: A frame whose strongest HPCP bin is below this is silent. In the sample, music has about 0.6.
-SILENCE = 0.05
+SILENCE_LEVEL = 0.05
 
 #: Seconds of sound that are needed: the receptive field of the version encoder's network.
 MIN_SECONDS = 14.0
@@ -61,7 +61,7 @@ def _why_unusable(sequence: np.ndarray) -> str | None:
 
 def without_silence(sequence: np.ndarray) -> np.ndarray:
     """Return a sequence, shape=(F, 2, 12), without the silence before and after it."""
-    sounding = np.flatnonzero(sequence[:, 0].max(axis=1, initial=0) >= SILENCE)
+    sounding = np.flatnonzero(sequence[:, 0].max(axis=1, initial=0) >= SILENCE_LEVEL)
     return sequence[sounding[0] : sounding[-1] + 1] if len(sounding) else sequence[:0]
 
 
@@ -73,9 +73,10 @@ def trimmed(sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
 def with_altered_copies(
     sequences: Sequence[np.ndarray], tempos: Sequence[float], seed: int
 ) -> list[np.ndarray]:
-    """Return the sequences, then an altered copy of each at the first tempo, and so on."""
+    """Return the sequences, and an altered copy of each for each tempo."""
     rng = np.random.default_rng(seed)
-    return [*sequences, *(altered_copy(each, tempo, rng) for tempo in tempos for each in sequences)]
+    copies = [altered_copy(sequence, tempo, rng) for tempo in tempos for sequence in sequences]
+    return [*sequences, *copies]
 
 
 def altered_copy(sequence: np.ndarray, tempo: float, rng: np.random.Generator) -> np.ndarray:

@@ -58,7 +58,7 @@ class Descriptors(ChromaEncoder):
         cls, train: Samples, validation: Samples, config: Any, *, seed: int, progress: bool
     ) -> Fitted:
         """Take the principal components of the training performances."""
-        return Fitted.directly(cls(config, _project(train, config, seed, config.dimension)))
+        return Fitted(cls(config, _project(train, config, seed, config.dimension)))
 
     def refit(self, samples: Samples, *, seed: int) -> Descriptors:
         """Take the principal components of all performances."""

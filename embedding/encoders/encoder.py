@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -14,7 +15,12 @@ import polars as pl
 
 from embedding.data.features import FEATURE_NAMES
 
-LOSS_CURVE: dict[str, Any] = {"epoch": pl.Int64, "train": pl.Float64, "validation": pl.Float64}
+#: Loss per epoch, from 1: the mean over the epoch in training, and after it in validation.
+LOSS_CURVE_SCHEMA: dict[str, Any] = {
+    "epoch": pl.Int64,
+    "train": pl.Float64,
+    "validation": pl.Float64,
+}
 
 
 @dataclass(frozen=True)
@@ -36,16 +42,11 @@ class Samples:
 
 
 class Fitted(NamedTuple):
-    """A fitted encoder, its loss curve (columns `LOSS_CURVE`), and figures about the fit."""
+    """A fitted encoder; with epochs, also its loss curve, and figures about the training."""
 
     encoder: Encoder
-    loss_curve: pl.DataFrame
-    figures: dict[str, Any]
-
-    @classmethod
-    def directly(cls, encoder: Encoder) -> Fitted:
-        """An encoder that was fitted in closed form, without epochs."""
-        return cls(encoder, pl.DataFrame(schema=LOSS_CURVE), {})
+    loss_curve: pl.DataFrame = pl.DataFrame(schema=LOSS_CURVE_SCHEMA)
+    figures: Mapping[str, Any] = MappingProxyType({})
 
 
 class Encoder(ABC):
@@ -54,16 +55,16 @@ class Encoder(ABC):
     Attributes
     ----------
     name : str
-        Its name in bundles and on the command line.
+        The name in bundles and on the command line.
     input : str
         "means" for an array of shape (n, 52), in the order of `FEATURE_NAMES`; "chroma" for a list
         of n arrays of shape (F, 2, 12), at `CHROMA_RATE` frames per second.
     columns : tuple of str
-        What the columns or channels of the input are.
+        Names of the columns or channels of the input.
     Config : type
         A frozen dataclass with JSON-able fields.
     config : Config
-        How this encoder was made.
+        The configuration of this encoder.
     """
 
     name: ClassVar[str]
@@ -79,14 +80,14 @@ class Encoder(ABC):
 
     @staticmethod
     def unusable(inputs: Any) -> dict[int, str]:
-        """Return the rows that the encoder can neither learn from nor embed, with the reason."""
+        """Return the rows that the encoder cannot learn from or embed, with the reason."""
         return {}
 
     @abstractmethod
     def embed(self, inputs: Any) -> np.ndarray:
         """Return a vector for each row, shape=(n, dimension), float32.
 
-        All rows must be usable. Other rows change a vector by 1e-5 at most, by rounding.
+        All rows must be usable. Rounding lets other rows change a vector by 1e-5 at most.
         """
 
     @abstractmethod

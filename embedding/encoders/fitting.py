@@ -28,7 +28,7 @@ from lightning.pytorch.callbacks import (
 )
 from torch.utils.data import DataLoader
 
-from embedding.encoders.encoder import LOSS_CURVE
+from embedding.encoders.encoder import LOSS_CURVE_SCHEMA
 
 
 class Diverged(ValueError):  # noqa: N818 - named for what happened
@@ -100,7 +100,7 @@ def run(
         curve.check()
         weights = torch.load(Path(best.best_model_path), weights_only=True, map_location="cpu")
     module.cpu().eval().load_state_dict(weights["state_dict"])
-    losses = pl.DataFrame(curve.rows, schema=LOSS_CURVE, orient="row")
+    losses = pl.DataFrame(curve.rows, schema=LOSS_CURVE_SCHEMA, orient="row")
     best_row = losses["validation"].arg_min() or 0
     return losses, {
         "best_epoch": losses["epoch"][best_row],

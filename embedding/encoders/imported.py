@@ -9,7 +9,7 @@ from dataclasses import dataclass
 IMPORTED = "imported"
 
 #: Characters of a model's name that the id of its bundle shows, at most.
-MAX_NAME = 40
+MAX_NAME_LENGTH = 40
 
 
 @dataclass(frozen=True)
@@ -38,4 +38,4 @@ class ImportedConfig:
     @property
     def name(self) -> str:
         """The model's name, in letters, digits, - and _."""
-        return re.sub(r"[^A-Za-z0-9_]+", "-", self.model).strip("-")[:MAX_NAME] or "model"
+        return re.sub(r"[^A-Za-z0-9_]+", "-", self.model).strip("-")[:MAX_NAME_LENGTH] or "model"

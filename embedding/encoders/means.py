@@ -50,7 +50,7 @@ class Means(MeansEncoder):
         cls, train: Samples, validation: Samples, config: Any, *, seed: int, progress: bool
     ) -> Fitted:
         """Take the statistics of the training performances."""
-        return Fitted.directly(cls(config, Standardizer.fit(train.inputs)))
+        return Fitted(cls(config, Standardizer.fit(train.inputs)))
 
     def refit(self, samples: Samples, *, seed: int) -> Means:
         """Take the statistics of all performances."""

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from embedding.data.features import FEATURE_NAMES
 
 #: A column that varies by less than this share of its largest value is constant up to rounding.
-ROUNDING = 1e-9
+ROUNDING_SHARE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Standardizer:
             )
         scaler = StandardScaler().fit(features)
         scale = np.sqrt(scaler.var_)
-        scale[scale <= ROUNDING * np.abs(features).max(axis=0)] = 0
+        scale[scale <= ROUNDING_SHARE * np.abs(features).max(axis=0)] = 0
         if not scale.any():
             raise ValueError(
                 f"All {len(features)} training performances have the same features, so there is "

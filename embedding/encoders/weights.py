@@ -1,11 +1,16 @@
 """The weights of a network as named arrays, and back."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 import torch
 from torch import nn
 
+Net = TypeVar("Net", bound=nn.Module)
+
 #: Batch normalisation counts batches while it trains; the count has no effect afterwards.
-COUNTER = "num_batches_tracked"
+COUNTER_NAME = "num_batches_tracked"
 
 
 def arrays_of(network: nn.Module, prefix: str = "") -> dict[str, np.ndarray]:
@@ -13,18 +18,20 @@ def arrays_of(network: nn.Module, prefix: str = "") -> dict[str, np.ndarray]:
     return {
         f"{prefix}{name}": weight.numpy(force=True)
         for name, weight in network.state_dict().items()
-        if not name.endswith(COUNTER)
+        if not name.endswith(COUNTER_NAME)
     }
 
 
-def fill(network: nn.Module, arrays: dict[str, np.ndarray], prefix: str = "") -> None:
-    """Give a network, which may be on the device "meta", the weights that `arrays_of` returned.
+def rebuild(make: Callable[[], Net], arrays: dict[str, np.ndarray], prefix: str = "") -> Net:
+    """Make a network, in evaluation mode, with the weights that `arrays_of` returned.
 
     Raises KeyError if a weight is missing, ValueError if its shape is not the network's.
     """
+    with torch.device("meta"):  # no random weights, as they are replaced
+        network = make()
     weights = {}
     for name, expected in network.state_dict().items():
-        if name.endswith(COUNTER):
+        if name.endswith(COUNTER_NAME):
             weights[name] = torch.tensor(0)
             continue
         array = arrays[f"{prefix}{name}"]
@@ -34,3 +41,4 @@ def fill(network: nn.Module, arrays: dict[str, np.ndarray], prefix: str = "") ->
             )
         weights[name] = torch.from_numpy(array)
     network.load_state_dict(weights, assign=True)
+    return network.eval()

@@ -1,9 +1,9 @@
-"""Training the autoencoder, beside the prototype's way; what the version encoder takes.
+"""Train the autoencoder as we do and as the prototype does; time the version encoder.
 
-The prototype's way is Lightning as it comes: a `DataLoader` that fetches, checks and stacks row by
-row, a progress bar, a checkpoint whenever the validation loss falls, its logger. Both train the
-same network on the same 10,000 rows with the same batches of 512, and validate on 15,000 after
-every epoch, as the prototype did on Da-TACOS' two subsets.
+The prototype uses Lightning with its defaults: a `DataLoader` that fetches and stacks row by row, a
+progress bar, a checkpoint whenever the validation loss falls, and a logger. Both train the same
+network on the same 10,000 rows in batches of 512, and validate on 15,000 rows after each epoch, as
+the prototype did on the two subsets of Da-TACOS.
 """
 
 import tempfile
@@ -27,15 +27,15 @@ from embedding.data.features import FEATURE_NAMES
 from embedding.data.store import FeatureStore
 from embedding.encoders.scaling import Standardizer
 
-TRAINED, VALIDATED, BATCH, EPOCHS = 10_000, 15_000, 512, 20
+TRAIN_ROWS, VALIDATION_ROWS, BATCH_ROWS, EPOCHS = 10_000, 15_000, 512, 20
 
-#: For the version encoder: works of two performances, a fifth of them to validate on, of three
-#: minutes, and how many epochs are timed.
-WORKS, SONG, TIMED = 100, 180, 2
+#: For the version encoder: works with two performances each (a fifth of the works is to validate
+#: on), seconds of a performance, and epochs.
+SONG_WORKS, SONG_SECONDS, TIMED_EPOCHS = 100, 180, 2
 
 
 def measure() -> list[Row]:
-    """Compare epochs a second."""
+    """Compare the seconds of an epoch."""
     with tempfile.TemporaryDirectory(prefix="covers-bench-") as directory:
         path = Path(directory) / "features"
         _write(path)
@@ -48,7 +48,8 @@ def measure() -> list[Row]:
     loss, other = mine.figure("loss"), theirs.figure("loss")
     return [
         Row(
-            f"autoencoder, {TRAINED} rows in batches of {BATCH}, {VALIDATED} to validate",
+            f"autoencoder, {TRAIN_ROWS} rows in batches of {BATCH_ROWS}, "
+            f"{VALIDATION_ROWS} to validate",
             f"{seconds(mine.median / EPOCHS)} an epoch",
             "the prototype's way",
             f"{seconds(theirs.median / EPOCHS)} an epoch",
@@ -56,29 +57,28 @@ def measure() -> list[Row]:
             ">= 5x",
             faster >= 5,
             mine.peak_mb,
-            f"validation loss after {EPOCHS} epochs: {loss:.4f}, theirs {other:.4f}; most of both "
-            "is the network's arithmetic, ours on one core, so that the weights don't depend on "
-            "how many there are",
+            f"validation loss after {EPOCHS} epochs: {loss:.4f}, theirs {other:.4f}; both mostly "
+            "compute the network, ours on one core, so that weights do not depend on the cores",
         ),
         Row(
-            f"version encoder, {8 * WORKS // 5} performances of 3 minutes, "
-            f"{2 * WORKS // 5} to validate",
+            f"version encoder, {8 * SONG_WORKS // 5} performances of 3 minutes, "
+            f"{2 * SONG_WORKS // 5} to validate",
             f"{seconds(versions.figure('epoch'))} an epoch",
             peak_mb=versions.peak_mb,
             note="motifs and projection, fitted once before: "
-            f"{seconds(versions.median - TIMED * versions.figure('epoch'))}",
+            f"{seconds(versions.median - TIMED_EPOCHS * versions.figure('epoch'))}",
         ),
         Row(
-            f"embedding {2 * WORKS} performances of 3 minutes with the pretrained encoder",
-            f"{seconds(found['songs'].median / (2 * WORKS))} each",
+            f"embedding {2 * SONG_WORKS} performances of 3 minutes with the pretrained encoder",
+            f"{seconds(found['songs'].median / (2 * SONG_WORKS))} each",
             peak_mb=found["songs"].peak_mb,
         ),
     ]
 
 
 def _write(path: Path) -> None:
-    """Features that five hidden causes explain, and some noise."""
-    rng, rows = np.random.default_rng(0), TRAINED + VALIDATED
+    """Write features that are made of five hidden causes and some noise."""
+    rng, rows = np.random.default_rng(0), TRAIN_ROWS + VALIDATION_ROWS
     seen = rng.normal(size=(rows, 5)) @ rng.normal(size=(5, 52)) + 0.3 * rng.normal(size=(rows, 52))
     table = pl.DataFrame(
         {
@@ -92,10 +92,12 @@ def _write(path: Path) -> None:
 
 
 def _write_songs(path: Path) -> None:
-    table = make_table(WORKS, 2)
+    table = make_table(SONG_WORKS, 2)
     rows = table.select("work_id", "fingerprint").iter_rows()
     make_store(
-        path, table, sequences=[make_sequence(*row, int(SONG * CHROMA_RATE)) for row in rows]
+        path,
+        table,
+        sequences=[make_sequence(*row, int(SONG_SECONDS * CHROMA_RATE)) for row in rows],
     )
 
 
@@ -105,15 +107,15 @@ def version(path: Path) -> Generator[None, None, dict[str, float]]:
 
     opened = FeatureStore.open(path)
     unseen = opened.table["work_id"].str.slice(2).cast(pl.Int64) % 5 == 0
-    config = VersionConfig(epochs=TIMED)
+    config = VersionConfig(epochs=TIMED_EPOCHS)
     yield
     sides = (samples_of(opened.select(mask), "chroma") for mask in (~unseen, unseen))
     _, _, figures = VersionEncoder.fit(*sides, config, seed=0, progress=False)
-    return {"epoch": figures["seconds"] / TIMED}
+    return {"epoch": figures["seconds"] / TIMED_EPOCHS}
 
 
 def embed(path: Path) -> Generator[None, None, None]:
-    """Embed all with the encoder that comes with the package."""
+    """Embed all songs with the encoder that comes with the package."""
     bundle, opened = bundles.load(bundles.PRETRAINED), FeatureStore.open(path)
     yield
     bundle.embed(opened)
@@ -121,7 +123,7 @@ def embed(path: Path) -> Generator[None, None, None]:
 
 def _sides(path: Path) -> tuple[FeatureStore, FeatureStore]:
     opened = FeatureStore.open(path)
-    trained = np.arange(len(opened)) < TRAINED
+    trained = np.arange(len(opened)) < TRAIN_ROWS
     return opened.select(trained), opened.select(~trained)
 
 
@@ -130,9 +132,9 @@ def ours(path: Path) -> Generator[None, None, dict[str, float]]:
     from embedding.encoders.autoencoder.encoder import Autoencoder, AutoencoderConfig
 
     sides = [samples_of(side, "means") for side in _sides(path)]
-    warm = AutoencoderConfig(max_epochs=1, batch_size=BATCH)
+    warm = AutoencoderConfig(max_epochs=1, batch_size=BATCH_ROWS)
     Autoencoder.fit(*sides, warm, seed=0, progress=False)
-    config = AutoencoderConfig(max_epochs=EPOCHS, patience=EPOCHS, batch_size=BATCH)
+    config = AutoencoderConfig(max_epochs=EPOCHS, patience=EPOCHS, batch_size=BATCH_ROWS)
     torch.set_num_threads(1)  # as `embedding.training.train` does
     torch.manual_seed(0)
     yield
@@ -141,7 +143,7 @@ def ours(path: Path) -> Generator[None, None, dict[str, float]]:
 
 
 def prototype(path: Path) -> Generator[None, None, dict[str, float]]:
-    """Train as Lightning comes."""
+    """Train with Lightning's defaults."""
     from lightning import LightningModule, Trainer
     from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -151,7 +153,9 @@ def prototype(path: Path) -> Generator[None, None, dict[str, float]]:
     known, unseen = _sides(path)
     scale = Standardizer.fit(known.means).transform
     train_loader, validation_loader = (
-        DataLoader(TensorDataset(torch.from_numpy(scale(side.means)).float()), BATCH, shuffle=mix)
+        DataLoader(
+            TensorDataset(torch.from_numpy(scale(side.means)).float()), BATCH_ROWS, shuffle=mix
+        )
         for side, mix in ((known, True), (unseen, False))
     )
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from embedding.data.features import FEATURE_NAMES
 from embedding.encoders.encoder import Fitted, MeansEncoder, Samples, check_numbers
 from embedding.encoders.scaling import Standardizer
-from embedding.encoders.weights import arrays_of, fill
+from embedding.encoders.weights import arrays_of, rebuild
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,7 @@ class Autoencoder(MeansEncoder):
     @classmethod
     def from_tensors(cls, config: AutoencoderConfig, tensors: dict[str, np.ndarray]) -> Autoencoder:
         """Make the encoder again; see `Encoder.from_tensors`."""
-        with torch.device("meta"):  # no random weights, as they are replaced
-            network = AutoencoderNetwork(config.sizes)
-        fill(network, tensors)
+        network = rebuild(lambda: AutoencoderNetwork(config.sizes), tensors)
         return cls(config, Standardizer.from_tensors(tensors), network)
 
     @classmethod

@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader
 from embedding.encoders.autoencoder.encoder import AutoencoderConfig, AutoencoderNetwork
 from embedding.encoders.fitting import run
 
-#: Rows that are validated at once. The activations of a layer then stay in the cache; with four
-#: times as many rows, validation takes a third longer.
+#: Rows that are validated at once, so that the activations of a layer stay in the cache.
 VALIDATION_ROWS = 1_024
 
 
@@ -49,8 +48,8 @@ def fit_network(
 class Reconstruction(LightningModule):
     """Mean squared error between standardised features and their reconstruction.
 
-    To Lightning an epoch is one step, which is cut into batches here: what Lightning does around a
-    step takes half as long as a small batch.
+    Lightning gets one step per epoch, which is split into batches here, as its work around a step
+    would take half as long as a small batch.
     """
 
     automatic_optimization = False

@@ -20,7 +20,7 @@ from embedding.data.chroma import CHANNELS
 from embedding.encoders.chroma import ChromaEncoder, trimmed
 from embedding.encoders.encoder import Fitted, Samples, check_numbers
 from embedding.encoders.projection import Floats, Projection, fit_principal
-from embedding.encoders.weights import arrays_of, fill
+from embedding.encoders.weights import arrays_of, rebuild
 
 #: Frames per step of the code.
 FRAMES_PER_STEP = 8
@@ -134,11 +134,9 @@ class ConvAutoencoder(ChromaEncoder):
         cls, config: ConvAutoencoderConfig, tensors: dict[str, np.ndarray]
     ) -> ConvAutoencoder:
         """Make the encoder again; see `Encoder.from_tensors`."""
-        with torch.device("meta"):  # no random weights, as they are replaced
-            network = ConvAutoencoderNetwork(config)
-        fill(network, tensors, "network.")
+        network = rebuild(lambda: ConvAutoencoderNetwork(config), tensors, "network.")
         projection = Projection.from_tensors(tensors, MAGNITUDES * config.code)
-        return cls(config, projection, network.eval())
+        return cls(config, projection, network)
 
     @classmethod
     def fit(

@@ -51,12 +51,12 @@ def fit_network(
 
 
 class RandomWindows(Dataset[Tensor]):
-    """Batches of windows from random places of random sequences, in random keys."""
+    """Batches of windows of random sequences, at random positions and in random keys."""
 
     def __init__(
         self, sequences: list[np.ndarray], config: ConvAutoencoderConfig, seed: int
     ) -> None:
-        self.sequences = [torch.from_numpy(each.astype(np.float32)) for each in sequences]
+        self.sequences = [torch.from_numpy(x.astype(np.float32)) for x in sequences]
         self.config = config
         self.frames = config.window * FRAMES_PER_STEP
         self.generator = torch.Generator().manual_seed(seed)

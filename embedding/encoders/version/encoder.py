@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from embedding.encoders.chroma import ChromaEncoder, trimmed, with_altered_copies
 from embedding.encoders.encoder import Fitted, Samples
@@ -22,12 +21,12 @@ from embedding.encoders.moments import map_sequences, moment_count
 from embedding.encoders.projection import Projection, fit_discriminant
 from embedding.encoders.version.motifs import Motifs, cut_motifs, statistics
 from embedding.encoders.version.network import TwelveKeyNet, VersionConfig
-from embedding.encoders.weights import arrays_of, fill
+from embedding.encoders.weights import arrays_of, rebuild
 
 
 @dataclass(frozen=True)
 class VersionEncoder(ChromaEncoder):
-    """Projection and network side by side, scaled to length 1 together."""
+    """A projection and a network, whose vectors are joined and scaled to unit length."""
 
     name = "version"
     Config = VersionConfig
@@ -62,12 +61,10 @@ class VersionEncoder(ChromaEncoder):
     @classmethod
     def from_tensors(cls, config: VersionConfig, tensors: dict[str, np.ndarray]) -> VersionEncoder:
         """Make the encoder again; see `Encoder.from_tensors`."""
-        with torch.device("meta"):  # no random weights, as they are replaced
-            network = TwelveKeyNet(config)
-        fill(network, tensors, "network.")
+        network = rebuild(lambda: TwelveKeyNet(config), tensors, "network.")
         motifs = Motifs(tensors["motifs"])
         projection = Projection.from_tensors(tensors, moment_count() + motifs.count)
-        return cls(config, projection, motifs, network.eval())
+        return cls(config, projection, motifs, network)
 
     @classmethod
     def fit(

@@ -94,7 +94,7 @@ class VersionConfig:
 
 
 class _Layer(nn.Module):
-    """A convolution over time; frames past the end of a sequence are zero again after it."""
+    """A convolution over time, which sets frames past the end of a sequence to zero."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""Everything that changes what searchers see, in any order, beside a model of what they should see.
+"""Run operations that change what searchers see, and compare with a model of what they should see.
 
-The data sets are a.csv, which the pipeline publishes, and b.csv, which is added. Each has another
-version whenever it is read, so that every publication is another one.
+The pipeline publishes a.csv, and b.csv is added. Each gets another version before it is read, so
+that every publication is different.
 """
 
 from collections.abc import Callable
@@ -27,12 +27,12 @@ from flows.workspace import Workspace
 
 OPERATIONS = ("pipeline", "add", "publish", "embed", "copy", "rollback", "gc")
 
-#: Versions of a data set, which take turns.
+#: The number of versions that a data set alternates between.
 VERSIONS = 3
 
 
 def every_order_of(length: int, operations: tuple[str, ...] = OPERATIONS) -> list[str]:
-    """A walk in which each sequence of that many operations comes once (de Bruijn's)."""
+    """A de Bruijn sequence: every sequence of `length` operations occurs in it once."""
     count = len(operations)
     word, walk = [0] * count * length, []
 
@@ -81,7 +81,7 @@ class Model:
         self.add()
 
     def write(self, name: str) -> None:
-        """Let a data set be in its next version."""
+        """Write the next version of a data set."""
         version = self.versions[name] = (self.versions[name] + 1) % VERSIONS
         works = (20 if name == "a" else 3) + version
         table = write_csv(self.home / f"{name}.csv", works, seed=ord(name) + version)
@@ -105,7 +105,7 @@ class Model:
         return found
 
     def check(self) -> None:
-        """Searchers see the current publication and nothing else; the one before is whole too."""
+        """Searchers see the current publication only, and the one before is complete too."""
         names = self.engine.history()
         assert len(names) == len(self.history[:2])
         for name, expected in zip(names, self.history, strict=False):
@@ -119,18 +119,18 @@ class Model:
         assert {Path(one.name).stem for one in current.sources} == set(self.history[0].versions)
 
     def served(self, one: Publication) -> None:
-        """Have a publication become the current one; what is kept need not be built again."""
+        """Make a publication the current one. A kept collection is not built again."""
         content = self.content(one)
         others = [each for each in self.history if self.content(each) != content]
         self.history = [one, *others][:2]
 
     def run(self, operation: str) -> None:
-        """Do it, here and there. What can't be done for want of something pruned says so."""
+        """Run an operation on the workspace and the model, and compare."""
         getattr(self, operation)()
         self.check()
 
     def try_to(self, work: Callable[[], dict]) -> dict | None:
-        """Call what keeps other sources; where one of them cannot be kept, leave them out."""
+        """Run what keeps other sources. If one was pruned, the error names it: leave them out."""
         current = current_recipe(self.engine, Workspace(self.home))
         needed = [current.bundle, *(one.features for one in current.sources)]
         missing = [str(path) for path in needed if not path.exists()]
@@ -184,7 +184,7 @@ class Model:
         self.latest = self.versions["a"], self.latest[1]
 
     def copy(self) -> None:
-        """Bring back the copy there is, and make one of what was current."""
+        """Copy the backup back, and make a new backup of what was current."""
         elsewhere = search.connect(self.root / "elsewhere")
         aside = search.connect(self.root / "aside")
         current, backup = self.history[0], self.backup

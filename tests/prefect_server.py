@@ -1,4 +1,4 @@
-"""A Prefect server of its own for tests of what is planned: a temporary one plans nothing."""
+"""A Prefect server for tests of schedules: a temporary server schedules nothing."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: One client, for each would load what HTTPS is checked by.
+#: One client for all, because each loads the certificates.
 HTTP = httpx.Client(timeout=20)
 
 #: The command line, as the console script runs it.
@@ -23,7 +23,7 @@ COVERS = [sys.executable, "-c", "from flows.cli.commands import main; main()"]
 
 @contextmanager
 def prefect_server(home: Path) -> Iterator[dict[str, str]]:
-    """Start a server; yields the environment of processes that use it."""
+    """Start a server, and yield the environment of processes that use it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -34,10 +34,10 @@ def prefect_server(home: Path) -> Iterator[dict[str, str]]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
-        # Look for runs that are due every second or two; by default it takes up to 15.
+        # By default it takes up to 15 seconds until a run starts.
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
-        # Flows are named by module: as good as installed.
+        # Deployments name flows by module.
         "PYTHONPATH": str(ROOT),
     }
     with started(
@@ -53,7 +53,7 @@ def prefect_server(home: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def started(command: list[object], environment: dict[str, str], log: Path) -> Iterator["Running"]:
-    """Run a command in a directory that isn't the checkout until the block ends."""
+    """Run a command outside the checkout until the block ends."""
     with log.open("w") as output:
         process = subprocess.Popen(
             [str(word) for word in command],
@@ -79,7 +79,7 @@ class Running:
 
 
 def wait_for(happened, seconds: float, running: Running):
-    """Ask until the answer is true, and return it; fail with the log if it never is."""
+    """Call `happened` until it returns something true, and return that; else fail with the log."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert running.process.poll() is None, running.log.read_text()

@@ -1,4 +1,4 @@
-"""Growing: what is new is taken in, what is withdrawn disappears, and nothing is done twice."""
+"""Additions: new performances arrive, withdrawn ones leave, and nothing is done twice."""
 
 import shutil
 from copy import deepcopy as copy_of
@@ -18,7 +18,7 @@ WORKS = 30
 
 
 def build(tree) -> None:
-    """Works of two performances each, which have the work's chords in common."""
+    """Add works with two performances each, which share the work's chords."""
     rng = np.random.default_rng(7)
     for work in range(WORKS):
         chords = rng.random((1, 12))
@@ -30,7 +30,7 @@ def build(tree) -> None:
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory, prefect_server):
-    """A workspace with a catalogue in it that was published; some works were held out."""
+    """A workspace with a published catalogue, of which some works were held out."""
     home = tmp_path_factory.mktemp("original") / "home"
     tree = Tree(home / "catalogue")
     build(tree)
@@ -40,7 +40,7 @@ def original(tmp_path_factory, prefect_server):
 
 @pytest.fixture
 def catalogue(original, tmp_path):
-    """A copy of the workspace, in which the catalogue is found where it is now."""
+    """A copy of the workspace, with its catalogue."""
     shutil.copytree(original.root.parent, tmp_path / "home")
     copy = Tree(tmp_path / "home" / "catalogue")
     copy.metadata = copy_of(original.metadata)
@@ -54,7 +54,7 @@ def home(catalogue):
 
 @pytest.fixture
 def embedded(monkeypatch):
-    """How many performances each call of the encoder embeds."""
+    """The number of performances that each call of the encoder embeds."""
     counts = []
     plain = Means.embed
 
@@ -68,7 +68,7 @@ def embedded(monkeypatch):
 
 def served(home) -> dict[str, dict]:
     collection = search.connect(home=home).open()
-    return {one.payload["track_id"]: one.payload for one in collection.everything()}
+    return {point.payload["track_id"]: point.payload for point in collection.everything()}
 
 
 def numbers(result) -> tuple[int, ...]:
@@ -135,17 +135,17 @@ def test_on_a_server_only_what_differs_is_sent(catalogue, home, stub, monkeypatc
     assert numbers(result) == (1, 0, 0, 1)
     assert result["collection"] == name
     (sent,) = asked(stub, "PUT", f"{name}/points")
-    # Of W_0 there are three now, and of W_2 one.
+    # W_0 has three performances now, and W_2 has one.
     written = ["P_00", "P_01", "P_02", "P_21"]
     assert sorted(point["payload"]["track_id"] for point in sent["points"]) == written
-    (heard,) = asked(stub, "PUT", f"{name}-sequences/points")
-    assert [point["payload"]["track_id"] for point in heard["points"]] == ["P_02"]
+    (sequences,) = asked(stub, "PUT", f"{name}-sequences/points")
+    assert [point["payload"]["track_id"] for point in sequences["points"]] == ["P_02"]
     now = served(home)
     assert len(now) == 2 * WORKS
     assert [now[track_id]["clique_size"] for track_id in written] == [3, 3, 3, 1]
 
 
-def test_another_data_set_joins_and_is_looked_through_from_then_on(catalogue, home, make_tree):
+def test_another_data_set_is_added_and_read_again_from_then_on(catalogue, home, make_tree):
     other = make_tree(name="other")
     other.add("W_0", "P_x")
     other.add("W_new", "P_y")
@@ -171,7 +171,7 @@ def test_without_a_collection_there_is_nothing_to_add_to(catalogue, tmp_path):
         add([catalogue.root], home=tmp_path / "empty")
 
 
-def test_what_one_went_back_to_is_what_is_added_to(catalogue, home):
+def test_after_a_rollback_data_are_added_to_the_previous_collection(catalogue, home):
     catalogue.add("W_0", "P_02")
     add(home=home)
     search.connect(home=home).rollback()

@@ -1,4 +1,4 @@
-"""A run that fails says what is wrong, to Prefect and to whoever is on call."""
+"""A run that fails says what is wrong, to Prefect and to the address for alerts."""
 
 import logging
 import socket
@@ -13,7 +13,7 @@ from flows.pipeline import pipeline
 
 @pytest.fixture
 def failed(prefect_server, tmp_path, monkeypatch):
-    """Run the pipeline on a directory that isn't there, telling an address: its state."""
+    """Run the pipeline on a missing directory, with an address for alerts; returns the state."""
 
     def run(address: str, **parameters):
         monkeypatch.setenv("COVERS_ALERT_URL", address)
@@ -24,7 +24,7 @@ def failed(prefect_server, tmp_path, monkeypatch):
     return run
 
 
-def test_a_failed_run_names_the_input_in_its_state_and_in_what_is_told(failed, tmp_path):
+def test_a_failed_run_names_the_input_in_its_state_and_in_the_alert(failed, tmp_path):
     with listening() as (address, got):
         state = failed(address, seed=4)
     assert state.is_failed()
@@ -41,25 +41,25 @@ def test_a_failed_run_names_the_input_in_its_state_and_in_what_is_told(failed, t
     assert url.endswith(str(state.state_details.flow_run_id))
 
 
-def test_a_flow_within_another_leaves_the_telling_to_it(failed, tmp_path):
-    """The pipeline fails in its `aggregate`, which is a flow that can be scheduled too."""
+def test_a_flow_within_another_sends_no_alert_of_its_own(failed, tmp_path):
+    """The pipeline fails in `aggregate`, which is a flow too."""
     table = tmp_path / "missing"
     table.write_text("no table")
     with listening() as (address, got):
         assert failed(address).is_failed()
-    assert [each["flow"] for each in got] == ["pipeline"]
+    assert [alert["flow"] for alert in got] == ["pipeline"]
 
 
-def test_a_failed_addition_is_told_too(prefect_server, tmp_path, monkeypatch):
+def test_a_failed_addition_sends_an_alert_too(prefect_server, tmp_path, monkeypatch):
     with listening() as (address, got):
         monkeypatch.setenv("COVERS_ALERT_URL", address)
         assert add(home=tmp_path, return_state=True).is_failed()
-    assert [each["flow"] for each in got] == ["add"]
+    assert [alert["flow"] for alert in got] == ["add"]
     assert "There is no collection" in got[0]["message"]
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/a-secret", "no address: a-secret"])
-def test_nobody_listening_changes_nothing_and_the_address_stays_out_of_the_log(
+def test_without_a_listener_the_run_ends_and_the_address_stays_out_of_the_log(
     failed, address, caplog
 ):
     with caplog.at_level(logging.WARNING):
@@ -69,21 +69,21 @@ def test_nobody_listening_changes_nothing_and_the_address_stays_out_of_the_log(
     assert "a-secret" not in caplog.text
 
 
-def test_who_refuses_is_quoted(failed, caplog):
+def test_an_answer_that_refuses_is_logged(failed, caplog):
     with listening(answer=403) as (address, _), caplog.at_level(logging.WARNING):
         failed(address)
     assert "was not told of this: it answered 403" in caplog.text
     assert "a-secret" not in caplog.text
 
 
-def test_who_never_answers_holds_nothing_up_for_long(failed, caplog, monkeypatch):
+def test_a_listener_that_never_answers_is_given_up(failed, caplog, monkeypatch):
     monkeypatch.setattr(alert, "MAX_WAIT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         failed(f"http://127.0.0.1:{deaf.getsockname()[1]}")
     assert "was not told of this: ReadTimeout" in caplog.text
 
 
-def test_a_run_that_takes_too_long_is_ended_and_told(prefect_server, tree, tmp_path, monkeypatch):
+def test_a_run_that_times_out_sends_an_alert(prefect_server, tree, tmp_path, monkeypatch):
     with listening() as (address, got):
         monkeypatch.setenv("COVERS_ALERT_URL", address)
         hurried = pipeline.with_options(timeout_seconds=0.05)
@@ -93,7 +93,7 @@ def test_a_run_that_takes_too_long_is_ended_and_told(prefect_server, tree, tmp_p
     assert "0.05 second" in got[0]["message"]
 
 
-def test_how_long_is_too_long_is_a_setting(monkeypatch):
+def test_the_timeout_is_a_setting(monkeypatch):
     assert pipeline.timeout_seconds == 23 * 3600
     monkeypatch.setenv("COVERS_TIMEOUT_HOURS", "0.5")
     assert alert.hours() == 0.5

@@ -1,4 +1,4 @@
-"""The tests leave alone what the environment of whoever runs them names."""
+"""The tests do not use the servers and directories that the environment names."""
 
 import os
 import subprocess
@@ -7,12 +7,12 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
 
-#: Publishes, asks and rolls back.
+#: A test that publishes, searches and rolls back.
 TEST = "test_cli.py::test_rollback_serves_the_previous_collection_again"
 
 
 def test_a_server_in_the_environment_is_not_asked(tmp_path):
-    """Nothing answers at this one, so that whoever asked it would fail."""
+    """Nothing answers there, so that a test that asked would fail."""
     environment = os.environ | {
         "QDRANT_URL": "http://127.0.0.1:9",
         "COVERS_HOME": str(tmp_path / "theirs"),

@@ -1,4 +1,4 @@
-"""Vectors that any model made elsewhere are published, searched and measured like our own."""
+"""Vectors of another model are published, searched and measured like our own."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def make_table(works: int = 30, each: int = 4, dimension: int = 16, seed: int = 0) -> pl.DataFrame:
-    """What a model that knows its works well writes; ids as those of `feature_stores`."""
+    """The vectors of a good model, with the ids of `feature_stores`."""
     rng = np.random.default_rng(seed)
     work = np.repeat(np.arange(works), each)
     centres = rng.normal(size=(works, dimension))
@@ -41,7 +41,7 @@ def make_table(works: int = 30, each: int = 4, dimension: int = 16, seed: int = 
     return pl.DataFrame(
         {
             "track_id": [f"P_{i:03d}" for i in range(len(work))],
-            "work_id": [f"W_{each}" for each in work],
+            "work_id": [f"W_{number}" for number in work],
             "vector": pl.Series(rows.astype(np.float32), dtype=pl.Array(pl.Float32, dimension)),
         }
     )
@@ -59,12 +59,12 @@ def file(tmp_path):
     return tmp_path / "clews.parquet"
 
 
-def asked(home) -> search.Searcher:
+def searcher(home) -> search.Searcher:
     return search.Searcher(search.connect(home=home))
 
 
 def latest(home, file):
-    """The vectors.parquet that was made of a file last."""
+    """The newest vectors.parquet of a file."""
     made = [path for path in home.glob("vectors/*/vectors.parquet") if "source" in origin(path)]
     return max(made, key=lambda path: path.stat().st_mtime_ns)
 
@@ -78,8 +78,7 @@ def test_vectors_of_another_model_are_published_searched_and_measured(file, home
     assert published["sources"] == [str(file)]
     assert published["collection"].startswith("covers-clews-")
 
-    searcher = asked(home)
-    found = searcher.similar("P_000", 3)
+    found = searcher(home).similar("P_000", 3)
     vectors = table["vector"].to_numpy().astype(np.float64)
     distances = np.linalg.norm(vectors - vectors[0], axis=1)
     nearest = np.argsort(distances)[1:4]
@@ -87,14 +86,14 @@ def test_vectors_of_another_model_are_published_searched_and_measured(file, home
     np.testing.assert_allclose([match.distance for match in found], distances[nearest], rtol=1e-5)
     assert [match.title for match in found] == [f"Song {i}" for i in nearest]
     assert all(0 < match.probability < 1 for match in found)
-    assert searcher.works("P_000", 1)[0].work_id == "W_0"
-    assert searcher.identify("P_000", 1).work.work_id == "W_0"
+    assert searcher(home).works("P_000", 1)[0].work_id == "W_0"
+    assert searcher(home).identify("P_000", 1).work.work_id == "W_0"
     assert {
         match.year
-        for match in searcher.similar("P_000", 5, where={"year": search.between(None, 1969)})
+        for match in searcher(home).similar("P_000", 5, where={"year": search.between(None, 1969)})
     } <= {*range(1960, 1970)}
 
-    measured = evaluate(home=home)  # what was published last
+    measured = evaluate(home=home)
     assert measured["metrics"]["map"] > 0.9
     assert measured["measured_on"]["performances"] + measured["measured_on"]["left_out"] == 120
     assert measured["measured_on"]["summary"].endswith(
@@ -107,15 +106,15 @@ def test_vectors_of_another_model_are_published_searched_and_measured(file, home
 def test_features_of_the_same_performances_re_rank_and_calibrate(file, home, tmp_path):
     features = make_store(tmp_path / "features", works=30, each=4).path
     publish([file], features=features, home=home)
-    matches = asked(home).similar("P_000", 3, rerank=True)
+    matches = searcher(home).similar("P_000", 3, rerank=True)
     assert all(match.alignment is not None for match in matches)
     assert {match.work_id for match in matches} == {"W_0"}
-    assert asked(home).engine.open().description.calibration.alignment is not None
+    assert searcher(home).engine.open().description.calibration.alignment is not None
     assert "reranked" in evaluate(home=home)
 
 
-def test_the_sample_s_own_vectors_taken_elsewhere_measure_the_same(home, tmp_path):
-    """As long as the same performances are compared: some calibrate, and are not measured."""
+def test_our_own_vectors_as_another_model_s_measure_the_same(home, tmp_path):
+    """On the same performances: some calibrate, and are not measured."""
     features = aggregate(SAMPLE, home=home)
     ours = read(embed(features, bundles.PRETRAINED, home))
     file = tmp_path / "taken.parquet"
@@ -133,29 +132,29 @@ def test_the_sample_s_own_vectors_taken_elsewhere_measure_the_same(home, tmp_pat
     assert measured["metrics"]["map"] == expected.summary()["map"]
 
     publish([file], features=features, home=home)
-    best = asked(home).similar("P_249990", 5, rerank=True)[0]
+    best = searcher(home).similar("P_249990", 5, rerank=True)[0]
     assert best.probability is not None
     assert best.alignment is not None
-    # Titles are those that the features know.
+    # Titles come from the features.
     known = FeatureStore.open(features).table.filter(track_id=best.track_id)
     assert best.title == known["title"][0]
 
 
-def test_the_same_file_changes_nothing_and_a_changed_one_is_brought_in_again(file, home):
+def test_the_same_file_changes_nothing_and_a_changed_file_is_imported_again(file, home):
     first = publish([file], home=home)
-    standing = {path: path.stat().st_mtime_ns for path in home.glob("*/clews-*/*")}
-    assert standing
-    # The same content in other bytes, as a later run of the model writes it.
+    before = {path: path.stat().st_mtime_ns for path in home.glob("*/clews-*/*")}
+    assert before
+    # The same content in other bytes.
     make_table().write_parquet(file, compression="uncompressed")
     assert publish([file], home=home)["collection"] == first["collection"]
-    assert {path: path.stat().st_mtime_ns for path in home.glob("*/clews-*/*")} == standing
+    assert {path: path.stat().st_mtime_ns for path in home.glob("*/clews-*/*")} == before
 
     make_table(works=31, seed=1).write_parquet(file)
     second = publish([file], home=home)
     assert (second["performances"], second["sources"]) == (124, [str(file)])
     assert second["collection"] != first["collection"]
     make_table(works=32, seed=1).write_parquet(file)
-    changes = add(home=home)  # as a schedule would look for it
+    changes = add(home=home)
     assert (changes["performances"], changes["added"], changes["withdrawn"]) == (128, 4, 0)
 
 
@@ -167,33 +166,35 @@ def test_files_of_one_model_are_one_collection_and_of_others_are_not_mixed(file,
     both = publish([other], home=home)  # the file names the model itself
     assert both["performances"] == 240
     assert both["collection"].startswith("covers-CLEWS-2025-")
-    # Two files that do not say whose they are can be of two models, even if they look alike.
+    # Two files that do not name their model may be of two models.
     more.write_parquet(other)
     with pytest.raises(ValueError, match=r"clews\.parquet cannot be kept"):
         publish([other], home=home)
     assert publish([other], only=True, home=home)["performances"] == 120
 
 
-def test_performances_without_features_are_told_and_have_no_sequence(file, home, tmp_path, caplog):
+def test_performances_without_features_are_logged_and_have_no_sequence(
+    file, home, tmp_path, caplog
+):
     store = make_store(tmp_path / "whole", works=30, each=4)
-    some = store.table.head(100)
-    rows = some.select("work_id", "fingerprint").iter_rows()
+    known = store.table.head(100)
+    rows = known.select("work_id", "fingerprint").iter_rows()
     features = make_store(
-        tmp_path / "features", some, sequences=[make_sequence(*row) for row in rows]
+        tmp_path / "features", known, sequences=[make_sequence(*row) for row in rows]
     ).path
     publish([file], features=features, home=home)
     assert "20 of the 120 performances" in caplog.text
     assert "such as P_100, and will not be aligned" in caplog.text
-    heard = asked(home).similar("P_000", 3, rerank=True)
-    assert all(match.alignment is not None for match in heard)
+    found = searcher(home).similar("P_000", 3, rerank=True)
+    assert all(match.alignment is not None for match in found)
     with pytest.raises(search.InvalidQuery, match="P_110 has no chroma sequence in"):
-        asked(home).similar("P_110", rerank=True)
-    assert asked(home).similar("P_110", 1)[0].work_id == "W_27"
-    assert asked(home).engine.open().description.calibration.alignment is not None
+        searcher(home).similar("P_110", rerank=True)
+    assert searcher(home).similar("P_110", 1)[0].work_id == "W_27"
+    assert searcher(home).engine.open().description.calibration.alignment is not None
     assert evaluate(home=home)["metrics"]["map"] > 0.9
 
 
-def test_features_of_quite_other_performances_are_refused(file, home, tmp_path):
+def test_features_of_other_performances_are_refused(file, home, tmp_path):
     features = make_store(tmp_path / "features", works=2).path
     table = make_table().with_columns(track_id="X" + pl.col("track_id"))
     table.write_parquet(file)
@@ -201,7 +202,7 @@ def test_features_of_quite_other_performances_are_refused(file, home, tmp_path):
         publish([file], features=features, home=home)
 
 
-def test_about_a_fifth_of_the_works_calibrates_and_no_more_than_that_takes(file):
+def test_about_a_fifth_of_the_works_calibrates_up_to_300_performances(file):
     table = foreign.read(file)
     chosen = imported.calibrating(table, None)
     side = split_works(table["work_id"], (0.8, 0.2), 0, "calibration")
@@ -218,17 +219,18 @@ def test_too_few_versions_calibrate_nothing_and_all_are_measured(file, home, wor
     bundle = home / origin(vectors)["bundle"]
     assert read_calibration(bundle) is None
     assert bundles.load(bundle).seen_works.is_empty()
-    assert asked(home).similar("P_000", 1)[0].probability is None
+    assert searcher(home).similar("P_000", 1)[0].probability is None
     if each > 1 and works > 1:
         assert evaluate(home=home)["measured_on"]["left_out"] == 0
 
 
-def test_a_bundle_in_the_place_of_a_model_can_not_embed_or_be_trained(file, home, tmp_path):
+def test_a_bundle_that_stands_for_a_model_cannot_embed_or_be_trained(file, home, tmp_path, caplog):
     publish([file], home=home)
     bundle = home / origin(latest(home, file))["bundle"]
     features = make_store(tmp_path / "features").path
     with pytest.raises(ValueError, match="songs cannot be embedded with this bundle, whose vect"):
         embed(features, bundle, home)
+    assert caplog.text.count("Finished in state Failed") == 2  # the task and the flow, once each
     store = FeatureStore.open(features)
     with pytest.raises(ValueError, match="songs cannot be embedded with this bundle"):
         bundles.load(bundle).embed(store)
@@ -236,7 +238,7 @@ def test_a_bundle_in_the_place_of_a_model_can_not_embed_or_be_trained(file, home
         bundles.configure("imported", {})
 
 
-def test_what_is_not_ours_is_told_by_the_metadata(file, home, tmp_path):
+def test_the_metadata_say_whether_vectors_are_ours(file, home, tmp_path):
     assert not imported.is_ours(file)
     assert not imported.is_ours(tmp_path / "missing")
     publish([file], home=home)
@@ -305,7 +307,7 @@ def test_a_missing_file_is_named(tmp_path, home):
         publish([tmp_path / "nowhere.parquet"], home=home)
 
 
-def test_columns_that_nobody_knows_are_named_and_ignored(file, caplog):
+def test_unknown_columns_are_logged_and_ignored(file, caplog):
     make_table().with_columns(tempo=120.0, key=pl.lit("C")).write_parquet(file)
     with caplog.at_level("INFO"):
         table = foreign.read(file)
@@ -336,7 +338,7 @@ def test_vectors_are_read_as_they_were_written_bit_by_bit(matrix, kind, tmp_path
     table = foreign.read(path)
     assert table["track_id"].to_list() == sorted(ids)
     assert table["vector"].to_numpy().tobytes() == matrix[::-1].tobytes()
-    # Whatever is changed of a vector changes its fingerprint, and nothing else does.
+    # Equal vectors have equal fingerprints, and others have others.
     assert len(set(table["fingerprint"])) == len({row.tobytes() for row in matrix})
 
 
@@ -349,8 +351,8 @@ def test_what_a_killed_import_left_is_completed(file, home):
     calibration = json.loads((bundle / "calibration.json").read_text())
     (bundle / "calibration.json").unlink()
     shutil.rmtree(vectors.parent)
-    (vectors.parent.parent / f".{vectors.parent.name}.building").mkdir()
+    (vectors.parent.parent / f".{vectors.parent.name}.killed.tmp").mkdir()
     publish([file], home=home)
     assert read(vectors).equals(before)
     assert json.loads((bundle / "calibration.json").read_text()) == calibration
-    assert not list(home.glob("vectors/.*.building"))
+    assert not list(home.glob("vectors/.*.tmp"))

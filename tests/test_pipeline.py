@@ -1,4 +1,4 @@
-"""The whole way of the data, on real music, with real Prefect and the real engine."""
+"""The whole pipeline on real music, with real Prefect and a real engine."""
 
 import os
 import shutil
@@ -18,12 +18,12 @@ from flows.train import train
 from search.fields import RESULTS
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample"
-SMALL = {"max_epochs": 5}  # enough to go through everything
+SMALL = {"max_epochs": 5}  # enough to run every stage
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """A fifth of the sample: every fifth work, with whatever performances it has."""
+    """Every fifth work of the sample."""
     root = tmp_path_factory.mktemp("data") / "fifth"
     singles = "da-tacos_benchmark_subset_single_files"
     for work in sorted((SAMPLE / singles).iterdir())[::5]:
@@ -40,7 +40,7 @@ def result(data, prefect_server, tmp_path_factory):
 
 
 def written(home: Path) -> dict[Path, int]:
-    """When each result was written: tables, and what says that a collection is whole."""
+    """When each table and each collection was written."""
     return {
         path: path.stat().st_mtime_ns
         for name in ("*.parquet", "quality.csv", "collection.json")
@@ -100,7 +100,7 @@ def test_the_result_names_the_metrics_and_files_that_scripts_rely_on(result):
     assert plots == {"separation.png", "map.png", "loss.png"}
 
 
-def test_what_was_measured_of_a_performance_stands_beside_it_in_the_collection(result):
+def test_the_collection_has_what_was_measured_of_each_performance(result):
     table = pl.read_csv(result["paths"]["quality"], schema=QUALITY_COLUMNS)
     stored = pl.read_parquet(result["paths"]["vectors"])
     measured = stored.filter(pl.col("track_id").is_in(table["track_id"].implode()))
@@ -113,7 +113,7 @@ def test_what_was_measured_of_a_performance_stands_beside_it_in_the_collection(r
     judged = {row.pop("track_id"): row for row in table.select("track_id", *RESULTS).to_dicts()}
     nothing = dict.fromkeys(RESULTS)
     assert published == {track_id: judged.get(track_id, nothing) for track_id in published}
-    # Every noise work, and every work that training has seen, has none.
+    # Noise works, and works that training has seen, have no measures.
     cliques = measured.filter(pl.len().over("work_id") > 1)
     known = {track_id for track_id, row in published.items() if row != nothing}
     assert known == set(cliques["track_id"])
@@ -142,7 +142,7 @@ def test_a_server_that_is_down_when_results_are_written_is_waited_for(
     assert len(asked) == 1 + again.retries == 4
 
 
-def test_what_long_work_tells_of_itself_is_in_the_run_s_log(result, prefect_server):
+def test_a_run_s_log_has_the_messages_of_our_libraries(result, prefect_server):
     server = {"PREFECT_API_URL": prefect_server}
     logs = []
     while more := ask(server, "logs", offset=len(logs)):
@@ -184,7 +184,7 @@ def test_with_training_data_of_its_own_everything_is_measured(result, data, tmp_
     assert "none was used for training" in measured["summary"]
 
 
-def test_past_a_limit_one_chooses_how_many_queries_to_measure_by(
+def test_a_large_collection_is_measured_by_a_sample_only(
     result, prefect_server, monkeypatch, tmp_path
 ):
     monkeypatch.setattr("flows.evaluate.MAX_EXACT", 4)
@@ -218,7 +218,7 @@ def test_clusters_come_with_their_curve_counts_and_plots(result, data, prefect_s
     assert {Path(path).name for path in found["paths"]["plots"]} == {"elbow.png", "silhouette.png"}
 
 
-def test_the_prototype_s_table_goes_the_same_way(result, data, prefect_server, tmp_path):
+def test_a_table_of_features_goes_the_same_way(result, data, prefect_server, tmp_path):
     from embedding.data.features import FEATURE_NAMES
 
     store = pl.read_parquet(aggregate(data, home=result["home"]) / "features.parquet")
@@ -231,9 +231,3 @@ def test_the_prototype_s_table_goes_the_same_way(result, data, prefect_server, t
     expected = pl.read_parquet(result["paths"]["vectors"])["vector"].to_numpy()
     got = pl.read_parquet(from_table["paths"]["vectors"])["vector"].to_numpy()
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
-
-
-# Runs the command line again and again. Each run is killed when it moves its n-th result from a
-# scratch place into its own, and finds what those before it made: killed at the bundle, the
-# calibration, vectors, collection, at the pointer to the collection (which is then built again),
-# and at the metrics. The last one is left alone.

@@ -59,11 +59,11 @@ def test_the_current_collection_and_the_one_before_keep_what_they_were_made_of(h
         assert add(home=home)["added"] == 2
 
 
-def test_what_is_made_by_hand_goes_when_something_else_is_the_latest(home):
+def test_a_stage_run_by_hand_keeps_its_result_until_another_is_the_latest(home):
     before = results(home)
     bundles = [train(seed=seed, encoder="means", home=home) for seed in (7, 8)]
     embed(home=home)
-    assert [one.path for one in prune(Workspace(home))] == bundles[:1]
+    assert [result.path for result in prune(Workspace(home))] == bundles[:1]
     assert results(home)["bundles"] == before["bundles"] | {bundles[1].name}
 
 
@@ -74,11 +74,11 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(home):
     before = {path: path.lstat().st_mtime_ns for path in home.rglob("*")}
     found = prune(Workspace(home), dry_run=True)
     assert {path: path.lstat().st_mtime_ns for path in home.rglob("*")} == before
-    [one] = found
-    assert (one.kind, one.path.parent) == ("bundles", home / "bundles")
-    assert one.size >= sum(path.stat().st_size for path in one.path.iterdir()) > 0
+    [unneeded] = found
+    assert (unneeded.kind, unneeded.path.parent) == ("bundles", home / "bundles")
+    assert unneeded.size >= sum(path.stat().st_size for path in unneeded.path.iterdir()) > 0
     assert prune(Workspace(home)) == found
-    assert not one.path.exists()
+    assert not unneeded.path.exists()
     assert prune(Workspace(home)) == []
 
 
@@ -110,7 +110,7 @@ def test_what_another_deployment_needs_stays(home, monkeypatch):
     assert add(home=home)["performances"] == 48
 
 
-def test_where_it_cannot_be_told_what_is_needed_nothing_is_pruned(home, monkeypatch, caplog):
+def test_nothing_is_pruned_if_it_is_not_known_what_is_needed(home, monkeypatch, caplog):
     workspace = Workspace(home)
     train(workspace.latest("features"), "means", hold_out=0.3, home=home)
     for seed in (3, 4):
@@ -126,14 +126,14 @@ def test_where_it_cannot_be_told_what_is_needed_nothing_is_pruned(home, monkeypa
         with pytest.raises(RuntimeError, match=rf"Nothing was pruned, .*{name} is damaged"):
             prune(workspace)
         with caplog.at_level("WARNING", "flows.retention"):
-            tidy(workspace)  # a publication, though, is not stopped by that
+            tidy(workspace)  # but a publication does not fail
         assert f"{name} is damaged" in caplog.text
         (home / name).write_text(noted)
     assert results(home) == before
     assert len(prune(workspace)) == 2
 
 
-def test_what_was_found_out_stays_as_long_as_what_it_is_about(home):
+def test_a_result_about_others_stays_as_long_as_they_do(home):
     workspace = Workspace(home)
     cluster(smallest=2, largest=3, home=home)
     for kind, made_from in {
@@ -155,12 +155,12 @@ def test_what_was_found_out_stays_as_long_as_what_it_is_about(home):
         workspace.path(kind, "other").mkdir()
         write_json(workspace.path(kind, "other") / MADE_FROM, made_from)
     shutil.rmtree(workspace.path("comparisons/rows", "one"))
-    found = [(one.kind, one.path.name) for one in prune(workspace)]
+    found = [(result.kind, result.path.name) for result in prune(workspace)]
     assert found == [("bundles", "compared"), ("evaluations", "other"), ("duplicates", "other"),
                      ("clusters", "other")]  # fmt: skip
 
 
-def test_what_killed_runs_left_goes_but_what_one_can_go_on_from(home, make_tree):
+def test_what_killed_runs_left_is_deleted_unless_a_run_can_continue_from_it(home, make_tree):
     workspace = Workspace(home)
     left = [home / "vectors" / ".means-1.building", home / "bundles" / ".one.x.tmp",
             home / "evaluations" / ".two.removed", home / "splits" / ".three.y.old"]  # fmt: skip
@@ -172,15 +172,15 @@ def test_what_killed_runs_left_goes_but_what_one_can_go_on_from(home, make_tree)
         path.mkdir(parents=True)
     (home / "bundles" / ".gone.lock").touch()
     found = prune(workspace)
-    assert {one.path for one in found} == {*left} - {home / "features" / "there-1" / "parts"}
-    assert {one.kind for one in found} == {"unfinished"}
+    assert {result.path for result in found} == {*left} - {home / "features" / "there-1" / "parts"}
+    assert {result.kind for result in found} == {"unfinished"}
     assert [path.exists() for path in left] == [False] * 4 + [True, False]
     assert not (home / "features" / "gone-1").exists()
     assert not (home / "bundles" / ".gone.lock").exists()
 
 
 def test_a_server_that_lost_its_collections_can_be_filled_again(home):
-    """What is not served any more is kept as long as nothing else was published there."""
+    """What was served stays until something else is published there."""
     before = results(home)
     shutil.rmtree(home / "qdrant")
     (home / "latest.json").unlink()

@@ -1,4 +1,4 @@
-"""Where tasks run is one setting, and nothing shows of it in the result."""
+"""Where tasks run is a setting, and the result is the same."""
 
 import os
 import subprocess
@@ -15,11 +15,10 @@ from flows.runners import task_runner
 
 
 def test_threads_are_the_default(monkeypatch):
-    for value in (None, "", "threads"):
-        if value is None:
-            monkeypatch.delenv("COVERS_TASK_RUNNER", raising=False)
-        else:
-            monkeypatch.setenv("COVERS_TASK_RUNNER", value)
+    monkeypatch.delenv("COVERS_TASK_RUNNER", raising=False)
+    assert isinstance(task_runner(), ThreadPoolTaskRunner)
+    for value in ("", "threads"):
+        monkeypatch.setenv("COVERS_TASK_RUNNER", value)
         assert isinstance(task_runner(), ThreadPoolTaskRunner)
 
 
@@ -41,7 +40,7 @@ def test_a_cluster_needs_a_server_to_report_to(monkeypatch):
 
 @pytest.fixture
 def reported():
-    """Somewhere to report to, which nobody asks here."""
+    """A server for workers to report to, which is not asked here."""
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         yield
 
@@ -64,7 +63,7 @@ def test_a_cluster_s_address_is_passed_on(monkeypatch, reported, kind):
 
 @pytest.mark.parametrize("kind", ["dask", "ray"])
 def test_batches_read_on_a_cluster_make_the_same_store(prefect_server, tree, tmp_path, kind):
-    """The workers are processes of their own: they import what they need, and write the parts."""
+    """Workers are other processes, which import what they need and write the parts."""
     pytest.importorskip(f"prefect_{kind}")
     for i in range(20):
         tree.add("W_9", f"P_9{i:02}")

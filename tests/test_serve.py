@@ -25,7 +25,7 @@ def test_every_flow_is_deployed_and_the_pipeline_every_night(tmp_path):
     usual = {"encoder": "autoencoder", "home": str(tmp_path)}
     assert made["pipeline"].parameters == usual | {"data": str(tmp_path)}
     assert made["train"].parameters == usual
-    # All that the collection holds, and what was embedded last.
+    # All data sets of the collection, and the latest vectors.
     assert made["add"].parameters == made["publish"].parameters == {"home": str(tmp_path)}
     crons = {name: [each.schedule.cron for each in one.schedules] for name, one in made.items()}
     assert crons.pop("pipeline") == ["0 2 * * *"]
@@ -39,18 +39,18 @@ def test_a_schedule_for_no_flow_is_refused(tmp_path):
         deployments(tmp_path, schedules={"retrain": "0 2 * * *"})
 
 
-def test_an_operator_reads_what_each_does_and_a_night_is_not_overtaken(tmp_path):
-    for each in deployments(tmp_path):
-        assert each.description.startswith(flow_of(each.name).fn.__doc__.strip()[:40])
-        assert each.tags == ["covers"]
-        assert each.concurrency_limit == 1
-        assert each.concurrency_options.collision_strategy == "CANCEL_NEW"
+def test_a_deployment_has_its_flow_s_description_and_runs_once_at_a_time(tmp_path):
+    for made in deployments(tmp_path):
+        assert made.description.startswith(flow_of(made.name).fn.__doc__.strip()[:40])
+        assert made.tags == ["covers"]
+        assert made.concurrency_limit == 1
+        assert made.concurrency_options.collision_strategy == "CANCEL_NEW"
 
 
-def test_whatever_can_be_scheduled_ends_at_some_time_and_its_failure_is_told():
-    for each in map(flow_of, STAGES):
-        assert each.timeout_seconds == 23 * 3600
-        assert each.on_failure_hooks == each.on_crashed_hooks == [tell]
+def test_every_flow_has_a_timeout_and_an_alert():
+    for stage in map(flow_of, STAGES):
+        assert stage.timeout_seconds == 23 * 3600
+        assert stage.on_failure_hooks == stage.on_crashed_hooks == [tell]
 
 
 def test_only_one_run_of_a_deployment_publishes_at_a_time(prefect_server, monkeypatch):
@@ -78,8 +78,8 @@ def test_only_one_run_of_a_deployment_publishes_at_a_time(prefect_server, monkey
 
 
 def test_a_deployment_is_found_by_its_module_wherever_covers_is_installed(tmp_path):
-    for each in deployments(tmp_path):
-        assert load_flow_from_entrypoint(each.entrypoint).name == each.flow_name
+    for made in deployments(tmp_path):
+        assert load_flow_from_entrypoint(made.entrypoint).name == made.flow_name
 
 
 def test_the_nightly_runs_take_the_encoder_and_the_bundle_they_are_told(tmp_path):

@@ -1,4 +1,4 @@
-"""The temporary server doesn't outlive the command that started it, however that ends."""
+"""The temporary server ends with the command that started it, however the command ends."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def test_the_server_of_a_killed_command_ends_too(tmp_path):
 
 
 @pytest.mark.parametrize(("url", "expected"), [(None, None), ("http://127.0.0.1:4200/api", 30)])
-def test_a_heartbeat_is_for_a_server_that_stays(url, expected):
+def test_only_a_permanent_server_has_a_heartbeat(url, expected):
     given = {PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 30}
     with temporary_settings(given), temporary.settings():
         assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() == expected

@@ -1,4 +1,4 @@
-"""Runs that come from a schedule, against a real Prefect server: by a worker, and by `serve`."""
+"""Scheduled runs with a real Prefect server, by a worker and by `serve`."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from prefect_server import COVERS, ask, prefect_server, started, wait_for
 
 import search
 
-#: Holds the slot for publishing in a flow of its own, says so, and stays.
+#: A flow that holds the slot for publishing, says so, and sleeps.
 HOLD = """
 import sys, time
 from prefect import flow
@@ -26,15 +26,15 @@ def hold(seconds: float):
 hold(float(sys.argv[1]))
 """
 
-#: With a sixth field, for seconds.
+#: The sixth field is for seconds.
 EVERY_FIVE_SECONDS = "* * * * * */5"
 
 
 @pytest.fixture(scope="module")
 def told():
-    """Whoever is told of failures."""
-    with listening() as who:
-        yield who
+    """The address for alerts, and the alerts."""
+    with listening() as told:
+        yield told
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,9 @@ def server(tmp_path_factory, told):
 
 @pytest.fixture(scope="module")
 def killed_while_publishing(server, tmp_path_factory):
-    """The environment of a deployment of which a run has been killed while it had the slot.
+    """The environment of a deployment whose run was killed while it had the slot.
 
-    Made first of all, so that the other tests run while the last one would wait.
+    It is made first, so that the other tests run while the slot's lease ends.
     """
     there = {"QDRANT_URL": "http://127.0.0.1:9", "COVERS_COLLECTION": "killed"}
     environment = server | there
@@ -74,7 +74,7 @@ def runs(server, flow, *states):
 
 
 def test_a_killed_publication_leaves_its_slot_occupied(killed_while_publishing):
-    """For a minute: see the last test."""
+    """For a minute, as the last test shows."""
     assert occupied(killed_while_publishing, "killed-publishing") == [1]
 
 
@@ -98,7 +98,7 @@ def test_a_worker_runs_what_is_scheduled_and_a_crash_is_told(server, told, tree,
         assert run["name"] == f"pipeline {tree.root} with means"
         assert len(search.Searcher(search.connect(home=home)).similar("P_11", 30)) == 12
 
-        # The schedule has begun the next one: its process is killed, as for want of memory.
+        # The schedule starts the next run, whose process is killed.
         going = wait_for(lambda: runs(server, "pipeline", "RUNNING"), 60, running)
         os.kill(int(going[0]["infrastructure_pid"].rpartition(":")[2]), signal.SIGKILL)
         [said] = wait_for(lambda: told[1], 60, running)
@@ -119,7 +119,7 @@ def test_what_is_served_is_run_on_its_schedule(server, tree, tmp_path):
         [run] = wait_for(ended, 150, running)
     assert run["state_type"] == "COMPLETED", run["state"]["message"]
     assert run["auto_scheduled"]
-    # They were the pool's before, and the pipeline was on a schedule.
+    # Before, the deployments belonged to the pool, and the pipeline had a schedule.
     assert run["work_pool_name"] is None
     assert [
         each["schedules"]

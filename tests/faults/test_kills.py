@@ -13,7 +13,7 @@ import polars as pl
 from flows.pipeline import pipeline
 
 SAMPLE = Path(__file__).resolve().parents[2] / "sample"
-SMALL = {"max_epochs": 5}  # enough to go through everything
+SMALL = {"max_epochs": 5}  # enough to run every stage
 
 KILLED_BETWEEN_RESULTS = """
     import itertools, os, pathlib, signal
@@ -63,7 +63,7 @@ SEARCHES_UNTIL_TOLD = """
 def test_killed_between_any_two_steps_it_ends_the_same_and_search_always_answers(
     prefect_server, tmp_path, count
 ):
-    data = tmp_path / "tenth"  # of the sample, for seven runs go over it
+    data = tmp_path / "tenth"  # of the sample, because several runs read it
     singles = "da-tacos_benchmark_subset_single_files"
     for work in sorted((SAMPLE / singles).iterdir())[::10]:
         shutil.copytree(work, data / singles / work.name)
@@ -76,7 +76,7 @@ def test_killed_between_any_two_steps_it_ends_the_same_and_search_always_answers
     environment = os.environ | {"PREFECT_API_URL": prefect_server}
     track = pl.read_parquet(result["paths"]["vectors"])["track_id"][0]
 
-    # Another collection is served before, and searched all the while.
+    # A collection is served before, and searched during the runs.
     pipeline(data, encoder="means", home=home)
     searching = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(SEARCHES_UNTIL_TOLD), str(home), str(done), track],

@@ -1,4 +1,4 @@
-"""Whatever bytes a file holds, it is read as finite numbers or refused in a sentence."""
+"""A file with any bytes is read as finite numbers or refused in a sentence."""
 
 import contextlib
 import io
@@ -38,10 +38,10 @@ from flows.measuring.calibrate import fit
 from flows.retention import prune
 from flows.workspace import Workspace
 
-#: Bytes that damaged files may make a process take beyond what it has when it begins.
+#: Bytes by which damaged files may increase the memory of a process.
 MEMORY = 2**30
 
-#: What becomes of a file's content `c`, given a place in it, a number of bytes, and some junk.
+#: Damages to a file's content `c`, given an offset, a number of bytes, and junk.
 DAMAGES: dict[str, Callable[[bytes, int, int, bytes], bytes]] = {
     "cut off": lambda c, at, size, junk: c[:at],
     "lost": lambda c, at, size, junk: c[:at] + c[at + size :],
@@ -58,7 +58,7 @@ DAMAGES: dict[str, Callable[[bytes, int, int, bytes], bytes]] = {
 
 @st.composite
 def damaged(draw, content: bytes) -> bytes:
-    """A file that one to three things happened to; near its ends as often as in the middle."""
+    """A file with one to three damages, near its ends as often as in the middle."""
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(-(2**24), 2**24)) % (len(content) + 1)
         size, junk = draw(st.integers(1, 4096)), draw(st.binary(min_size=1, max_size=16))
@@ -118,13 +118,13 @@ def read_vectors(path: Path) -> np.ndarray:
 
 
 def look_for_unneeded(path: Path) -> list[float]:
-    """As `gc` does: what cannot be told is not pruned."""
+    """As `gc` does."""
     home = next(above for above in path.parents if (above / "bundles").exists())
     return [len(prune(Workspace(home), dry_run=True))]
 
 
 def ask(path: Path) -> list[float]:
-    """As the commands do that ask."""
+    """As the commands that search do."""
     while path.name != "qdrant":
         path = path.parent
     searcher = search.Searcher(search.connect(home=path.parent))
@@ -187,7 +187,7 @@ def whole(tmp_path_factory, small_workspace):
 
 
 def read_damaged(kind: str, root: Path, inputs: int) -> tuple[Counter[str], int]:
-    """Read a file damaged in so many ways; the outcomes, and the bytes it took beyond `whole`."""
+    """Read `inputs` damaged versions of a file; return the outcomes and the memory in kilobytes."""
     pattern, _, reader = READERS[kind]
     (path,) = root.glob(pattern)
     content = path.read_bytes()
@@ -195,13 +195,13 @@ def read_damaged(kind: str, root: Path, inputs: int) -> tuple[Counter[str], int]
     outcomes: Counter[str] = Counter()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    # All of it said here: no conftest has been read in the process that this is called in.
+    # The process that calls this has not read conftest.py.
     every = list(HealthCheck)
 
     @settings(max_examples=inputs, deadline=None, derandomize=True, suppress_health_check=every)
     @given(damaged(content))
     def read_one(damaged: bytes) -> None:
-        path.unlink()  # a new file, as whatever was mapped of the old one stays as it is
+        path.unlink()  # a new file, because the old one may be mapped
         path.write_bytes(damaged)
         try:
             read = reader(path)
@@ -233,7 +233,7 @@ def test_whatever_a_file_holds_it_is_read_as_finite_numbers_or_refused(
 
 
 class Bomb:
-    """Whoever unpickles it makes a directory."""
+    """An object that makes a directory when it is unpickled."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -243,7 +243,7 @@ class Bomb:
 
 
 def read_bombs(root: Path) -> int:
-    """Put what would run code if it were unpickled in place of each file; how often it was read."""
+    """Replace each file by pickles that would run code, and read them; return their number."""
     went_off = root / "went off"
     pickled = pickle.dumps(Bomb(went_off))
     array, weights = io.BytesIO(), io.BytesIO()

@@ -1,4 +1,4 @@
-"""Runs that meet another one, what a killed copy left half-written, and a server that refuses."""
+"""Two runs at once, half-written results, and secrets."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ from search.engines.server.server import Server
 
 @pytest.fixture
 def copied(small_workspace, tmp_path):
-    """A directory with a workspace in which data are published, and the settings used."""
+    """A directory with a workspace that published data, and the configuration."""
     (tmp_path / "home").mkdir()
     copy(small_workspace, tmp_path / "home")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
@@ -42,7 +42,7 @@ def run_two(root: Path, *commands: list[object]) -> list[tuple[int, str]]:
     return [ended(*each) for each in zip(begun, logs, strict=True)]
 
 
-def test_of_two_pipelines_at_once_both_end_well_and_all_they_made_is_whole(copied, count):
+def test_two_pipelines_at_once_both_succeed_and_their_results_are_complete(copied, count):
     home = copied / "new"
     both = [pipeline(copied, home, "--seed", seed) for seed in range(2)]
     for code, said in in_fresh_process(run_two, copied, *both):
@@ -61,7 +61,7 @@ def test_of_two_pipelines_at_once_both_end_well_and_all_they_made_is_whole(copie
     count("pipelines at once", "ended well", 2)
 
 
-def test_of_a_pipeline_and_an_add_at_once_both_are_in_the_collection(copied, count):
+def test_after_a_pipeline_and_an_add_at_once_both_are_in_the_collection(copied, count):
     home, other = copied / "home", write_csv(copied / "other.csv", 6)
     both = pipeline(copied, home, "--seed", 1), ["add", other, "--home", home]
     for code, said in in_fresh_process(run_two, copied, *both):
@@ -76,7 +76,7 @@ def test_of_a_pipeline_and_an_add_at_once_both_are_in_the_collection(copied, cou
     count("a pipeline and an add at once", "both in the collection")
 
 
-def test_what_is_half_written_is_named_and_made_anew_once_it_is_deleted(copied, count):
+def test_a_half_written_result_is_named_and_made_again_after_it_is_deleted(copied, count):
     home = copied / "home"
     half = {
         next(home.glob("features/*/*/features.parquet")): ["train", "--home", home],

@@ -134,7 +134,7 @@ def test_a_server_that_is_down_when_results_are_written_is_waited_for(
         asked.append(1)
         raise search.ServerUnreachable("No Qdrant server answers.")
 
-    monkeypatch.setattr("flows.evaluate.search.annotate", down)
+    monkeypatch.setattr("search.engines.engine.Engine.annotate", down)
     again = write_back.with_options(retry_delay_seconds=0)
     monkeypatch.setattr("flows.evaluate.write_back", again)
     with pytest.raises(search.ServerUnreachable):
@@ -191,13 +191,13 @@ def test_a_large_collection_is_measured_by_a_sample_only(
     # A copy, since what is measured already isn't measured again.
     vectors = Path(shutil.copy(result["paths"]["vectors"], tmp_path))
     measured = result["measured_on"]["performances"]
-    with pytest.raises(ValueError, match=f"like --sample 10000, or --sample {measured} for all"):
+    with pytest.raises(ValueError, match=f"such as --sample 10000, or --sample {measured} for all"):
         evaluate(vectors, home=result["home"])
     sampled = evaluate(vectors, home=result["home"], sample=4)
     assert sampled["metrics"]["queries"] == 4
     assert sampled["metrics"]["performances"] == measured
     assert sampled["measured_on"]["sample"] == 4
-    assert "by a random sample of 4 queries" in sampled["measured_on"]["summary"]
+    assert "with a random sample of 4 queries" in sampled["measured_on"]["summary"]
 
 
 def test_a_bundle_trained_on_every_work_can_not_be_measured(result, data, prefect_server):

@@ -1,4 +1,4 @@
-"""A small catalogue with all that `covers pipeline` makes of it, for what spoils a part of it."""
+"""A small catalogue, and a workspace filled from it, for tests that damage parts of both."""
 
 import shutil
 import subprocess
@@ -17,7 +17,7 @@ CONFIG = {"sizes": (52, 16, 4), "max_epochs": 3}
 
 
 def make_catalogue(root: Path) -> Tree:
-    """Twelve works of two performances, and a noise work."""
+    """Make twelve works with two performances each, and a noise work."""
     tree = Tree(root)
     for i in range(25):
         tree.add(f"W_{i // 2}", f"P_{i:02d}", frames=300)
@@ -26,10 +26,10 @@ def make_catalogue(root: Path) -> Tree:
 
 
 def make_workspace(home: Path) -> None:
-    """Fill a workspace, the data in home/data included; a server of Prefect is there."""
+    """Fill a workspace, including the data in home/data; Prefect's server must run."""
     features = aggregate(make_catalogue(home / "data").root, home=home)
     bundle = train(features, "autoencoder", CONFIG, hold_out=0.2, home=home)
-    # So few works make no calibration of their own.
+    # There are too few works to calibrate on.
     shutil.copy(PRETRAINED / "calibration.json", bundle)
     vectors = embed(features, bundle, home)
     publish([vectors], home=home)
@@ -37,5 +37,5 @@ def make_workspace(home: Path) -> None:
 
 
 def copy(home: Path, to: Path) -> None:
-    """Copy a workspace, whose collections are mostly holes."""
+    """Copy a workspace, whose collections are sparse files."""
     subprocess.run(["cp", "--recursive", "--sparse=always", f"{home}/.", to], check=True)

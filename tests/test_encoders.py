@@ -1,4 +1,4 @@
-"""What holds for every encoder, and what each promises of its own vectors."""
+"""What all encoders promise, and what each promises about its own vectors."""
 
 import dataclasses
 import itertools
@@ -330,14 +330,12 @@ def receptive_field(layers) -> int:
 def test_the_networks_are_as_large_as_their_docstrings_say():
     conv, version = ConvAutoencoderNetwork(ConvAutoencoderConfig()), TwelveKeyNet(VersionConfig())
     convolutions = [layer.conv for layer in (version.near, version.down, *version.far)]
-    for network, first, others in (
-        (conv, [], conv.encode[::2]),
-        (version, [(7, 2, 1)], convolutions),
-    ):
+    first = [(version.KERNEL, 2, 1)]
+    for network, start, others in ((conv, [], conv.encode[::2]), (version, first, convolutions)):
         layers = [(each.kernel_size[0], each.stride[0], each.dilation[0]) for each in others]
         text = " ".join(network.__doc__.split())
         assert f"{parameters(network):,} parameters" in text
-        assert f"{receptive_field([*first, *layers])} frames" in text
+        assert f"{receptive_field([*start, *layers])} frames" in text
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,4 +1,4 @@
-"""Moments and responses to motifs: no transposition changes them, and they need no labels."""
+"""Moments and responses to motifs, which do not change with transposition."""
 
 import os
 

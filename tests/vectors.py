@@ -1,4 +1,4 @@
-"""Made-up collections of vectors, for every test that measures distances."""
+"""Random collections of vectors, for tests that measure distances."""
 
 import numpy as np
 from hypothesis import assume
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 @st.composite
 def collections(draw):
-    """Small collections, half of them on a grid, where many distances are equal."""
+    """Draw small collections, half of them on a grid, where many distances are equal."""
     n, dimension = draw(st.integers(2, 25)), draw(st.integers(1, 4))
     on_grid = draw(st.booleans())
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -19,7 +19,7 @@ def collections(draw):
 
 
 def many(n_cliques=60, size=7, noise_works=100, dimension=24, spread=1.5, seed=0):
-    """A collection that takes several blocks, in no order."""
+    """Make a collection, in random order, that takes several blocks."""
     rng = np.random.default_rng(seed)
     work = np.r_[np.repeat(np.arange(n_cliques), size), n_cliques + np.arange(noise_works)]
     rng.shuffle(work)

@@ -24,14 +24,10 @@ def rollback(home: options.Home = None, as_json: options.AsJson = False) -> None
 
 def copy(
     to: Annotated[
-        str | None,
-        typer.Option(
-            help="Copy to this workspace directory or URL of a Qdrant server.", show_default=False
-        ),
+        str | None, typer.Option(help="Copy to this workspace directory or URL of a Qdrant server.")
     ] = None,
     source: Annotated[
-        str | None,
-        typer.Option("--from", help="Copy from this directory or URL.", show_default=False),
+        str | None, typer.Option("--from", help="Copy from this directory or URL.")
     ] = None,
     home: options.Home = None,
     as_json: options.AsJson = False,
@@ -85,8 +81,7 @@ def serve(
         list[str] | None,
         typer.Option(
             help='A flow and its cron expression, such as pipeline="0 2 * * *" (the default). '
-            "Repeat the option to schedule several flows.",
-            show_default=False,
+            "Repeat the option to schedule several flows."
         ),
     ] = None,
     sample: options.Sample = None,
@@ -94,8 +89,7 @@ def serve(
         str | None,
         typer.Option(
             help="Register the flows for the workers of this work pool, and exit. A missing pool "
-            "is created, for `prefect worker start --type process --pool NAME`.",
-            show_default=False,
+            "is created, for `prefect worker start --type process --pool NAME`."
         ),
     ] = None,
     home: options.Home = None,

@@ -9,16 +9,13 @@ import typer
 
 from embedding.encoders.registry import ENCODERS
 
-Home = Annotated[
-    Path | None, typer.Option(help="The workspace; by default $COVERS_HOME.", show_default=False)
-]
+Home = Annotated[Path | None, typer.Option(help="The workspace; by default $COVERS_HOME.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 FrameRate = Annotated[
     str | None,
     typer.Option(
         help="Frames per second, as a number or a fraction such as 44100/512. Needed only where "
-        "the data does not give it.",
-        show_default=False,
+        "the data does not give it."
     ),
 ]
 Encoder = Annotated[
@@ -34,15 +31,11 @@ ConfigFile = Annotated[
         help="A JSON file with the encoder's config, where it differs from the defaults.",
         exists=True,
         dir_okay=False,
-        show_default=False,
     ),
 ]
 Bundle = Annotated[
     Path | None,
-    typer.Option(
-        help="Use this bundle instead of training one. `pretrained` comes with covers.",
-        show_default=False,
-    ),
+    typer.Option(help="Use this bundle instead of training one. `pretrained` comes with covers."),
 ]
 TrainingData = Annotated[
     Path | None,
@@ -50,7 +43,6 @@ TrainingData = Annotated[
         "--train",
         help="Features to train on. By default, a share of the works in --data is used for "
         "training, and only the other works are measured.",
-        show_default=False,
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random, such as the initial weights.")]
@@ -60,7 +52,6 @@ Sample = Annotated[
         help="Number of random queries to measure with. By default all; required for more than "
         "100,000 performances.",
         min=1,
-        show_default=False,
     ),
 ]
 Only = Annotated[
@@ -80,8 +71,7 @@ Where = Annotated[
     list[str] | None,
     typer.Option(
         help="Filter by a field: key=value, key=a,b (any of these) or key=1960..1990 (a range; "
-        "either end may be omitted). Repeat the option to combine filters.",
-        show_default=False,
+        "either end may be omitted). Repeat the option to combine filters."
     ),
 ]
 

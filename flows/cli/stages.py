@@ -110,23 +110,18 @@ def publish(
         list[Path] | None,
         typer.Option(
             help="Remove this data set from the collection (named as in `covers status`). May be "
-            "repeated. Without VECTORS, nothing else changes.",
-            show_default=False,
+            "repeated. Without VECTORS, nothing else changes."
         ),
     ] = None,
     features: Annotated[
         Path | None,
         typer.Option(
             help="With vectors from another model: a result of `covers aggregate` for the same "
-            "performances, which makes reranking possible.",
-            show_default=False,
+            "performances, which makes reranking possible."
         ),
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of the other model; by default the name of the file.", show_default=False
-        ),
+        str | None, typer.Option(help="Name of the other model; by default the name of the file.")
     ] = None,
     home: options.Home = None,
     as_json: options.AsJson = False,

@@ -75,14 +75,8 @@ def calibrate(bundle: Path, features: Path | None) -> None:
     """Fit the calibration of a bundle on its validation works, unless it is already calibrated.
 
     The encoder was not fitted on these works, so the distances between them are like those between
-    new performances. If they have too few versions, the bundle gets no calibration.
-
-    Parameters
-    ----------
-    bundle : Path
-        A result of `train` or of `imported.bring_in`.
-    features : Path or None
-        Features of the validation works. With them, alignments are calibrated too.
+    new performances. If they have too few versions, the bundle gets no calibration. `features` are
+    those of the validation works; with them, alignments are calibrated too.
     """
     logger = get_run_logger()
     with claimed(bundle):

@@ -57,27 +57,13 @@ COLUMNS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Setup:
-    """What all rows share.
+    """What all rows share."""
 
-    Attributes
-    ----------
-    features, training : Path
-        The features to measure on, and those to train on.
-    tracks : list of str
-        The performances of `features` to measure.
-    seeds : int
-        Number of times to train each encoder.
-    config : dict
-        For each encoder, the config that differs from the defaults.
-    home : Path
-        The workspace.
-    """
-
-    features: Path
-    training: Path
-    tracks: list[str]
-    seeds: int
-    config: dict[str, dict[str, Any]]
+    features: Path  # to measure on
+    training: Path  # to train on
+    tracks: list[str]  # the performances of `features` to measure
+    seeds: int  # number of times to train each encoder
+    config: dict[str, dict[str, Any]]  # by encoder, where it differs from the defaults
     home: Path
 
 
@@ -236,16 +222,9 @@ def train_and_measure(row: Row, setup: Setup, seed: int) -> dict[str, Any]:
 
 @task(cache_policy=NO_CACHE, task_run_name="measure {row.name}")
 def measure(row: Row, setup: Setup, bundle: Path | None, seconds: float | None) -> dict[str, Any]:
-    """Measure a row with one bundle, unless this has been done.
+    """Measure a row with its trained encoder, if it has one, unless this has been done.
 
-    Parameters
-    ----------
-    row, setup
-        What to measure, and where.
-    bundle : Path or None
-        The trained encoder of the row, if the row has one.
-    seconds : float or None
-        How long the encoder was trained, if that is known.
+    `seconds` is how long the encoder was trained, if that is known.
     """
     everything = FeatureStore.open(setup.features)
     chosen = everything.select(everything.table["track_id"].is_in(setup.tracks))

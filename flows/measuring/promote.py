@@ -30,13 +30,6 @@ def compare_with_published(bundle: Path, published: Path | None) -> Verdict:
 
     Neither bundle was trained on them. Whether a work is used for validation follows from its id,
     so a growing catalogue keeps its validation works.
-
-    Parameters
-    ----------
-    bundle : Path
-        The bundle to publish.
-    published : Path or None
-        The bundle of the current collection, if there is one.
     """
     if published is None:
         return Verdict(True, "There is no published bundle to compare with.")

@@ -18,17 +18,10 @@ from flows.measuring.trial import reranked_distances
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table.
+    """A row of the table: its name, its distances and the encoder that is trained for it.
 
-    Attributes
-    ----------
-    name : str
-        How the table names the row.
-    distances : callable
-        Computes the distances between the performances of a store: `distances(store)` or, with an
-        encoder, `distances(store, vectors, bundle)`, where bundle is a path.
-    encoder : str or None
-        The encoder that is trained for the row.
+    Distances are computed by `distances(store)` or, with an encoder, by
+    `distances(store, vectors, bundle)`, where bundle is a path.
     """
 
     name: str

@@ -67,14 +67,8 @@ class Responses:
 def measure_search(points: search.Points, bundle: str, directory: Path) -> dict[str, Any]:
     """Measure reranking, probabilities and identification, as far as the points allow.
 
-    Parameters
-    ----------
-    points : Points
-        The performances to measure on, with the bundle that made their vectors.
-    bundle : str
-        Id of that bundle.
-    directory : Path
-        Gets the matches, as matches_distance.parquet and matches_reranked.parquet.
+    `bundle` is the id of the bundle that made the vectors. The matches are written into
+    `directory`, as matches_distance.parquet and matches_reranked.parquet.
 
     Returns
     -------

@@ -106,6 +106,7 @@ def test_a_heavy_library_is_imported_in_modules_of_its_own_only(library, homes):
         ("embedding/metrics", ["embedding.bundle", "embedding.training"], set()),
         ("search/engines", ["search.searcher", "search.query", "search.nearest"], set()),
         ("search/versions", ["search.searcher", "search.query", "search.nearest"], set()),
+        ("flows/collection", ["flows.aggregate", "flows.embed", "flows.publish"], set()),
         ("flows", ["flows.cli"], {f"{name}.py" for name in (*COMMANDS, *PRINTING)}),
     ],
 )

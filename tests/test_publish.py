@@ -26,7 +26,7 @@ def engine(request):
 
 @pytest.fixture
 def beside(engine):
-    """Another deployment in the same place, whose names begin with the first one's."""
+    """Another deployment in the same place, whose name begins with the first name."""
     name = f"{engine.collection}-b"
     if isinstance(engine, Embedded):
         yield Embedded(engine.directory.parent / name, name)
@@ -41,13 +41,13 @@ def beside(engine):
 
 @pytest.fixture
 def own_embedded():
-    """An embedded engine of the test's own, to replace methods of."""
+    """An embedded engine whose methods a test can replace."""
     with in_memory() as directory:
         yield Embedded(directory / "qdrant")
 
 
 def names(engine) -> list[str]:
-    """All that is kept, checked to be what is remembered."""
+    """The names in the history, which are those of all collections."""
     history = engine.history()
     assert sorted(history) == engine.names()
     return history
@@ -102,23 +102,17 @@ def test_searchers_see_the_new_collection_and_the_old_one_stays_for_rollback(eng
     assert engine.status().previous == (second,)
 
 
-def test_rolling_back_twice_goes_forward_again(engine):
+def test_a_second_rollback_goes_forward_and_the_next_publication_replaces_what_was_left(engine):
     first = engine.publish(make_points(12, seed=1), "old")
     second = engine.publish(make_points(12, seed=2), "new")
-    assert engine.rollback() == first
-    assert engine.rollback() == second
+    assert [engine.rollback(), engine.rollback()] == [first, second]
     assert names(engine) == [second.name, first.name]
-
-
-def test_what_was_rolled_back_makes_room_for_what_is_published_next(engine):
-    first = engine.publish(make_points(12, seed=1), "old")
-    engine.publish(make_points(12, seed=2), "bad")
     engine.rollback()
-    third = engine.publish(make_points(12, seed=3), "new")
+    third = engine.publish(make_points(12, seed=3), "third")
     assert names(engine) == [third.name, first.name]
 
 
-def test_what_was_current_before_becomes_current_without_being_built(engine):
+def test_the_previous_collection_becomes_current_without_being_built(engine):
     first = engine.publish(make_points(12, seed=1), "a")
     second = engine.publish(make_points(12, seed=2), "b")
     engine.build = None
@@ -128,24 +122,21 @@ def test_what_was_current_before_becomes_current_without_being_built(engine):
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
-def test_only_so_many_collections_are_kept(engine, keep):
+def test_the_number_of_collections_that_are_kept_is_an_option(engine, keep):
     made = [engine.publish(make_points(8, seed=seed), "b", keep=keep).name for seed in range(4)]
     assert names(engine) == made[::-1][:keep]
     assert engine.publish(make_points(8, seed=3), "b", keep=1).name == made[-1]
     assert names(engine) == made[-1:]
 
 
-def test_keeping_none_is_refused(engine):
+def test_keeping_none_and_rolling_back_to_none_are_refused(engine):
     with pytest.raises(ValueError, match="keep=0 would leave nothing to search"):
         engine.publish(make_points(8), "b", keep=0)
-
-
-def test_nothing_to_roll_back_says_so(engine):
     with pytest.raises(PublishError, match="nothing is all that is kept"):
         engine.rollback()
 
 
-def test_where_points_come_from_is_noted_without_building_anything(engine):
+def test_another_origin_is_noted_without_building_anything(engine):
     engine.publish(make_points(12), "b", origin={"sources": ["A"]})
     engine.build = None
     noted = engine.publish(make_points(12), "b", origin={"sources": ["A", "B"]})
@@ -173,10 +164,10 @@ ASKED = ("history", "describe", "open", "unfinished", "is_taken")
 @pytest.mark.parametrize("failure", [ServerBusy, ServerUnreachable, ServerRefused])
 @pytest.mark.parametrize("asked", ASKED)
 @pytest.mark.parametrize("seed", [1, 2], ids=["the same again", "something else"])
-def test_a_failure_to_ask_ends_the_publication_and_changes_nothing(
+def test_an_engine_that_does_not_answer_ends_the_publication_and_changes_nothing(
     own_embedded, seed, asked, failure, monkeypatch
 ):
-    """To ask in vain is not to find a fault: what searchers have stays as it is."""
+    """No answer does not mean that a collection is damaged."""
     engine = own_embedded
     first = engine.publish(make_points(12, seed=1), "b")
 
@@ -215,7 +206,7 @@ def test_a_faulty_collection_is_replaced_by_one_of_another_name(own_embedded, fa
     monkeypatch.setattr(engine, "serve", lambda history: (serve(history), dropped.append("serve")))
     again = engine.publish(make_points(12, seed=1), "b")
     assert again.name == f"{first.name}-2"
-    assert dropped == ["serve", first.name]  # and not before the new one is served
+    assert dropped == ["serve", first.name]  # only after the new collection is served
     assert names(engine) == [again.name, earlier.name]
 
 
@@ -272,10 +263,10 @@ def test_a_collection_that_does_not_hold_what_was_written_is_not_published(engin
     assert len(Searcher(engine).similar("P_1", 100)) == 11
 
 
-def test_what_a_killed_publisher_left_is_never_served_and_cleared_by_the_next(engine):
+def test_a_killed_publisher_s_collection_is_never_served_and_the_next_one_deletes_it(engine):
     first = engine.publish(make_points(12, seed=1), "a")
     unfinished = make_points(12, seed=2)
-    engine.build(unfinished.describe("b", engine.collection), unfinished)  # nobody is told
+    engine.build(unfinished.describe("b", engine.collection), unfinished)  # but does not serve it
     assert engine.history() == [first.name]
     assert len(engine.names()) == 2
     assert Searcher(engine).status().current == first

@@ -2,11 +2,10 @@
 
     PYTHONPATH=tests python -m benchmarks.growth --chart deploy/growth.png
 
-also keeps each figure in GROWTH.json as soon as it is there, and doesn't measure it again. Every
-size is measured in a fresh process. Time is that of its processors, which others on the machine
-change little; only a query's is what one waits for. An exponent is the slope of a straight line
-through the logarithms; that of n log n, over the same sizes, is what no stage may exceed but those
-that compare all pairs.
+also writes each figure to GROWTH.json, and does not measure it again. Each size is measured in a
+fresh process. Times are processor seconds, which other processes change little; only a query's is
+elapsed time. An exponent is the slope of a straight line through the logarithms. Only stages that
+compare all pairs may exceed the exponent of n log n over the same sizes.
 """
 
 import argparse
@@ -45,14 +44,14 @@ from embedding.metrics.separation import separation
 from flows.measuring.trial import measure_search
 from search.engines.embedded import Embedded
 
-#: Of the default encoder.
+#: Dimension of the default encoder's vectors.
 DIMENSION = 20
 
-#: Queries that metrics past 100,000 performances are measured by, and that a search is timed by.
-SAMPLE, ASKED = 1000, 200
+#: The sample for metrics of more than 100,000 performances, and the queries that are timed.
+SAMPLE, TIMED_QUERIES = 1000, 200
 
-#: Slopes are of noisy times: so much more than that of n log n is not told from it.
-NOISE = 0.05
+#: The tolerance of slopes, because times are noisy.
+SLOPE_TOLERANCE = 0.05
 
 console = Console()
 
@@ -64,7 +63,7 @@ def _directory() -> Generator[Path, None, None]:
 
 
 def aggregating(count: int) -> Generator[None, None, dict[str, float]]:
-    """Read files of 20 seconds: how a file's cost depends on how many others there are."""
+    """Read files of 20 seconds each."""
     with _directory() as root:
         (root / "data").mkdir()
         (root / "data" / "dataset.json").write_text(json.dumps({"frame_rate": 10.0}))
@@ -111,7 +110,7 @@ def _table(count: int) -> pl.DataFrame:
 
 
 def reading_a_table(count: int) -> Generator[None, None, dict[str, float]]:
-    """Read the prototype's table into a feature store."""
+    """Read a CSV table into a feature store."""
     with _directory() as root:
         _table(count).write_csv(root / "table.csv")
         yield
@@ -120,7 +119,7 @@ def reading_a_table(count: int) -> Generator[None, None, dict[str, float]]:
 
 
 def embedding(count: int) -> Generator[None, None, dict[str, float]]:
-    """Embed the 52 means by the autoencoder."""
+    """Embed the 52 means with the autoencoder."""
     table = _table(count).rename({"performance": "track_id", "work": "work_id"})
     table = table.with_columns(chroma_start=pl.lit(0), chroma_frames=pl.lit(0))
     features = store.FeatureStore(
@@ -153,7 +152,7 @@ def publishing(count: int) -> Generator[None, None, dict[str, float]]:
         engine.publish(search.Points(map(search.Point, track_ids, vectors, payloads)), "growth")
         published = time.process_time() - start
         searcher, asked = search.Searcher(engine), []
-        for track_id in track_ids[:ASKED]:
+        for track_id in track_ids[:TIMED_QUERIES]:
             start = time.perf_counter()
             searcher.similar(track_id, 10)
             asked.append(time.perf_counter() - start)
@@ -274,7 +273,7 @@ def rows(found: list[Point]) -> list[Row]:
                 f"{stage.name}, {sizes[0]:,} to {sizes[-1]:,}",
                 f"n^{time_slope:.2f}",
                 limit="all pairs" if stage.pairs else f"<= n log n (n^{limit:.2f})",
-                met=None if stage.pairs else max(time_slope, last) <= limit + NOISE,
+                met=None if stage.pairs else max(time_slope, last) <= limit + SLOPE_TOLERANCE,
                 peak_mb=mine[-1].mb,
                 note=f"{each}; between the last two n^{last:.2f}; memory n^{memory_slope:.2f}",
             )

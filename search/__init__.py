@@ -23,7 +23,8 @@ from search.errors import (
 )
 from search.fields import between, none_of
 from search.matches import Duplicate, Identification, Match, Work
-from search.points import Description, Point, Points
+from search.point import Point
+from search.points import Description, Points
 from search.query import (
     distance,
     duplicates,

@@ -5,7 +5,8 @@ from search.engines.engine import Engine
 from search.engines.patience import patience
 from search.errors import SearchError
 from search.fields import FIELDS, FILLED_IN, IN_MAP, RESULTS
-from search.points import USUAL_DISTANCE, USUAL_SPREAD, Description, Point, Points
+from search.point import Point
+from search.points import USUAL_DISTANCE, USUAL_SPREAD, Description, Points
 
 #: Fields of a payload that were computed, and fields that a publisher gives.
 COMPUTED = (USUAL_DISTANCE, USUAL_SPREAD, IN_MAP, *RESULTS)

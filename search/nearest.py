@@ -11,7 +11,8 @@ from search.engines.collection import Candidate, Collection
 from search.errors import InvalidQuery, TrackNotFound
 from search.fields import FIELDS, Condition, NoneOf
 from search.matches import Match
-from search.points import USUAL_DISTANCE, USUAL_SPREAD, Payload, Vectors
+from search.point import Payload, Vectors
+from search.points import USUAL_DISTANCE, USUAL_SPREAD
 from search.versions import judging
 from search.versions.calibration import relative
 

@@ -1,99 +1,61 @@
-"""What a collection is: one point a performance, with its vector and a payload to read and filter.
+"""The points of a collection: a point is a performance, with its vector and a payload.
 
-Distances are Euclidean. A point's id follows from its track id, so a performance is found without
-searching for it, and writing it twice gives one point. Another version is another collection, and
-what is current moves to it; only where little differs, and the engine can do it, does the current
-collection become the other version itself, point by point, by the digest that each carries.
+Distances are Euclidean. A point's id follows from its track id, so a performance is found without a
+search, and writing it twice gives a single point. Another version of the points is another
+collection, and the current collection is then exchanged. If little differs and the engine can do
+it, the current collection is changed instead, point by point, by the digest that each point has.
 """
 
 import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import pairwise
-from typing import Any, Self, TypeAlias
-from uuid import UUID, uuid5
+from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from search.errors import InvalidPoints
-from search.fields import FIELDS, FILLED_IN, IN_MAP, KIND, RESULTS, fits, plain
+from search.fields import IN_MAP
+from search.point import (
+    Payload,
+    Point,
+    Vectors,
+    check_payload,
+    check_sequences,
+    point_id,
+    sort,
+    stack_vectors,
+)
 from search.versions.calibration import Calibration, usual_distances
 from search.versions.reranking import backgrounds
 
-Vectors: TypeAlias = npt.NDArray[np.float32]
-Frames: TypeAlias = npt.NDArray[np.float16]
-Payload: TypeAlias = dict[str, Any]
-
-#: The namespace of point ids, uuid5(NAMESPACE_DNS, "track.covers"). It must never change.
-NAMESPACE = UUID("cee07c72-9fbf-5ce6-bb0e-2826bdd8ca19")
-
-#: Part of every digest, so that a change of what a point looks like builds a new collection.
+#: Part of every digest, so that another layout of the points gives a new collection.
 LAYOUT = 5
 
 #: Mean and standard deviation of a performance's distances to the others of its collection.
 USUAL_DISTANCE, USUAL_SPREAD = "usual_distance", "usual_spread"
 
-#: Tells a performance's content from any other, see `Points.digests`.
+#: The field of a digest of the performance's content, see `Points.digests`.
 DIGEST = "digest"
 
-#: The name of the collection that a point is in, so that an answer says where it comes from.
+#: The field of the name of the point's collection, so that an answer says where it comes from.
 COLLECTION = "collection"
 
-#: Works whose performances are marked by `in_map`, for a picture whose colours can be told apart.
+#: Number of works that `in_map` marks, so that a picture has colours that can be told apart.
 WORKS_IN_MAP = 15
 
 #: Collections of up to this many bytes of vectors are searched exhaustively, which takes 1 ms a
-#: query at 25,000 x 128. Each engine has its own way with more.
+#: query at 25,000 x 128. Each engine searches larger collections in its own way.
 EXACT_BYTES = 32 * 2**20
-
-
-def point_id(track_id: str) -> UUID:
-    """Return the id of a performance's point: the uuid5 of its track id in `NAMESPACE`."""
-    return uuid5(NAMESPACE, track_id.encode("utf-8", "backslashreplace").decode())
 
 
 def is_exact(points: int, dimension: int) -> bool:
     """Whether a collection of this size is searched exactly."""
     return points * dimension * np.float32().nbytes <= EXACT_BYTES
-
-
-@dataclass(frozen=True)
-class Point:
-    """A performance to publish.
-
-    Attributes
-    ----------
-    track_id : str
-        Its id.
-    vector : array_like, shape=(d,)
-        Finite numbers, which are kept as float32.
-    payload : mapping
-        What is known of it, by the names in `search.fields.FIELDS`. `work_id` is needed, None
-        counts as unknown, and `FILLED_IN` and `RESULTS` cannot be given. `clique_size` is counted
-        where it is missing.
-    sequence : np.ndarray, shape=(F, 2, 12), float16, optional
-        Chroma, HPCP and CREMA over time, finite; empty or None where there is none. Re-ranking
-        needs it.
-    background : array_like, shape=(2,), optional
-        See `search.versions.reranking`. It is measured when it is first needed, unless a copy
-        brings it.
-    computed : mapping, optional
-        Fields that are computed from other performances or found by an evaluation. Only a copy
-        brings them; they are not part of the content.
-    """
-
-    track_id: str
-    vector: npt.ArrayLike
-    payload: Mapping[str, object]
-    sequence: Frames | None = None
-    background: npt.ArrayLike | None = None
-    computed: Mapping[str, Any] | None = None
 
 
 class Points:
@@ -106,7 +68,7 @@ class Points:
     rate : float, optional
         Frames per second of the sequences; needed if there are any.
     calibration : Calibration, optional
-        Of the bundle that made the vectors. Needed to say how likely a match is.
+        Of the bundle that made the vectors. Without it, matches have no probability.
 
     Attributes
     ----------
@@ -124,7 +86,7 @@ class Points:
     Raises
     ------
     InvalidPoints
-        If there are none, or one of them is wrong; it is named.
+        If there are no points, or a point is wrong; the message names it.
     """
 
     def __init__(
@@ -134,14 +96,14 @@ class Points:
         rate: float | None = None,
         calibration: Calibration | None = None,
     ) -> None:
-        ordered = _sorted(points)
+        ordered = sort(points)
         self.track_ids = [point.track_id for point in ordered]
-        self.vectors = _matrix(ordered)
-        self.payloads = [_payload(point) for point in ordered]
+        self.vectors = stack_vectors(ordered)
+        self.payloads = [check_payload(point) for point in ordered]
         cliques = Counter(payload["work_id"] for payload in self.payloads)
         for payload in self.payloads:
             payload.setdefault("clique_size", cliques[payload["work_id"]])
-        self.sequences = _sequences(ordered, rate)
+        self.sequences = check_sequences(ordered, rate)
         self.rate = None if self.sequences is None or rate is None else float(rate)
         self.calibration = calibration
         #: Whether a copy brought what is computed.
@@ -191,7 +153,7 @@ class Points:
 
     @cached_property
     def digests(self) -> list[str]:
-        """One text a performance: a digest of vector and payload, and one of the sequence if any.
+        """A digest of vector and payload per performance, and of its sequence if there is one.
 
         Values computed from other performances are not included.
         """
@@ -212,25 +174,24 @@ class Points:
         return self._background is not None
 
     def backgrounds(self, known: Vectors | None = None) -> Vectors:
-        """Return how much each performance resembles others anyway, shape=(n, 2).
+        """Return how much each performance resembles unrelated ones, shape=(n, 2).
 
         Parameters
         ----------
         known : np.ndarray, shape=(n, 2), optional
-            What was measured before and need not be again, NaN where nothing was; row i is of
-            performance i.
+            What was measured before, with NaN in the rows that are to be measured.
 
         Raises
         ------
         ValueError
-            If there are no sequences to tell it by.
+            If there are no sequences.
         """
         if self._background is None:
             self._background = self._measure(known)
         return self._background
 
     def backgrounds_of(self, rows: Sequence[int]) -> Vectors:
-        """Measure some backgrounds, shape=(len(rows), 2), as `backgrounds` would all of them."""
+        """Measure the backgrounds of some rows, shape=(len(rows), 2)."""
         known = np.zeros((len(self), 2), np.float32)
         known[list(rows)] = np.nan
         return self._measure(known)[list(rows)]
@@ -238,7 +199,7 @@ class Points:
     def _measure(self, known: Vectors | None) -> Vectors:
         if self.sequences is None or self.rate is None:
             raise ValueError("There are no sequences to measure backgrounds of.")
-        # Sorted by point id, which is effectively random: so the first ones are a fair sample.
+        # Sorted by point id, which is effectively random, so the first ones are a fair sample.
         order = sorted(range(len(self)), key=lambda i: point_id(self.track_ids[i]).bytes)
         before = None if known is None else known[order]
         measured = backgrounds([self.sequences[i] for i in order], self.rate, before)
@@ -249,14 +210,14 @@ class Points:
     def describe(
         self, bundle: str, deployment: str, origin: dict[str, Any] | None = None
     ) -> "Description":
-        """Name the collection these points make: by its bundle, and by what is in it.
+        """Describe the collection of these points. Its name has a hash of the content.
 
         Parameters
         ----------
         bundle : str
             Id of the bundle that made the vectors.
         deployment : str
-            What the names of all collections begin with, see `search.settings`.
+            The beginning of the names of all collections, see `search.settings`.
         origin : dict, optional
             What the publisher notes about where the points came from, as JSON.
 
@@ -294,118 +255,12 @@ def name_of(deployment: str, bundle: str, content: str) -> str:
 
 
 def sequence_digest(digest: str | None) -> str:
-    """Return the part of a point's digest that is of its sequence; empty where there is none."""
+    """Return the part of a digest that is about the sequence; empty if there is none."""
     return (digest or "").partition(" ")[2]
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _sorted(points: Iterable[Point]) -> list[Point]:
-    given = list(points)
-    if not given:
-        raise InvalidPoints("There is no performance to publish.")
-    for point in given:
-        if not (point.track_id and fits("track_id", point.track_id)):
-            raise InvalidPoints(
-                f"{point.track_id!r} is not a track id: use a text with characters."
-            )
-    ordered = sorted(given, key=lambda point: point.track_id)
-    for one, other in pairwise(ordered):
-        if one.track_id == other.track_id:
-            raise InvalidPoints(
-                f"Performance {one.track_id} is there twice: leave one of them out."
-            )
-    return ordered
-
-
-def _matrix(points: Sequence[Point]) -> Vectors:
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is found
-        rows = [np.asarray(point.vector, np.float32) for point in points]
-    wanted = rows[0].shape
-    for point, row in zip(points, rows, strict=True):
-        if row.ndim != 1 or not len(row):
-            raise InvalidPoints(
-                f"The vector of performance {point.track_id} has the shape {row.shape}, where it "
-                "must be a list of numbers."
-            )
-        if row.shape != wanted:
-            raise InvalidPoints(
-                f"The vector of performance {point.track_id} has {len(row)} components where "
-                f"{points[0].track_id} has {wanted[0]}: embed all of them with one bundle."
-            )
-    matrix = np.stack(rows)
-    finite = np.isfinite(matrix).all(axis=1)
-    if not finite.all():
-        i = int(np.argmin(finite))
-        at = int(np.argmin(np.isfinite(matrix[i])))
-        raise InvalidPoints(
-            f"The vector of performance {points[i].track_id} is not finite ({matrix[i, at]} at "
-            f"component {at}): leave the performance out, or embed it again."
-        )
-    return matrix
-
-
-def _sequences(points: Sequence[Point], rate: float | None) -> list[Frames] | None:
-    """Check sequences, which may be views of a file that does not fit in memory."""
-    if not any(point.sequence is not None and len(point.sequence) for point in points):
-        return None
-    if rate is None or not 0 < rate < np.inf:
-        raise InvalidPoints(
-            f"Sequences need their rate in frames per second, which cannot be {rate}."
-        )
-    nothing = np.empty((0, 2, 12), np.float16)
-    checked = []
-    for point in points:
-        given = point.sequence
-        sequence = nothing if given is None or not len(given) else np.asarray(given, np.float16)
-        if sequence.shape[1:] != (2, 12):
-            raise InvalidPoints(
-                f"The sequence of performance {point.track_id} has the shape {sequence.shape}, "
-                "where it must be (frames, 2, 12)."
-            )
-        if not np.isfinite(sequence).all():
-            raise InvalidPoints(
-                f"The sequence of performance {point.track_id} is not finite: leave it empty, or "
-                "read the features again."
-            )
-        checked.append(sequence)
-    return checked
-
-
-def _payload(point: Point) -> Payload:
-    """Check one payload, leave out what is unknown in it, and fill in the track id."""
-    payload = {name: plain(value) for name, value in point.payload.items() if value is not None}
-    for name, value in payload.items():
-        if name not in FIELDS:
-            raise InvalidPoints(
-                f"The payload of performance {point.track_id} has a field {name!r} that points do "
-                f"not have: the fields are {', '.join(FIELDS)}."
-            )
-        if name in RESULTS:
-            raise InvalidPoints(
-                f"The payload of performance {point.track_id} has {name!r}, which only an "
-                "evaluation finds out: leave it out, and write it with the engine's `annotate` "
-                "afterwards."
-            )
-        if name in FILLED_IN:
-            raise InvalidPoints(
-                f"The payload of performance {point.track_id} has {name!r}, which publishing fills "
-                "in: leave it out."
-            )
-        if not fits(name, value):
-            raise InvalidPoints(
-                f"{name} of performance {point.track_id} cannot be {value!r}: it is "
-                f"{KIND[FIELDS[name]]}."
-            )
-    if not payload.get("work_id"):
-        raise InvalidPoints(f"Performance {point.track_id} has no work_id: give it its work.")
-    if payload.setdefault("track_id", point.track_id) != point.track_id:
-        raise InvalidPoints(
-            f"The payload of performance {point.track_id} has track_id {payload['track_id']}."
-        )
-    return payload
 
 
 def _compute(vectors: Vectors, payloads: Sequence[Payload]) -> list[Payload]:
@@ -425,31 +280,31 @@ def _compute(vectors: Vectors, payloads: Sequence[Payload]) -> list[Payload]:
 
 @dataclass(frozen=True)
 class Description:
-    """What a collection says of itself.
+    """What a collection says about itself.
 
     Attributes
     ----------
     name : str
         <deployment>-<bundle>-<eight digits of the hash of the content it was built with>, and a
-        number after it where that was taken.
+        number if that name was taken.
     content : str
-        Hash of its content; empty while it is being changed, or if that was broken off.
+        Hash of its content; empty during a change, and after a change that was interrupted.
     bundle : str
         Id of the bundle that made the vectors.
     points : int
         Number of performances.
     dimension : int
-        Of their vectors.
+        Number of components of a vector.
     created : str
         When it was built or last changed, ISO 8601 in UTC.
     rate : float or None
-        Frames a second of the sequences it holds; None without any.
+        Frames per second of the sequences; None if there are none.
     versions : float, at least 0
-        How many others of its work a performance has here, on average.
+        Mean number of other performances of the same work.
     linked : float in [0, 1]
-        Share of the performances whose work has another one here.
+        Share of the performances whose work has another performance in the collection.
     calibration : Calibration or None
-        How far to trust its distances; None where the bundle does not know.
+        Calibration of the distances; None if the bundle has none.
     origin : dict or None
         What the publisher noted about where the points came from, as JSON; `search` passes it on.
     """
@@ -473,7 +328,7 @@ class Description:
         Raises
         ------
         KeyError, TypeError, ValueError
-            If it is something else.
+            If `content` is something else.
         """
         known = dict(content)
         if known["calibration"] is not None:

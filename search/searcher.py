@@ -15,7 +15,7 @@ from search.errors import CollectionGone, InvalidQuery, SearchError
 from search.fields import conditions, plain
 from search.matches import Duplicate, Identification, Match
 from search.nearest import Query, Request
-from search.points import Payload, Vectors
+from search.point import Payload, Vectors
 from search.versions import judging
 from search.versions.duplicates import NEIGHBOURS, find_duplicates
 from search.versions.reranking import CANDIDATES

@@ -14,7 +14,8 @@ from search import Points, Searcher, SearchError, copy
 from search.engines.embedded import Embedded
 from search.engines.server.server import Server
 from search.fields import FIELDS, FILLED_IN, IN_MAP
-from search.points import USUAL_DISTANCE, USUAL_SPREAD, point_id, sequence_digest
+from search.point import point_id
+from search.points import USUAL_DISTANCE, USUAL_SPREAD, sequence_digest
 
 SERVERS = ENGINES[1:]
 

@@ -16,7 +16,7 @@ from qdrant_client import models
 
 from search.engines.server.server import _strict_mode
 from search.fields import FIELDS, MEANINGS
-from search.points import point_id
+from search.point import point_id
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = (ROOT / "deploy/DASHBOARD.md").read_text(encoding="utf-8")

@@ -27,7 +27,7 @@ from search import (
     Searcher,
 )
 from search.engines.embedded import Embedded
-from search.points import point_id
+from search.point import point_id
 from search.versions import reranking
 from search.versions.alignment import explain, similarities
 

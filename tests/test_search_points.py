@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from search import InvalidPoints, Point, Points
 from search.fields import FIELDS
-from search.points import NAMESPACE, WORKS_IN_MAP, point_id
+from search.point import NAMESPACE, point_id
+from search.points import WORKS_IN_MAP
 
 
 def points(ids=("P_1", "P_2"), vectors=((1, 2), (3, 4)), payloads=None) -> Points:

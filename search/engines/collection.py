@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from search.fields import Condition
-from search.points import Description, Frames, Payload, Vectors
+from search.point import Frames, Payload, Vectors
+from search.points import Description
 
 
 @dataclass(frozen=True)

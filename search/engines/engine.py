@@ -3,26 +3,20 @@
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, TypeAlias
-
-import numpy as np
+from typing import Any, Self
 
 from search.engines.collection import Collection
+from search.engines.comparing import Results, changed_results, is_alike, known_backgrounds
 from search.engines.patience import patience
 from search.engines.reading_back import FAULTS, find_fault
 from search.errors import InvalidPoints, NoCollection, PublishError, SearchError, ServerUnreachable
-from search.fields import FIELDS, KIND, RESULTS, Result, fits
-from search.points import Description, Points, Vectors, name_of, sequence_digest
+from search.fields import FIELDS, KIND, RESULTS, fits
+from search.points import Description, Points, name_of
 
 logger = logging.getLogger(__name__)
-
-#: Performances that are looked up at once in the current collection.
-LOOKUP_BATCH = 512
-
-Results: TypeAlias = Mapping[str, Mapping[str, Result | None]]
 
 
 @dataclass(frozen=True)
@@ -212,12 +206,8 @@ class Engine(ABC):
             known = self._describe_all(history)
             current = next((each for each in known.values() if each.content == new.content), None)
             written: Sequence[int] | None = ()
-            if (
-                current is None
-                and history
-                and not thorough
-                and _is_alike(known.get(history[0]), new)
-            ):
+            is_changeable = bool(history) and is_alike(known.get(history[0]), new)
+            if current is None and is_changeable and not thorough:
                 current = replace(new, name=history[0])
                 written = self.change(current, points)
             if current is not None and written is not None:
@@ -296,7 +286,7 @@ class Engine(ABC):
         with self.publishing(timeout):
             for name in self.history():
                 if self.describe(name).bundle == bundle:
-                    changed = _changed_results(results, self.open(name))
+                    changed = changed_results(results, self.open(name))
                     if changed:
                         self.write_results(name, changed)
                         logger.info("wrote results of %d performances into %s", len(changed), name)
@@ -367,7 +357,8 @@ class Engine(ABC):
         new = replace(new, name=self._free_name(new))
         logger.info("building %s", new.name)
         if points.sequences is not None and not points.has_backgrounds:
-            points.backgrounds(self._known_backgrounds(points))
+            with contextlib.suppress(NoCollection, *FAULTS):
+                points.backgrounds(known_backgrounds(self.open(), points))
         try:
             self.build(new, points)
             fault = self._find_fault(new, points, thorough=thorough, is_new=True)
@@ -392,30 +383,6 @@ class Engine(ABC):
             name = f"{first}-{number}"
         return name
 
-    def _known_backgrounds(self, points: Points) -> Vectors:
-        """Look up the backgrounds of performances whose sequence is the same as in the current one.
-
-        The others are NaN. Measuring backgrounds takes longer than the rest of a publication, and
-        most of a catalogue stays the same.
-        """
-        known = np.full((len(points), 2), np.nan, np.float32)
-        with contextlib.suppress(NoCollection, *FAULTS):
-            collection = self.open()
-            sequences = collection.sequences
-            if sequences is None or sequences.rate != points.rate:
-                return known
-            wanted = [sequence_digest(digest) for digest in points.digests]
-            for start in range(0, len(points), LOOKUP_BATCH):
-                found = collection.digests(points.track_ids[start : start + LOOKUP_BATCH])
-                rows = [
-                    i
-                    for i, digest in enumerate(found, start)
-                    if sequence_digest(digest) == wanted[i]
-                ]
-                if rows:
-                    known[rows] = sequences.backgrounds([points.track_ids[i] for i in rows])
-        return known
-
     def _serve(
         self, new: Description, known: Iterable[str], history: Sequence[str], keep: int
     ) -> Description:
@@ -431,25 +398,3 @@ class Engine(ABC):
         except SearchError as error:
             logger.warning("old collections are left for the next publication to drop: %s", error)
         return new
-
-
-def _is_alike(current: Description | None, new: Description) -> bool:
-    """Whether a collection differs from a new one in its performances alone."""
-    return current is not None and all(
-        getattr(current, field) == getattr(new, field)
-        for field in ("bundle", "dimension", "rate", "calibration")
-    )
-
-
-def _changed_results(results: Results, collection: Collection) -> Results:
-    """Return the results that a collection does not have, of performances that it holds."""
-    changed = {}
-    track_ids = list(results)
-    for start in range(0, len(track_ids), LOOKUP_BATCH):
-        some = track_ids[start : start + LOOKUP_BATCH]
-        for track_id, found in zip(some, collection.performances(some), strict=True):
-            if found is not None and any(
-                found.payload.get(field) != value for field, value in results[track_id].items()
-            ):
-                changed[track_id] = results[track_id]
-    return changed

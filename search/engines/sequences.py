@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search.errors import DamagedCollection
-from search.points import Frames, Vectors, point_id
+from search.point import Frames, Vectors, point_id
 
 FILES = ("frames.npy", "starts.npy", "ids.npy", "background.npy")
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from search.engines.collection import Collection
 from search.matches import Duplicate, Match
-from search.points import Payload
+from search.point import Payload
 from search.versions import judging
 
 logger = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from search.engines.embedded.collection import INDEX_TYPES
 from search.engines.server.collection import HNSW_EF, OVERSAMPLING
 from search.engines.server.writing import HNSW_EF_CONSTRUCT, HNSW_M
 from search.fields import FIELDS
-from search.points import point_id
+from search.point import point_id
 
 #: Of how many performances the nearest ten others are asked for.
 QUERIES, NEAREST = 300, 10

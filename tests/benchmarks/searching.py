@@ -25,7 +25,7 @@ from benchmarks.harness import Row, Runs, in_turns, seconds
 from search.engines.embedded import Embedded
 from search.engines.engine import Engine
 from search.engines.server.server import Server
-from search.points import point_id
+from search.point import point_id
 from search.settings import COLLECTION
 
 DIMENSION, LIMIT, QUERIES, TOGETHER = 128, 10, 1_000, 1_000

@@ -9,8 +9,7 @@ from catalogue import make_points
 from embedding.data.aggregate import aggregate_batch, assemble, parts, pending
 from embedding.data.dataset import open_dataset
 from flows.workspace import Workspace
-from search import Searcher
-from search.engines import collection
+from search import Searcher, points
 from search.engines.embedded import Embedded
 
 
@@ -24,7 +23,7 @@ def test_what_is_published_last_is_current_whatever_the_clock_says(tmp_path, mon
             now -= timedelta(days=1)
             return now
 
-    monkeypatch.setattr(collection, "datetime", Backwards)
+    monkeypatch.setattr(points, "datetime", Backwards)
     engine = Embedded(tmp_path / "qdrant")
     made = [engine.publish(make_points(12 + i, seed=i), "b") for i in range(3)]
     assert made[0].created > made[1].created > made[2].created

@@ -12,7 +12,8 @@ import qdrant_edge as edge
 from search.engines.collection import Candidate, Sequences, Stored
 from search.errors import DamagedCollection, SearchError
 from search.fields import FIELDS, AnyOf, Between, Condition, NoneOf
-from search.points import DIGEST, Description, Payload, Vectors, is_exact, point_id
+from search.point import Payload, Vectors, point_id
+from search.points import DIGEST, Description, is_exact
 
 #: Each index takes the engine 10 to 50 ms to open, so only the usual fields of filters have one.
 #: For any other field, the payloads are read one after the other: 0.1 s at 25,000.

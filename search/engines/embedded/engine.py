@@ -25,17 +25,19 @@ from pathlib import Path
 import numpy as np
 import qdrant_edge as edge
 
+from search.engines.comparing import Results
 from search.engines.durable import sync
 from search.engines.embedded import collection as shards
 from search.engines.embedded import manifest
 from search.engines.embedded.collection import EmbeddedCollection, engine_errors
 from search.engines.embedded.copies import IncompleteError, copy_of
 from search.engines.embedded.manifest import Identity, Manifest
-from search.engines.engine import Engine, Results
+from search.engines.engine import Engine
 from search.engines.sequences import MappedSequences
 from search.engines.sequences import write as write_sequences
 from search.errors import DamagedCollection, NoCollection, NoRoom, PublishError
-from search.points import Description, Payload, Points, Vectors
+from search.point import Payload, Vectors
+from search.points import Description, Points
 from search.settings import COLLECTION
 
 #: A collection is reported as damaged after this many failures to open the same collection, or

@@ -16,7 +16,8 @@ from search.engines.server.writing import (
     upload_sequences,
 )
 from search.errors import CollectionGone
-from search.points import DIGEST, Description, Points, point_id, sequence_digest
+from search.point import point_id
+from search.points import DIGEST, Description, Points, sequence_digest
 
 #: Digests in one request; strict mode does not allow more.
 BATCH_DIGESTS = 10_000

@@ -10,7 +10,8 @@ from search.engines.server import companion
 from search.engines.server.connection import BATCH_POINTS, Connection
 from search.errors import CollectionGone, DamagedCollection, SearchError
 from search.fields import FIELDS, AnyOf, Between, Condition, NoneOf
-from search.points import COLLECTION, DIGEST, Description, Payload, Vectors, is_exact, point_id
+from search.point import Payload, Vectors, point_id
+from search.points import COLLECTION, DIGEST, Description, is_exact
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient

@@ -17,7 +17,7 @@ from itertools import chain, pairwise
 
 import numpy as np
 
-from search.points import Frames, Payload, Vectors, point_id
+from search.point import Frames, Payload, Vectors, point_id
 
 #: Sequences in one request: more than the candidates of a query and the query itself.
 BATCH = 128

@@ -33,7 +33,8 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from search.engines.engine import Engine, Results
+from search.engines.comparing import Results
+from search.engines.engine import Engine
 from search.engines.sequences import mean_background
 from search.engines.server import companion, writing
 from search.engines.server.changing import apply, find_difference

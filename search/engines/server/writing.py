@@ -6,13 +6,14 @@ from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
-from search.engines.engine import Results
+from search.engines.comparing import Results
 from search.engines.patience import threads
 from search.engines.server import companion
 from search.engines.server.connection import BATCH_POINTS, Connection
 from search.errors import SearchError
 from search.fields import FIELDS
-from search.points import Description, Frames, Points, Vectors, point_id
+from search.point import Frames, Vectors, point_id
+from search.points import Description, Points
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient

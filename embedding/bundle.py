@@ -81,7 +81,7 @@ class Training:
         Columns track_id, work_id and vector of the validation performances, made before the encoder
         learnt from them. Their distances are like those between performances it has never seen.
     loss_curve : pl.DataFrame
-        Columns epoch (from 1), train (mean over the epoch) and validation (after the epoch).
+        Columns `LOSS_CURVE_SCHEMA`; empty for an encoder without epochs.
     figures : dict of str to float, int or str
         Results of the training; each encoder chooses their names.
     """
@@ -134,11 +134,6 @@ class Bundle:
     def is_imported(self) -> bool:
         """Whether the vectors were made elsewhere, so that the bundle cannot embed."""
         return self.encoder is None
-
-    @property
-    def loss_curve(self) -> pl.DataFrame:
-        """Columns epoch, train, validation; empty for an encoder without epochs."""
-        return self.training.loss_curve
 
     @property
     def seen_works(self) -> pl.Series:
@@ -355,13 +350,10 @@ def _check_columns(directory: Path, stored: list[str], known: tuple[str, ...]) -
 
 
 def content_digest(
-    encoder_name: str,
-    config: Mapping[str, Any],
-    columns: Sequence[str],
-    tensors: Mapping[str, np.ndarray],
+    encoder: str, config: Mapping[str, Any], columns: Sequence[str], tensors: dict[str, np.ndarray]
 ) -> str:
     """Hash what decides the vectors; how, where and when they were made is not included."""
-    digest = hashlib.sha256(json.dumps([encoder_name, config, columns], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([encoder, config, columns], sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), tensor.shape]).encode())
         digest.update(tensor.tobytes())

@@ -133,8 +133,8 @@ def measure(vectors: Path, home: Path, sample: int | None) -> Path:
         write_json(directory / "metrics.json", result)
         if "certainty" in result:
             plots.save(plots.reliability(result["certainty"]), directory / "reliability.png")
-        if len(bundle.loss_curve):
-            plots.save(plots.loss_curve(bundle.loss_curve), directory / "loss.png")
+        if len(bundle.training.loss_curve):
+            plots.save(plots.loss_curve(bundle.training.loss_curve), directory / "loss.png")
 
     about = {"vectors": workspace.relative(vectors)}
     made_of = (VERSION, bundle.id, about["vectors"], sample)

@@ -41,7 +41,7 @@ def test_what_is_saved_is_loaded_from_the_directory_alone(name, trained, songs, 
     vectors = encoder.embed(songs.inputs(encoder.input))
     np.testing.assert_array_equal(again.embed(songs), vectors)
     assert again.training.figures == training.figures
-    assert again.loss_curve.equals(training.loss_curve)
+    assert again.training.loss_curve.equals(training.loss_curve)
     assert again.training.works.equals(training.works)
     assert again.seen_works.to_list() == sorted(songs.table["work_id"].unique())
     assert {"python", "torch", "lightning", "safetensors"} <= set(again.versions)
@@ -287,7 +287,7 @@ def test_a_bundle_for_vectors_made_elsewhere_is_saved_and_loaded(known, tmp_path
     assert (made.name, made.dimension) == (IMPORTED, 3)
     assert made.seen_works.to_list() == known
     assert made.training.validation["track_id"].to_list() == known
-    assert made.loss_curve.is_empty()
+    assert made.training.loss_curve.is_empty()
 
 
 def test_its_id_depends_on_the_model_and_its_dimension_alone(tmp_path):

@@ -99,7 +99,7 @@ def read_bundle(path: Path) -> list[np.ndarray]:
     bundle = bundles.load(path.parent)
     store = FeatureStore.open(recipe.sources[0].features)
     fit(bundle, store)
-    curve = bundle.loss_curve.select("train", "validation").to_numpy()
+    curve = bundle.training.loss_curve.select("train", "validation").to_numpy()
     return [bundle.embed(store), bundle.training.validation["vector"].to_numpy(), curve]
 
 

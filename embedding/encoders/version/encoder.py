@@ -86,8 +86,7 @@ class VersionEncoder(ChromaEncoder):
                 )
         sequences = trimmed(train.inputs)
         motifs = cut_motifs(sequences, np.random.default_rng(seed))
-        width = config.projection_dimension
-        projection = _project(sequences, train.works, motifs, config, seed, width)
+        projection = _project(train, motifs, config, seed, config.projection_dimension)
         network, loss_curve, figures = fit_network(
             (sequences, train.numbers()),
             (trimmed(validation.inputs), validation.numbers()),
@@ -99,26 +98,15 @@ class VersionEncoder(ChromaEncoder):
 
     def refit(self, samples: Samples, *, seed: int) -> VersionEncoder:
         """Fit the projection to all works; validation chose the network only."""
-        samples = samples.of_several()
-        sequences = trimmed(samples.inputs)
         width = self.projection.dimension
-        projection = _project(sequences, samples.works, self.motifs, self.config, seed, width)
+        projection = _project(samples.of_several(), self.motifs, self.config, seed, width)
         return replace(self, projection=projection)
 
 
 def _project(
-    sequences: list[np.ndarray],
-    works: np.ndarray,
-    motifs: Motifs,
-    config: VersionConfig,
-    seed: int,
-    dimension: int,
+    samples: Samples, motifs: Motifs, config: VersionConfig, seed: int, dimension: int
 ) -> Projection:
-    copies = with_altered_copies(sequences, config.tempos, seed)
-    blocks = map_sequences(partial(statistics, motifs=motifs, without_own=True), copies)
-    return fit_discriminant(
-        blocks,
-        list(works) * (1 + len(config.tempos)),
-        dimension=dimension,
-        shrinkage=config.shrinkage,
-    )
+    sequences = with_altered_copies(trimmed(samples.inputs), config.tempos, seed)
+    blocks = map_sequences(partial(statistics, motifs=motifs, without_own=True), sequences)
+    works = list(samples.works) * (1 + len(config.tempos))
+    return fit_discriminant(blocks, works, dimension=dimension, shrinkage=config.shrinkage)

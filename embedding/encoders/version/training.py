@@ -31,12 +31,7 @@ Labelled = tuple[Sequence[np.ndarray], np.ndarray]
 
 
 def fit_network(
-    train: Labelled,
-    validation: Labelled,
-    config: VersionConfig,
-    *,
-    seed: int,
-    progress: bool,
+    train: Labelled, validation: Labelled, config: VersionConfig, *, seed: int, progress: bool
 ) -> tuple[TwelveKeyNet, pl.DataFrame, dict[str, Any]]:
     """Train with the supervised contrastive loss, and keep the best epoch.
 

@@ -1,8 +1,8 @@
-"""Features of full-length performances -> 52 means and a chroma sequence each.
+"""The time to aggregate performances of three minutes into means and chroma sequences.
 
-The files have the shapes, chunks and filters (shuffle, then gzip 9) of real Da-TACOS ones of three
-minutes, and shrink about as much. A file is put together from compressed chunks of a dozen
-performances, since compressing a few hundred would take longer than all of the measuring.
+The files have the shapes, chunks and filters (shuffle, then gzip 9) of real Da-TACOS, and about its
+compression ratio. Each is put together from compressed chunks of a dozen performances, since
+compressing hundreds of files would take longer than the measurement.
 """
 
 import multiprocessing
@@ -27,10 +27,10 @@ from embedding.data.frames import DATASETS, TEMPOS, read
 from embedding.data.layout import Performance
 from embedding.data.store import FeatureStore
 
-#: Frames, as of the one real performance that was looked at, and its frames a second.
+#: Frames and frames per second of a real performance.
 FRAMES, FRAME_RATE = 15_227, 44_100 / 512
 
-#: Chunks as they are there, by the shape of the array.
+#: Its chunks.
 CHUNKS = {
     "chroma_cens": (682, 12),
     "crema": (1, FRAMES - 1),
@@ -38,16 +38,6 @@ CHUNKS = {
     "mfcc_htk": (1, FRAMES - 44),
     "madmom_features/novfn": (8192,),
     "madmom_features/snovfn": (8192,),
-}
-
-#: Share of their size that the real one's arrays have when compressed.
-REAL = {
-    "chroma_cens": 0.82,
-    "crema": 0.14,
-    "hpcp": 0.77,
-    "mfcc_htk": 0.75,
-    "madmom_features/novfn": 0.88,
-    "madmom_features/snovfn": 0.86,
 }
 
 DISTINCT = 12
@@ -88,7 +78,7 @@ def _rows(found: dict[str, Runs]) -> list[Row]:
             ">= 4x",
             faster >= 4,
             peak,
-            "a file, which both inflate as a whole, keeps zlib busy for "
+            "zlib inflates a file in "
             f"{seconds(CORES * found['inflating'].median / FILES)} of a core",
         ),
         Row(
@@ -112,7 +102,7 @@ def _rows(found: dict[str, Runs]) -> list[Row]:
 
 
 def make_files(folder: Path, count: int) -> None:
-    """Write a data set of so many performances, two a work."""
+    """Write a data set of `count` performances, two per work."""
     made = [_arrays(seed) for seed in range(DISTINCT)]
     packed = [{name: _compress(a, CHUNKS[name]) for name, a in each.items()} for each in made]
     rng = np.random.default_rng(52)
@@ -133,7 +123,7 @@ def make_files(folder: Path, count: int) -> None:
 
 
 def _arrays(seed: int) -> dict[str, np.ndarray]:
-    """One performance, each array about as compressible as the real one."""
+    """One performance, about as compressible as a real one."""
     rng = np.random.default_rng(seed)
 
     def smooth(width: int, every: int) -> np.ndarray:
@@ -161,7 +151,7 @@ def _arrays(seed: int) -> dict[str, np.ndarray]:
 
 
 def _compress(array: np.ndarray, chunks: tuple[int, ...]) -> list[tuple[tuple[int, ...], bytes]]:
-    """Have HDF5 compress an array, and take the chunks out as they are."""
+    """Return the chunks of an array as HDF5 compresses them."""
     with h5py.File.in_memory() as file:
         data = file.create_dataset("x", data=array, chunks=chunks, compression=9, shuffle=True)
         ids = (data.id.get_chunk_info(i).chunk_offset for i in range(data.id.get_num_chunks()))
@@ -170,7 +160,7 @@ def _compress(array: np.ndarray, chunks: tuple[int, ...]) -> list[tuple[tuple[in
 
 @contextmanager
 def _pool(folder: Path) -> Iterator[ProcessPoolExecutor]:
-    """Workers that have read a file: what starting one takes is no matter of how many files."""
+    """Workers that have read a file: the time they take to start does not count."""
     context = multiprocessing.get_context("spawn")
     about = (open_dataset(folder).performances[0], context.Barrier(CORES))
     with ProcessPoolExecutor(CORES, context, initializer=_start, initargs=about) as pool:
@@ -205,7 +195,7 @@ def _aggregate(batch: list, directory: Path) -> Path:
 
 
 def prototype(folder: Path) -> Generator[None, None, None]:
-    """One process: read whole arrays, mask what isn't finite, mean, and stack row on row."""
+    """In one process, read whole arrays, mask values, average, and stack row on row."""
     files = sorted(folder.rglob("*.h5"))
     widths = {"chroma_cens": 12, "crema": 12, "hpcp": 12, "mfcc_htk": 13}
     yield
@@ -227,7 +217,7 @@ def prototype(folder: Path) -> Generator[None, None, None]:
 
 
 def inflating(folder: Path) -> Generator[None, None, None]:
-    """Take the needed chunks out of the files and inflate them, on all cores, and no more."""
+    """Only read the chunks and inflate them, on all cores."""
     files = sorted(folder.rglob("*.h5"))
     with _pool(folder) as pool:
         yield

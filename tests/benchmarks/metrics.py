@@ -1,4 +1,4 @@
-"""Exact metrics over all pairs, beside the prototype's sampled comparison of distances."""
+"""The time of the metrics over all pairs, and of the prototype's sampled comparison."""
 
 from collections import Counter
 from collections.abc import Generator
@@ -15,19 +15,19 @@ from embedding.metrics.separation import separation
 
 DIMENSION = 256
 
-#: Da-TACOS' benchmark subset; and so many of its works that the prototype's way is timed on.
+#: The size of Da-TACOS' benchmark subset, and the works that the prototype is timed on.
 CLIQUES, SIZE, NOISE, TIMED = 1_000, 13, 2_000, 30
 
-#: Queries that are ranked again in float64, by a sort; and those that ranx is timed on, whose
-#: rankings of all 15,000 are held as dictionaries.
+#: Queries that are ranked again by sorting, and those that ranx is timed on, which needs a
+#: dictionary of 15,000 candidates for each.
 CHECKED, RANKED = 300, 100
 
-#: How far these lie from their works' centres: so far that much of what is found is wrong.
+#: Spread of performances around their works, at which many results are wrong.
 HARD = 2.0
 
 
 def measure() -> list[Row]:
-    """Compare at Da-TACOS' size, check against float64, and go on to 100,000."""
+    """Measure at the size of Da-TACOS and at 100,000, and check against a plain ranking."""
     found = in_turns({"ours": ours, "prototype": prototype})
     large = in_turns({"ours": partial(ours, cliques=6_000, noise=22_000)}, rounds=1)["ours"]
     mine, theirs = found["ours"], found["prototype"]
@@ -92,7 +92,7 @@ def _catalogue(
 
 
 def ours(cliques: int = CLIQUES, noise: int = NOISE) -> Generator[None, None, None]:
-    """Both metrics, as `covers evaluate` computes them."""
+    """Compute both metrics as `covers evaluate` does."""
     rows, works, tracks = _catalogue(cliques, noise)
     yield
     distances = Euclidean(rows)
@@ -101,7 +101,7 @@ def ours(cliques: int = CLIQUES, noise: int = NOISE) -> Generator[None, None, No
 
 
 def check() -> Generator[None, None, dict[str, float]]:
-    """Average precisions by sorting float64 distances."""
+    """Compare average precisions with those of a plain ranking."""
     rows, works, tracks = _catalogue(CLIQUES, NOISE, HARD)
     yield
     found = retrieval(Euclidean(rows), works, tracks).per_query
@@ -121,7 +121,7 @@ def check() -> Generator[None, None, dict[str, float]]:
 
 
 def by_ranx() -> Generator[None, None, dict[str, float]]:
-    """Lay out rankings of all performances for some queries, and have ranx measure them."""
+    """Rank all performances for some queries, and measure the rankings by ranx."""
     from ranx import Qrels, Run, evaluate
 
     rows, works, tracks = _catalogue(CLIQUES, NOISE, HARD)
@@ -143,9 +143,9 @@ def by_ranx() -> Generator[None, None, dict[str, float]]:
 
 
 def prototype() -> Generator[None, None, dict[str, float]]:
-    """Filter a data frame for each performance, and sum its distances one query at a time.
+    """Filter a data frame for each performance and sum its distances.
 
-    In-clique distances, and those to the performances of 100 rows' works that a sample drew.
+    They are the in-clique distances, and those to the works of 100 random rows.
     """
     rows, works, tracks = _catalogue(CLIQUES, NOISE)
     names = [f"x{i}" for i in range(DIMENSION)]

@@ -1,4 +1,4 @@
-"""Input that somebody made on purpose: HDF5 that would fill the memory, names that are paths."""
+"""Malicious input is refused: HDF5 that would fill the memory, names that are paths."""
 
 import json
 import resource
@@ -63,7 +63,7 @@ BOMBS = {
 
 
 def read_it(path: Path) -> tuple[str, int]:
-    """Why it is rejected, and the bytes that finding out took."""
+    """Return why a file is rejected, and the memory that it took."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UnreadablePerformance) as rejected:
         read(Performance("P_1", "W_1", (path,), path.name))
@@ -88,7 +88,7 @@ NAMES = ["../../out", "/tmp/out", "a/b", "..", ".hidden", "nul\0", "new\nline", 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_data_set_s_name_leads_nowhere(tree, name, count):
+def test_a_data_set_whose_name_is_a_path_is_refused(tree, name, count):
     description = {"name": name, "frame_rate": FRAME_RATE}
     (tree.root / "dataset.json").write_text(json.dumps(description))
     with pytest.raises(ValueError, match="cannot be the name of a directory: write another name"):
@@ -97,7 +97,7 @@ def test_a_data_set_s_name_leads_nowhere(tree, name, count):
 
 
 def test_ids_and_titles_that_are_paths_are_only_text(make_tree, tmp_path, prefect_server, count):
-    """They name no file: all that is made lies in the workspace."""
+    """All files that are made lie in the workspace."""
     tree = make_tree("acoss")
     for i in range(4):
         tree.add("W_1", f"P_{i}")

@@ -1,4 +1,4 @@
-"""Calibrating a bundle: on its own validation works, once, and only where there are enough."""
+"""A bundle is calibrated once, on its validation works, if they have enough versions."""
 
 import json
 
@@ -19,6 +19,7 @@ from flows.measuring.calibrate import (
     fit,
     read_calibration,
 )
+from search.versions.calibration import relative, usual_distances
 
 
 def make_bundle(store: FeatureStore, place) -> bundles.Bundle:
@@ -36,7 +37,7 @@ def place(tmp_path_factory):
     return place
 
 
-def test_nearer_and_more_similar_is_likelier(place):
+def test_short_distances_and_high_similarities_are_likelier_versions(place):
     made = read_calibration(place / "bundle")
     assert made.distance.weights[0] < 0
     similarity, _, distance, _ = made.alignment.weights
@@ -51,8 +52,6 @@ def test_the_log_ratio_separates_versions_of_the_validation_works_from_others(pl
     store = store.select(store.table["work_id"].is_in(chosen.implode()).to_numpy())
     made = fit(bundle, store)
     assert made == read_calibration(place / "bundle")  # the other works played no part
-
-    from search.versions.calibration import relative, usual_distances
 
     vectors, works = bundle.embed(store).astype(np.float64), store.table["work_id"].to_numpy()
     usual = usual_distances(vectors)
@@ -85,7 +84,7 @@ def test_a_damaged_calibration_is_named(place, tmp_path, content):
         read_calibration(tmp_path)
 
 
-def test_too_few_versions_make_no_calibration_and_are_not_tried_again(tmp_path):
+def test_a_bundle_with_too_few_versions_is_marked_as_tried(tmp_path):
     make_bundle(make_store(tmp_path / "features", works=10, each=2), tmp_path / "bundle")
     with disable_run_logger():
         calibrate.fn(tmp_path / "bundle", tmp_path / "features")
@@ -93,7 +92,7 @@ def test_too_few_versions_make_no_calibration_and_are_not_tried_again(tmp_path):
     assert json.loads((tmp_path / "bundle" / FILE).read_text())["calibration"] is None
 
 
-def test_without_chroma_there_is_a_calibration_of_distances_alone(tmp_path):
+def test_without_chroma_only_distances_are_calibrated(tmp_path):
     store = make_store(
         tmp_path / "features", works=60, each=4, sequences=[np.empty((0, 2, 12))] * 240
     )
@@ -119,14 +118,14 @@ def test_alignments_are_calibrated_on_the_performances_that_the_store_has(place)
         lacks = store.table["track_id"].is_in(validation.sort().tail(performances).implode())
         return fit(bundle, store.select((known & ~lacks).to_numpy()))
 
-    whole, some, few = without(0), without(8), without(len(validation) - 4)
-    assert whole == read_calibration(place / "bundle")
-    assert some.distance == whole.distance == few.distance
-    assert some.alignment not in (whole.alignment, None)
+    complete, fewer, few = without(0), without(8), without(len(validation) - 4)
+    assert complete == read_calibration(place / "bundle")
+    assert fewer.distance == complete.distance == few.distance
+    assert fewer.alignment not in (complete.alignment, None)
     assert few.alignment is None
 
 
-def test_of_very_many_performances_some_whole_works_calibrate():
+def test_beyond_a_limit_whole_works_are_drawn_for_the_calibration():
     works = [f"W_{i}" for i in range(200) for _ in range(3)] + ["W_huge"] * (MAX_PERFORMANCES + 1)
     ids = [f"P_{i}" for i in range(len(works))]
     validation = pl.DataFrame({"track_id": ids, "work_id": works})

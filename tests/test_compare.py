@@ -1,4 +1,4 @@
-"""One table: every row on the same performances, and a row that fails loses no other."""
+"""The comparison measures every row on the same performances, whichever rows fail."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ def test_every_row_is_in_the_table_whether_it_could_be_measured_or_not(result):
             assert row["map"] is None
 
 
-def test_all_rows_measure_the_same_performances_and_none_of_a_work_that_is_trained_on(result, home):
+def test_all_rows_measure_the_same_performances_and_no_training_works(result, home):
     seen = set()
     for path in home.glob("bundles/*/bundle.json"):
         seen |= set(bundles.load(path.parent).seen_works)
@@ -69,7 +69,7 @@ def test_all_rows_measure_the_same_performances_and_none_of_a_work_that_is_train
     assert "held out" in result["measured_on"]["summary"]
 
 
-def test_what_is_trained_is_trained_with_each_seed_and_the_median_is_reported(result):
+def test_an_encoder_is_trained_with_each_seed_and_the_median_is_reported(result):
     trained = {row.name for row in ROWS if row.encoder}
     for row in measured(result):
         assert row["seeds"] == (2 if row["row"] in trained else 1)
@@ -138,7 +138,7 @@ def test_without_chroma_the_rows_that_need_it_say_so_and_the_others_are_measured
     assert found["measured_on"]["queries"] == result["measured_on"]["queries"]
 
 
-def test_works_that_are_trained_on_and_performances_that_some_can_not_use_take_no_part(tmp_path):
+def test_training_works_and_performances_that_an_encoder_cannot_use_are_left_out(tmp_path):
     table = make_table(works=5, each=2)
     music = [make_sequence(*row) for row in table.select("work_id", "fingerprint").iter_rows()]
     music[7] = music[7][:9]
@@ -154,7 +154,7 @@ def test_works_that_are_trained_on_and_performances_that_some_can_not_use_take_n
     )
 
 
-def test_nothing_but_works_that_are_trained_on_can_not_be_compared(tmp_path):
+def test_a_comparison_needs_works_that_are_not_trained_on(tmp_path):
     make_store(tmp_path / "data", works=3, each=2)
     with pytest.raises(ValueError, match="No work has two performances among the 0 given"):
         choose_performances.fn(tmp_path / "data", tmp_path / "data", False)
@@ -170,7 +170,7 @@ def test_the_training_split_keeps_its_rows_and_sequences(tmp_path):
         np.testing.assert_array_equal(apart.sequence(i), store.sequence(int(row)))
 
 
-def test_the_picture_shows_each_map_with_both_of_its_spreads(result):
+def test_the_plot_shows_each_map_or_the_reason_for_its_absence(result):
     table = pl.DataFrame(result["rows"], schema=COLUMNS)
     ax = plots.comparison(table)
     assert [label.get_text() for label in ax.get_yticklabels()] == table["row"].to_list()
@@ -180,7 +180,7 @@ def test_the_picture_shows_each_map_with_both_of_its_spreads(result):
     assert [text.get_text() for text in ax.texts] == reasons
 
 
-def test_a_row_reads_as_a_line_with_dashes_where_there_is_nothing_to_say():
+def test_the_cells_of_a_row_have_a_dash_for_a_missing_value():
     row = dict.fromkeys(COLUMNS) | {"row": "Qmax", "why_not": "needs essentia"}
     assert tables.comparison_cells(row) == ["Qmax", *["-"] * 7]
     row |= {"map": 0.5, "map_low": 0.4, "map_high": 0.6, "mr1": 3.0, "hits@1": 0.25, "auc": 0.75}
@@ -193,6 +193,6 @@ def test_a_row_reads_as_a_line_with_dashes_where_there_is_nothing_to_say():
     ]  # fmt: skip
 
 
-def test_no_seed_is_no_comparison(tmp_path, prefect_server):
+def test_a_comparison_needs_a_seed(tmp_path, prefect_server):
     with pytest.raises(ValueError, match="seeds is 0: train each encoder at least once"):
         compare(tmp_path, seeds=0)

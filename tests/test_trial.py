@@ -1,4 +1,4 @@
-"""Measuring what a user would be answered: ranks, probabilities, and which work was named."""
+"""The trial measures the ranks, probabilities and identifications that users get."""
 
 import numpy as np
 import polars as pl
@@ -34,7 +34,7 @@ def test_the_responses_are_those_of_search(searcher, responses, rerank):
     assert rows["rank"].to_list() == list(range(1, 40))
 
 
-def test_what_is_too_short_to_be_aligned_is_answered_by_distance(responses):
+def test_a_query_that_is_too_short_to_align_is_ranked_by_distance(responses):
     by_distance = responses.distance.filter(query=SHORT)
     assert len(by_distance) == 39
     assert responses.reranked.filter(query=SHORT).equals(by_distance)
@@ -46,7 +46,7 @@ def test_the_names_are_those_of_search(searcher, responses):
         assert (named, none) == (found.work and found.work.work_id, found.probability_of_none)
 
 
-def test_beyond_the_responses_the_others_follow_by_distance(responses):
+def test_a_ranking_continues_by_distance_after_the_matches(responses):
     few = responses.reranked.filter(pl.col("rank") <= 3)
     ((row, ranking), *_) = trial.rankings(few.filter(query="P_9"), CALIBRATED)
     assert CALIBRATED.track_ids[row] == "P_9"
@@ -58,7 +58,7 @@ def test_beyond_the_responses_the_others_follow_by_distance(responses):
     assert ranked[3:] == sorted(rest, key=lambda track_id: distances[place[track_id]])
 
 
-def test_certainty_counts_each_query_s_versions_as_what_could_be_found(searcher):
+def test_certainty_counts_all_versions_of_the_queries_as_relevant(searcher):
     matches = trial.ask(searcher, ["P_0", "P_9", "P_22"]).reranked
     found = trial.certainty(matches, CALIBRATED)
     assert found["calibration_error"] < 0.1
@@ -70,37 +70,27 @@ def test_certainty_counts_each_query_s_versions_as_what_could_be_found(searcher)
     assert rows[0]["recall"] == pytest.approx(8 / 9)
 
 
-def test_a_work_is_named_rightly_or_not():
-    sizes = {"W_1": 2, "W_2": 1}
-    points = make_points(3)
-    points = altered(points, payloads=[
-        {"work_id": "W_1"}, {"work_id": "W_1"}, {"work_id": "W_2"}
-    ])  # fmt: skip
-    assert len(points) == sum(sizes.values())
-    named = pl.DataFrame(
-        {
-            "query": ["P_0", "P_1", "P_2"],
-            "named": ["W_1", None, None],
-            "probability_of_none": [0.1, 0.9, 0.7],
-        }
-    )
-    found = trial.identified(named, points)
+def test_identifications_are_compared_with_the_labels():
+    works = ["W_1", "W_1", "W_2"]
+    points = altered(make_points(3), payloads=[{"work_id": work} for work in works])
+    rows = [("P_0", "W_1", 0.1), ("P_1", None, 0.9), ("P_2", None, 0.7)]
+    found = trial.identified(pl.DataFrame(rows, trial.NAME_COLUMNS, orient="row"), points)
     assert found["identified"] == pytest.approx(2 / 3)
-    assert found["none_auroc"] == 0.5  # of P_0 and P_1, P_2 is surer than one
+    assert found["none_auroc"] == 0.5  # P_2, a noise work, has a higher probability than P_0 only
 
 
-def test_of_very_many_performances_whole_works_are_asked_about(monkeypatch):
+def test_beyond_a_limit_whole_works_are_drawn_as_queries(monkeypatch):
     monkeypatch.setattr(trial, "MAX_QUERIES", 10)
-    chosen = trial.choose_queries(CALIBRATED)
-    assert 10 <= len(chosen) < 14
-    works = {WORKS[track_id] for track_id in chosen}
-    assert set(chosen) == {track_id for track_id, work in WORKS.items() if work in works}
-    assert chosen == trial.choose_queries(CALIBRATED)
+    queries = trial.choose_queries(CALIBRATED)
+    assert 10 <= len(queries) < 14
+    works = {WORKS[track_id] for track_id in queries}
+    assert set(queries) == {track_id for track_id, work in WORKS.items() if work in works}
+    assert queries == trial.choose_queries(CALIBRATED)
     monkeypatch.setattr(trial, "MAX_QUERIES", 40)
     assert trial.choose_queries(CALIBRATED) == list(CALIBRATED.track_ids)
 
 
-def test_an_evaluation_tells_what_re_ranking_brings_and_how_sure_it_is(tmp_path):
+def test_search_is_measured_with_reranking_and_probabilities(tmp_path):
     result = trial.measure_search(CALIBRATED, "b", tmp_path)
     assert result["reranked"]["map"] > 0.9
     low, high = result["reranked"]["intervals"]["map"]
@@ -112,7 +102,7 @@ def test_an_evaluation_tells_what_re_ranking_brings_and_how_sure_it_is(tmp_path)
     }  # fmt: skip
 
 
-def test_without_sequences_or_calibration_there_is_less_to_tell(tmp_path):
+def test_without_sequences_or_calibration_less_is_measured(tmp_path):
     plain = altered(CALIBRATED, sequences=None, rate=None)
     assert set(trial.measure_search(plain, "b", tmp_path)["certainty"]) == {"distance"}
     assert trial.measure_search(altered(plain, calibration=None), "b", tmp_path) == {}

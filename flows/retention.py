@@ -97,19 +97,17 @@ def told(found: Iterable[Unneeded]) -> str:
 
 def _unneeded(workspace: Workspace) -> Iterator[tuple[str, Path]]:
     needed = _needed(workspace)
-    for stage in STAGES.values():
-        for parent in _parents(workspace, stage.results):
-            for path in _results(parent) if stage.pruned else ():
-                if path.name == PARTS:
-                    data = data_of(parent)
-                    if data is None or not data.exists():
-                        yield "unfinished", path
-                elif not _is_needed(path, needed, workspace):
-                    yield path.relative_to(workspace.root).parts[0], path
-    for stage in STAGES.values():
-        for parent in _parents(workspace, stage.results):
-            for path in sorted(parent.glob(".*/")):
-                yield "unfinished", path
+    for parent in _parents(workspace, pruned=True):
+        for path in _results(parent):
+            if path.name == PARTS:
+                data = data_of(parent)
+                if data is None or not data.exists():
+                    yield "unfinished", path
+            elif not _is_needed(path, needed, workspace):
+                yield path.relative_to(workspace.root).parts[0], path
+    for parent in _parents(workspace):
+        for path in sorted(parent.glob(".*/")):
+            yield "unfinished", path
 
 
 def _needed(workspace: Workspace) -> set[str]:
@@ -118,10 +116,9 @@ def _needed(workspace: Workspace) -> set[str]:
     for origins in served(search.connect(home=workspace.root), workspace).values():
         for collection, origin in origins.items():
             needed |= {collection, *_paths(origin)}
-    for stage in STAGES.values():
-        for parent in () if stage.pruned else _parents(workspace, stage.results):
-            for path in _results(parent):
-                needed.update(_made_from(path).values())
+    for parent in _parents(workspace, pruned=False):
+        for path in _results(parent):
+            needed.update(_made_from(path).values())
     for text in list(needed):
         path = workspace.resolve(text)
         if path.name == vectors.VECTORS and path.is_file():
@@ -156,8 +153,12 @@ def _made_from(path: Path) -> dict[str, str]:
         return {}
 
 
-def _parents(workspace: Workspace, patterns: Iterable[str]) -> list[Path]:
-    return [path for pattern in patterns for path in sorted(workspace.root.glob(pattern))]
+def _parents(workspace: Workspace, *, pruned: bool | None = None) -> Iterator[Path]:
+    """Yield the directories of the results of all stages, or of those that are pruned or not."""
+    for stage in STAGES.values():
+        if pruned in (None, stage.pruned):
+            for pattern in stage.results:
+                yield from sorted(workspace.root.glob(pattern))
 
 
 def _results(parent: Path) -> list[Path]:
@@ -178,11 +179,10 @@ def _remove(path: Path) -> None:
 
 def _sweep(workspace: Workspace) -> None:
     """Delete the locks of results that are gone, and the directories of data sets without any."""
-    for stage in STAGES.values():
-        for parent in _parents(workspace, stage.results):
-            for lock in parent.glob(".*.lock"):
-                if not (parent / lock.name[1 : -len(".lock")]).exists():
-                    lock.unlink()
+    for parent in _parents(workspace):
+        for lock in parent.glob(".*.lock"):
+            if not (parent / lock.name[1 : -len(".lock")]).exists():
+                lock.unlink()
     for slot in _results(workspace.root / "features"):
         if not (slot / PARTS).exists():
             for listing in slot.glob("*.rejects.csv"):

@@ -63,7 +63,11 @@ def connect(
             f"{place!r} is not a place for a collection: name a directory, or a Qdrant server such "
             "as http://localhost:6333."
         )
-    home = Path(place).expanduser()
+    return _embedded(environment, _workspace(Path(place).expanduser()))
+
+
+def _workspace(home: Path) -> Path:
+    """Check that a directory is a workspace or may become one."""
     if home.exists() and not home.is_dir():
         raise ValueError(f"{home} is a file: name a directory for the workspace.")
     names = sorted(path.name for path in home.iterdir()) if home.is_dir() else []
@@ -72,7 +76,7 @@ def connect(
             f"{home} is not a workspace, because it holds {names[0]}: name a workspace, an empty "
             "directory, or a directory that does not exist yet."
         )
-    return _embedded(environment, home)
+    return home
 
 
 def _embedded(environment: Settings, home: Path) -> Engine:

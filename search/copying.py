@@ -5,7 +5,7 @@ from search.engines.engine import Engine
 from search.engines.patience import patience
 from search.errors import SearchError
 from search.fields import FIELDS, FILLED_IN, IN_MAP, RESULTS
-from search.point import Point
+from search.point import Frames, Point, Vectors
 from search.points import USUAL_DISTANCE, USUAL_SPREAD, Description, Points
 
 #: Fields of a payload that were computed, and fields that a publisher gives.
@@ -16,7 +16,7 @@ GIVEN = tuple(name for name in FIELDS if name not in (*FILLED_IN, *RESULTS))
 def copy(source: Engine, target: Engine, *, keep: int = 2, timeout: float = 600.0) -> Description:
     """Make the current collection of one engine the current one of another.
 
-    Nothing is computed anew: bundle, calibration, vectors, payloads, results of evaluations,
+    Nothing is computed again: bundle, calibration, vectors, payloads, results of evaluations,
     sequences and backgrounds stay as they are. All of them are read back and compared before
     searches of the target see them. The name begins with the deployment of the target. The
     collection must fit in memory.
@@ -45,7 +45,7 @@ def copy(source: Engine, target: Engine, *, keep: int = 2, timeout: float = 600.
     40
     """
     with patience():
-        # It is opened by name, so that its description is read anew, before and afterwards.
+        # It is opened by its name, so that its description is read again before and afterwards.
         collection = source.open(next(iter(source.history()), None))
         description = collection.description
         if not description.content:
@@ -66,11 +66,11 @@ def copy(source: Engine, target: Engine, *, keep: int = 2, timeout: float = 600.
 
 
 def take_out(collection: Collection) -> Points:
-    """Return everything that a collection was published from."""
+    """Return the points that a collection was published from."""
     stored = {str(each.payload["track_id"]): each for each in collection.everything()}
     track_ids = list(stored)
-    sequences: list[object] = [None] * len(stored)
-    backgrounds: list[object] = [None] * len(stored)
+    sequences: list[Frames | None] = [None] * len(stored)
+    backgrounds: list[Vectors | None] = [None] * len(stored)
     if collection.sequences is not None:
         sequences = [*collection.sequences.of(track_ids)]
         backgrounds = [*collection.sequences.backgrounds(track_ids)]
@@ -80,8 +80,8 @@ def take_out(collection: Collection) -> Points:
                 track_id,
                 found.vector,
                 {name: found.payload[name] for name in GIVEN if name in found.payload},
-                sequence,  # type: ignore[arg-type]
-                background,  # type: ignore[arg-type]
+                sequence,
+                background,
                 {name: found.payload[name] for name in COMPUTED if name in found.payload},
             )
             for (track_id, found), sequence, background in zip(

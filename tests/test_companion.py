@@ -105,15 +105,15 @@ def test_backgrounds_alone_come_without_sequences(stub, own):
     assert request[2]["with_payload"] == ["background"]
 
 
-def test_only_so_many_sequences_are_kept(own, monkeypatch):
-    monkeypatch.setattr(companion, "KEPT", 2)
-    monkeypatch.setattr(companion, "BATCH", 3)
+def test_the_cache_of_sequences_is_bounded(own, monkeypatch):
+    monkeypatch.setattr(companion, "CACHED_SEQUENCES", 2)
+    monkeypatch.setattr(companion, "BATCH_SEQUENCES", 3)
     own.publish(POINTS, "b")
     sequences = own.open().sequences
     for names in (["P_1", "P_2", "P_3", "P_4", "P_1"], ["P_2", "P_1"], ["P_3"]):
         for found, name in zip(sequences.of(names), names, strict=True):
             np.testing.assert_array_equal(found, SEQUENCE[name])
-        assert len(sequences._kept) <= 2
+        assert len(sequences._cache) <= 2
 
 
 def test_both_are_pruned_and_rolled_back_together(stub, own):
@@ -152,7 +152,7 @@ def test_a_sequence_that_is_lost_later_is_told_and_published_anew(stub, own):
 def test_a_companion_that_is_gone_is_told_and_not_taken_for_pruning(stub, own):
     name = own.publish(POINTS, "b").name
     stub.local.delete_collection(companion.companion(name))
-    with pytest.raises(DamagedCollection, match=f"{companion.companion(name)} on .* isn't there"):
+    with pytest.raises(DamagedCollection, match=f"{companion.companion(name)} on .* is missing"):
         Searcher(own).similar("P_0", rerank=True)
     assert len(Searcher(own).similar("P_0", 39)) == 39
     own.publish(POINTS, "b")
@@ -181,5 +181,5 @@ def test_batches_hold_every_sequence_once_and_are_no_larger_than_need_be(lengths
     assert [i for batch in found for i in batch] == list(range(len(lengths)))
     for batch in found:
         size = sum(len(companion.pack(sequences[i])) for i in batch)
-        assert 1 <= len(batch) <= companion.BATCH
+        assert 1 <= len(batch) <= companion.BATCH_SEQUENCES
         assert size <= companion.BATCH_BYTES or len(batch) == 1

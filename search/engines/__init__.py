@@ -1,1 +1,1 @@
-"""Engines: where collections are kept, and how they are built and asked."""
+"""Engines, which keep collections: one in this process, and one on a Qdrant server."""

@@ -1,4 +1,4 @@
-"""What a collection answers, whichever engine keeps it."""
+"""What a collection answers, on every engine."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Chroma sequences beside a collection: to an embedded one, files that are memory-mapped.
+"""The chroma sequences of an embedded collection: files that are memory-mapped.
 
 ```
 frames.npy       every sequence end to end: (total frames, 2, 12) float16
@@ -23,7 +23,7 @@ FILES = ("frames.npy", "starts.npy", "ids.npy", "background.npy")
 
 
 def mean_background(background: Vectors) -> float:
-    """The mean of the first column; in double precision, so that its order doesn't matter."""
+    """Return the mean of the first column, in double precision, so that the order is irrelevant."""
     return math.fsum(background[:, 0].tolist()) / len(background)
 
 
@@ -53,14 +53,14 @@ class MappedSequences:
     Parameters
     ----------
     directory : Path
-        Where `write` put them; once open, it may be deleted.
+        Where `write` put them. It may be deleted once they are open.
     rate : float
-        Frames a second.
+        Frames per second.
 
     Raises
     ------
     ValueError
-        If a file is something else.
+        If a file is damaged.
     """
 
     def __init__(self, directory: Path, rate: float) -> None:
@@ -71,8 +71,8 @@ class MappedSequences:
             )
         except (OSError, ValueError):
             raise
-        except Exception as error:  # numpy answers a damaged header with any kind of error
-            raise ValueError(f"a header can't be read ({error!r})") from error
+        except Exception as error:  # numpy raises any kind of error for a damaged header
+            raise ValueError(f"a header cannot be read ({error!r})") from error
         self._check()
 
     def _check(self) -> None:
@@ -90,27 +90,27 @@ class MappedSequences:
                 )
         starts = self._starts
         if starts[0] != 0 or starts[-1] != len(self._frames) or (np.diff(starts) < 0).any():
-            raise ValueError("starts.npy isn't where the sequences begin")
+            raise ValueError("starts.npy does not hold the starts of the sequences")
         # Logarithms of similarities, and their spread, to which something is added: see reranking.
         if not (np.abs(self._background) < 100).all() or (self._background[:, 1] < 0.01).any():
-            raise ValueError("background.npy holds what is no background")
+            raise ValueError("background.npy holds values that are not backgrounds")
 
     def count(self) -> int:
-        """Count them."""
+        """Count the sequences."""
         return len(self._ids)
 
     def of(self, track_ids: Sequence[str]) -> list[Frames]:
-        """Return views of the file."""
+        """Return sequences as views of the file."""
         starts = self._starts
         return [self._frames[starts[row] : starts[row + 1]] for row in self._rows(track_ids)]
 
     def backgrounds(self, track_ids: Sequence[str]) -> Vectors:
-        """Read the rows."""
+        """Read the backgrounds of performances."""
         return np.asarray(self._background[self._rows(track_ids)])
 
     @cached_property
     def mean_background(self) -> float:
-        """The mean over all of them."""
+        """The mean over all sequences."""
         return mean_background(self._background)
 
     def _rows(self, track_ids: Sequence[str]) -> npt.NDArray[np.intp]:
@@ -120,7 +120,7 @@ class MappedSequences:
         if lost.any():
             raise DamagedCollection(
                 f"The sequence of {track_ids[int(lost.argmax())]} is lost: make the collection "
-                "anew with `covers pipeline --data DIR`, or go back with `covers rollback`."
+                "again with `covers pipeline --data DIR`, or go back with `covers rollback`."
             )
         return rows
 

@@ -1,4 +1,4 @@
-"""Asking a collection on a Qdrant server: points, the nearest of them, their sequences."""
+"""A collection on a Qdrant server, open for searching."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,39 +19,37 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 #: Breadth of the search in the graph (HNSW) of larger collections. At 100,000 x 128, with noise in
-#: every dimension, the embedded engine's same graph (see `search.engines.server.server`) found
-#: 98.5 % of the
-#: nearest ten.
+#: every dimension, the same graph in the embedded engine found 98.5 % of the nearest ten.
 HNSW_EF = 384
 
-#: Where one byte a component is in memory, this many times the wanted number of candidates is
-#: compared by the vectors again.
+#: If one byte per component is in memory, this many times the wanted number of candidates is
+#: compared again by the vectors.
 OVERSAMPLING = 4.0
 
-#: Fields of a candidate that nobody reads.
-UNREAD = [COLLECTION, DIGEST]
+#: Fields of a candidate that are not needed.
+UNREAD_FIELDS = [COLLECTION, DIGEST]
 
 
 class ServerCollection:
     """A collection on a server; see `search.engines.collection.Collection`.
 
-    What is known of the current collection may be a little old, and another one be current by now.
-    So that collection is asked for by the alias, and each point of an answer says where it is. Once
-    that has confirmed what was known, the collection is asked for by its own name, so that all
-    answers come from it.
+    What is known about the current collection may be outdated, because another collection may be
+    current by now. So the first requests go to the alias, and each point of an answer names its
+    collection. As soon as an answer has confirmed what was known, requests go to the collection's
+    own name, so that all answers come from the same collection.
 
     Parameters
     ----------
     connection : Connection
-        To its server.
+        The connection to the server.
     description : Description
-        What it says of itself.
+        What the collection says about itself.
     mean_background : float
-        Over all its sequences.
+        The mean over all its sequences.
     name : str
-        What to ask for: the alias, or the collection's own name.
+        The alias, or the collection's own name.
     renew : callable
-        Finds out anew which collection is current, and returns its name.
+        Finds out which collection is current now, and returns its name.
     """
 
     def __init__(
@@ -69,7 +67,7 @@ class ServerCollection:
         self._name = name
         self._renew = renew
         exact = is_exact(description.points, description.dimension)
-        # It says nothing to a collection that isn't quantized.
+        # This has no effect on a collection that is not quantized.
         again = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
         self._params = (
             models.SearchParams(exact=True)
@@ -96,7 +94,7 @@ class ServerCollection:
             if self._connection.metadata(self.description.name) is None:
                 self._renew()
                 raise  # both were pruned
-            raise self._damaged("isn't there") from None
+            raise self._damaged("is missing") from None
         return {str(record.id): record.payload or {} for record in records}
 
     def _without_sequence(self, track_id: str) -> SearchError:
@@ -113,7 +111,7 @@ class ServerCollection:
         )
 
     def _ask(self, request: Callable[["QdrantClient", str], Answer]) -> Answer:
-        """Ask by HTTP for the collection, whose name the request is given."""
+        """Send a request by HTTP. The request is given the name of the collection."""
         try:
             return self._connection.ask(lambda client: request(client, self._name))
         except CollectionGone:
@@ -121,7 +119,7 @@ class ServerCollection:
             raise
 
     def _query(self, requests: Sequence[Any]) -> list[Any]:
-        """Ask one batch of queries, which the server answers from one collection."""
+        """Send a batch of queries, which the server answers from the same collection."""
         name = self._name
         try:
             answers = self._connection.ask_fast(
@@ -133,15 +131,15 @@ class ServerCollection:
         return [answer.points for answer in answers]
 
     def _confirm(self, points: Iterable[Any]) -> None:
-        """Check that points are of this collection; if there are none, ask what is current."""
+        """Check that points are of this collection; without points, ask which one is current."""
         name = self.description.name
         if self._name == name:
             return
-        places = {(point.payload or {}).get(COLLECTION) for point in points}
-        if not places <= {name} or not places:
-            places = {self._renew()}
-        if places != {name}:
-            raise CollectionGone(f"{name} isn't current any more.")
+        names = {(point.payload or {}).get(COLLECTION) for point in points}
+        if names != {name}:
+            names = {self._renew()}
+        if names != {name}:
+            raise CollectionGone(f"{name} is not current any more.")
         self._name = name
 
     def count(self) -> int:
@@ -153,40 +151,35 @@ class ServerCollection:
         return self._connection.ask(lambda client: client.count(name, exact=True)).count
 
     def performances(self, track_ids: Sequence[str]) -> list[Stored | None]:
-        """Retrieve points by their ids, a batch a request."""
-        ids = [str(point_id(track_id)) for track_id in track_ids]
-        wanted = list(dict.fromkeys(ids))
-        found: dict[str, Stored] = {}
-        for start in range(0, len(wanted), BATCH_POINTS):
-            some = wanted[start : start + BATCH_POINTS]
-            records = self._ask(
-                lambda client, name, some=some: client.retrieve(  # type: ignore[misc]
-                    name, ids=some, with_payload=True, with_vectors=True
-                )
-            )
-            self._confirm(records)
-            found.update((str(record.id), _stored(record)) for record in records)
-        return [found.get(id_) for id_ in ids]
+        """Retrieve points by their ids."""
+        records = self._retrieve(track_ids, with_payload=True, with_vectors=True)
+        return [None if record is None else _stored(record) for record in records]
 
     def digests(self, track_ids: Sequence[str]) -> list[str | None]:
-        """Retrieve the digests alone, a batch a request."""
+        """Retrieve the digests alone."""
+        records = self._retrieve(track_ids, with_payload=[DIGEST, COLLECTION], with_vectors=False)
+        return [None if record is None else record.payload.get(DIGEST) for record in records]
+
+    def _retrieve(self, track_ids: Sequence[str], **parts: Any) -> list[Any | None]:
+        """Retrieve points by their ids, a batch per request; None for an id that is not here."""
         ids = [str(point_id(track_id)) for track_id in track_ids]
-        found: dict[str, str | None] = {}
-        for start in range(0, len(ids), BATCH_POINTS):
-            some = ids[start : start + BATCH_POINTS]
+        wanted = list(dict.fromkeys(ids))
+        found: dict[str, Any] = {}
+        for start in range(0, len(wanted), BATCH_POINTS):
+            batch = wanted[start : start + BATCH_POINTS]
             records = self._ask(
-                lambda client, name, some=some: client.retrieve(  # type: ignore[misc]
-                    name, ids=some, with_payload=[DIGEST, COLLECTION]
+                lambda client, name, batch=batch: client.retrieve(  # type: ignore[misc]
+                    name, ids=batch, **parts
                 )
             )
             self._confirm(records)
-            found.update((str(record.id), (record.payload or {}).get(DIGEST)) for record in records)
+            found.update((str(record.id), record) for record in records)
         return [found.get(id_) for id_ in ids]
 
     def around(
         self, track_ids: Sequence[str], limit: int, conditions: Sequence[Condition]
     ) -> list[tuple[Stored, list[Candidate]] | None]:
-        """Ask a batch of queries a request, and for what they are themselves in the same one."""
+        """Send a batch of queries per request, which also retrieves the performances themselves."""
         found: list[tuple[Stored, list[Candidate]] | None] = []
         for start in range(0, len(track_ids), BATCH_POINTS):
             found += self._around(track_ids[start : start + BATCH_POINTS], limit, conditions)
@@ -209,7 +202,7 @@ class ServerCollection:
                 [themselves, *(self._request(id_, limit, conditions) for id_ in ids)]
             )
         except CollectionGone:
-            # One of the performances isn't there, if it isn't the collection.
+            # Either the collection or one of the performances does not exist.
             there = self.performances(track_ids)
             if None not in there:
                 raise
@@ -226,14 +219,14 @@ class ServerCollection:
     def nearest(
         self, vectors: Vectors, limit: int, conditions: Sequence[Condition]
     ) -> list[list[Candidate]]:
-        """Ask a batch of queries a request."""
+        """Send a batch of queries per request."""
         from qdrant_client import models
 
-        where = models.QueryRequest(limit=1, with_payload=[COLLECTION])  # of any point
+        any_point = models.QueryRequest(limit=1, with_payload=[COLLECTION])
         requests = [self._request(vector, limit, conditions) for vector in vectors.tolist()]
         found: list[list[Candidate]] = []
         for start in range(0, len(requests), BATCH_POINTS):
-            points, *answers = self._query([where, *requests[start : start + BATCH_POINTS]])
+            points, *answers = self._query([any_point, *requests[start : start + BATCH_POINTS]])
             self._confirm(points)
             found += map(_candidates, answers)
         return found
@@ -241,13 +234,13 @@ class ServerCollection:
     def _request(self, query: Any, limit: int, conditions: Sequence[Condition]) -> Any:
         from qdrant_client import models
 
-        met = models.Filter(must=[_condition(condition) for condition in conditions])
+        filter_ = models.Filter(must=[_condition(condition) for condition in conditions])
         return models.QueryRequest(
             query=query,
             limit=limit,
-            filter=met if conditions else None,
+            filter=filter_ if conditions else None,
             params=self._params,
-            with_payload=models.PayloadSelectorExclude(exclude=UNREAD),
+            with_payload=models.PayloadSelectorExclude(exclude=UNREAD_FIELDS),
         )
 
     def some_track_ids(self, limit: int) -> list[str]:
@@ -261,7 +254,7 @@ class ServerCollection:
         return [record.payload["track_id"] for record in records if record.payload]
 
     def everything(self) -> Iterator[Stored]:
-        """Scroll, a batch a request."""
+        """Scroll through all points, a batch per request."""
         self._confirm(())
         for record in self._connection.scroll(
             self.description.name, BATCH_POINTS, with_payload=True, with_vectors=True
@@ -274,7 +267,7 @@ def _stored(record: Any) -> Stored:
 
 
 def _candidates(points: Iterable[Any]) -> list[Candidate]:
-    # A distance is a float32, of which JSON has only the digits that tell it from others.
+    # A distance is a float32, and JSON has only as many digits as tell it from other float32.
     return [Candidate(float(np.float32(point.score)), point.payload or {}) for point in points]
 
 
@@ -290,7 +283,7 @@ def _condition(condition: Condition) -> Any:
     if FIELDS[key] is not bool:
         match = models.MatchAny(any=list(condition.values))  # type: ignore[arg-type]
         return models.FieldCondition(key=key, match=match)
-    # A list of bools is nothing that Qdrant can match.
+    # Qdrant cannot match a list of bools.
     either: list[Any] = [
         models.FieldCondition(key=key, match=models.MatchValue(value=value))
         for value in condition.values

@@ -127,7 +127,8 @@ class Server(Engine):
         named = [
             each.name
             for each in listed
-            if each.name.startswith(f"{self.collection}-") and not each.name.endswith(companion.END)
+            if each.name.startswith(f"{self.collection}-")
+            and not each.name.endswith(companion.SUFFIX)
         ]
         read = {name: self._metadata_of(name) for name in named}
         return {name: metadata for name, metadata in read.items() if metadata is not None}

@@ -1,4 +1,4 @@
-"""Who is a version of what."""
+"""Performances are grouped by work in a canonical order."""
 
 import numpy as np
 import pytest
@@ -37,10 +37,10 @@ def test_cliques_come_first_by_work_and_track_and_noise_works_last():
         (["W_1", "W_1"], [1, 2], "The track ids must be strings, and row 0 holds 1"),
     ],
 )
-def test_performances_that_cannot_be_measured_are_refused(works, tracks, message):
+def test_ids_that_cannot_be_grouped_are_refused(works, tracks, message):
     with pytest.raises(ValueError, match=message):
         group(works, tracks)
 
 
-def test_ids_come_as_arrays_too():
+def test_ids_may_be_arrays():
     assert group(np.array(["W_1", "W_1"]), np.array(["P_2", "P_1"])).queries == 2

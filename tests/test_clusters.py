@@ -1,4 +1,4 @@
-"""K-Means over k, and what it says of the cliques."""
+"""K-Means over a range of k, and how its clusters compare with the works."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ APART = np.array([[0, 0], [0, 2], [100, 0], [100, 2], [0, 100], [0, 104]], dtype
 WORKS = ["W_a", "W_a", "W_b", "W_b", "W_c", "W_n"]
 
 
-def test_groups_that_lie_apart_are_found_and_compared_with_the_works():
+def test_separate_groups_are_found_and_compared_with_the_works():
     found = cluster(APART, WORKS, [4, 3, 2, 3])
     assert found.ks == (2, 3, 4)
     assert found.k == 3

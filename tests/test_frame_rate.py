@@ -1,4 +1,4 @@
-"""The frame rate is the data set's: stated, implied by lengths, or measured by its beats."""
+"""A data set's frame rate is stated, implied by lengths, or measured from its beats."""
 
 import logging
 
@@ -19,7 +19,7 @@ def test_a_rate_is_a_number_or_a_fraction(given, rate):
 
 
 @pytest.mark.parametrize("given", ["", "fast", "1/0", "0", -3, float("nan"), "inf", None, True])
-def test_anything_else_is_refused_with_an_example(given):
+def test_text_that_is_not_a_rate_is_refused_with_an_example(given):
     with pytest.raises(ValueError, match=r"is not a frame rate: .*44100/512"):
         parse_frame_rate(given)
 
@@ -36,7 +36,7 @@ def beats_of(bpm, frame_rate):
 
 
 @pytest.mark.parametrize("frame_rate", COMMON_RATES.values())
-def test_beats_at_a_known_tempo_tell_the_rate(frame_rate, caplog):
+def test_the_rate_is_measured_from_beats_at_a_known_tempo(frame_rate, caplog):
     rng = np.random.default_rng(4)
     beats = [beats_of(bpm, frame_rate) for bpm in rng.uniform(50, 120, 20)]
     with caplog.at_level(logging.WARNING):
@@ -50,7 +50,7 @@ def test_the_majority_decides_where_some_follow_every_second_beat():
     assert measure(beats) == RATE
 
 
-def test_a_divided_vote_is_no_measurement():
+def test_a_divided_vote_is_inconclusive():
     beats = [beats_of(100, RATE), beats_of(100, RATE / 2)]
     with pytest.raises(ValueError, match=r"inconclusive \(44100/4096 1, 44100/8192 1\)"):
         measure(beats)

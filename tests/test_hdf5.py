@@ -69,7 +69,7 @@ def test_damaged_data_is_rejected_with_hdf5s_reason(tree, path):
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.integers(0), st.binary(min_size=1, max_size=40), st.booleans())
-def test_whatever_a_file_holds_it_is_read_or_rejected(tree, path, where, junk, cut):
+def test_any_file_is_read_or_rejected(tree, path, where, junk, cut):
     if not (tree.root / "whole").exists():
         shutil.copy(path, tree.root / "whole")
     contents = bytearray((tree.root / "whole").read_bytes())
@@ -134,7 +134,7 @@ def virtual(file):
         (lambda file: file.create_group("hpcp"), "hpcp is not an array"),
     ],
 )
-def test_what_is_not_an_array_of_bounded_size_is_rejected(tree, path, make, reason):
+def test_only_arrays_of_bounded_size_are_read(tree, path, make, reason):
     replace(path, make)
     assert path.stat().st_size < 100_000
     assert reason_of(only(tree)).startswith(reason)
@@ -159,7 +159,7 @@ def packed(array, *, userblock=0, **options):
     st.sampled_from(["<f4", ">f4", "<f8", ">f8", "<i4", "<u8"]),
     st.integers(0, 9),
 )
-def test_what_is_inflated_here_is_what_hdf5_reads(shape, rows, dtype, level):
+def test_the_fast_path_reads_the_same_arrays_as_hdf5(shape, rows, dtype, level):
     array = np.random.default_rng(len(shape)).integers(0, 99, shape).astype(dtype)
     options = {"chunks": (min(rows, shape[0]), *shape[1:]), "shuffle": True, "compression": level}
     dataset, image = packed(array, **options)
@@ -185,7 +185,7 @@ SHUFFLED = {"chunks": (10, 12), "compression": 9, "shuffle": True}
         ("f2", SHUFFLED),
     ],
 )
-def test_what_is_packed_otherwise_is_left_to_hdf5(dtype, options):
+def test_other_filters_and_types_are_left_to_hdf5(dtype, options):
     dataset, image = packed(np.ones((60, 12), dtype), **options)
     assert hdf5.inflated(dataset, image) is None
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from embedding.metrics.reliability import at_thresholds, recall_at_precision, reliability
 
 
-def test_four_pairs_give_what_a_hand_computes():
+def test_four_pairs_agree_with_hand_worked_figures():
     found = reliability([0.15, 0.05, 0.95, 0.91], [False, False, True, False])
     # Bins: {.05} stated .05, true 0; {.15} .15, 0; {.95, .91} .93, 1/2.
     assert found.error == pytest.approx((0.05 + 0.15 + 2 * 0.43) / 4)

@@ -42,7 +42,7 @@ LINE_WORKS = ["W_a", "W_a", "W_a", "W_b", "W_b", "W_n"]
 LINE_TRACKS = ["P_1", "P_2", "P_3", "P_4", "P_5", "P_6"]
 
 
-def test_six_performances_on_a_line_give_what_a_hand_computes():
+def test_six_performances_on_a_line_agree_with_hand_worked_figures():
     # query  candidates by distance                      relevant at   AP
     # P_1    P_4 1, P_2 3*, P_6 4, P_3 10*, P_5 11       2, 4          (1/2 + 2/4) / 2 = 1/2
     # P_2    P_6 1, P_4 2, P_1 3*, P_3 7*, P_5 8         3, 4          (1/3 + 2/4) / 2 = 5/12
@@ -258,7 +258,7 @@ def test_an_interval_without_a_meaning_is_refused(values, works, message):
 
 @settings(max_examples=20)
 @given(collections(), st.integers(0, 9))
-def test_a_sample_of_all_queries_or_more_is_no_sample(collection, seed):
+def test_a_sample_of_all_queries_is_the_whole(collection, seed):
     rows, works, tracks = collection
     found = retrieval(Euclidean(rows), works, tracks)
     drawn = retrieval(Euclidean(rows), works, tracks, sample=found.counts["queries"], seed=seed)
@@ -278,7 +278,7 @@ def test_a_query_that_is_drawn_is_measured_among_all_candidates():
     assert not other["track_id"].equals(drawn)
 
 
-def test_the_interval_of_a_sample_covers_what_all_queries_give():
+def test_the_interval_of_a_sample_covers_the_figure_of_all_queries():
     rows, works, tracks = many()
     distances = Euclidean(rows)
     exact = retrieval(distances, works, tracks).map

@@ -31,7 +31,7 @@ LINE_WORKS = ["W_a", "W_a", "W_b", "W_b", "W_n"]
 LINE_TRACKS = ["P_1", "P_2", "P_3", "P_4", "P_5"]
 
 
-def test_five_performances_on_a_line_give_what_a_hand_computes():
+def test_five_performances_on_a_line_agree_with_hand_worked_figures():
     # In-clique: 2 (a), 3 (b). Out-of-clique: a-b 3, 6, 1, 4; a-n 8, 6; b-n 5, 2.
     found = separation(Euclidean(LINE), LINE_WORKS, LINE_TRACKS)
     assert found.in_clique == pytest.approx((2 + 3) / 2)
@@ -180,7 +180,7 @@ def test_pairs_whose_distance_depends_on_the_direction_are_refused():
 
 @settings(max_examples=20)
 @given(collections(), st.integers(0, 9))
-def test_a_sample_of_all_performances_is_no_sample(collection, seed):
+def test_a_sample_of_all_performances_is_the_whole(collection, seed):
     rows, works, tracks = collection
     assume(len(set(works)) > 1)
     found = separation(Euclidean(rows), works, tracks)
@@ -217,7 +217,7 @@ def test_a_sample_measures_all_pairs_that_contain_a_drawn_performance(collection
         assert far == pytest.approx(apart.mean())
 
 
-def test_the_intervals_of_a_sample_cover_what_all_pairs_give():
+def test_the_intervals_of_a_sample_cover_the_figures_of_all_pairs():
     rows, works, tracks = many(noise_works=20)
     distances = Euclidean(rows)
     exact = separation(distances, works, tracks)

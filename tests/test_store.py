@@ -38,7 +38,7 @@ def write(path, lengths=(3, 0, 5), **columns):
 
 @settings(max_examples=20)
 @given(st.lists(st.integers(0, 6), max_size=12))
-def test_what_is_written_is_read_back_sorted_by_track(tmp_path_factory, lengths):
+def test_rows_and_sequences_are_read_back_sorted_by_track(tmp_path_factory, lengths):
     path = tmp_path_factory.mktemp("store") / "features"
     table, sequences = rows_of(lengths)
     made = write(path, lengths)
@@ -88,7 +88,7 @@ def test_a_choice_of_rows_keeps_their_sequences(tmp_path):
         made.select([4])
 
 
-def test_the_fingerprint_follows_the_contents_and_nothing_else(tmp_path):
+def test_the_fingerprint_depends_on_the_contents_only(tmp_path):
     made = write(tmp_path / "s")
     elsewhere = write(tmp_path / "t", mtime_ns=[1, 2, 3], source=["a", "b", "c"], title=["T"] * 3)
     assert elsewhere.fingerprint == made.fingerprint
@@ -155,7 +155,7 @@ def columns(change):
         (columns(lambda table: table.cast({"tempo": pl.Float32})), "tempo is Float32, not Float64"),
     ],
 )
-def test_a_store_that_contradicts_itself_is_refused(tmp_path, damage, reason):
+def test_a_damaged_store_is_refused(tmp_path, damage, reason):
     made = write(tmp_path / "s")
     damage(made.path)
     with pytest.raises(BadStore, match=reason) as caught:

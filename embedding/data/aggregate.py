@@ -224,7 +224,7 @@ def _rows(stores: list[FeatureStore], wanted: pl.DataFrame) -> pl.DataFrame:
         )
         found.append(numbered.join(wanted, on=KEY, how="semi"))
     # Two rows with one key differ only if a file changed but not its size and time. The same row
-    # must be chosen whatever the order of the stores.
+    # must be chosen for any order of the stores.
     rows = pl.concat(found).sort("track_id", "fingerprint")
     return rows.unique("track_id", keep="first", maintain_order=True)
 

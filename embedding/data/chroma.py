@@ -8,7 +8,7 @@ from embedding.data.frames import Frames
 
 #: The second axis of a sequence. The 12 pitch classes ascend by semitones, from A in HPCP and from
 #: C in CREMA (and CENS) of Da-TACOS: bin i of CREMA is the pitch class of bin (i + 3) % 12 of HPCP.
-#: The channels are stored as they come, so whatever combines them has to roll one of them.
+#: They are stored as in the files, so code that combines both channels has to roll one of them.
 CHANNELS = ("hpcp", "crema")
 
 #: Frames per second of every sequence: 44100 / 512 (Da-TACOS) divided by 16. A chord lasts longer

@@ -99,9 +99,9 @@ def evaluate(
         show_figures(figures)
     rows = [{"measure": name, "value": value} for name, value in result["metrics"].items()]
     create_table_artifact(rows, key="metrics", description=result["measured_on"]["summary"])
-    result["paths"] = {"metrics": str(metrics), "plots": [str(figure) for figure in figures]}
-    if table.exists():
-        result["paths"]["quality"] = str(table)
+    quality_path = {"quality": str(table)} if table.exists() else {}
+    plot_paths = [str(figure) for figure in figures]
+    result["paths"] = {"metrics": str(metrics)} | quality_path | {"plots": plot_paths}
     return result
 
 

@@ -83,7 +83,8 @@ def show_evaluation(result: dict[str, Any]) -> None:
         show_table(["reranked", "value"], ((name, reranked[name]) for name in names))
     for evidence, measured in result.get("certainty", {}).items():
         values = {name: value for name, value in measured.items() if isinstance(value, float)}
-        show_table([f"probability by {evidence}", "value"], values.items())
+        kind = "alignment" if evidence == "reranked" else evidence
+        show_table([f"probability by {kind}", "value"], values.items())
     _say(result["measured_on"]["summary"])
     if outliers := result.get("outliers"):
         _say(

@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-import catalogue  # noqa: F401 - reads, before it is taken away below, which server to test with
+import catalogue  # reads, before it is taken away below, which server to test with
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -108,6 +108,23 @@ def trained(songs):
 def rng():
     """Random numbers that are the same in every run."""
     return np.random.default_rng(52)
+
+
+@pytest.fixture(params=catalogue.ENGINES)
+def engine(request):
+    """An empty engine of each kind."""
+    with (
+        catalogue.in_memory() as directory,
+        catalogue.engine_of_kind(request.param, directory) as engine,
+    ):
+        yield engine
+
+
+@pytest.fixture
+def embedded():
+    """An empty embedded engine."""
+    with catalogue.in_memory() as directory:
+        yield catalogue.Embedded(directory / "qdrant")
 
 
 @pytest.fixture

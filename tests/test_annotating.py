@@ -4,7 +4,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from catalogue import ENGINES, engine_of_kind, in_memory, make_points
+from catalogue import ENGINES, in_memory, make_points
 
 import search
 from search import InvalidPoints, Searcher, between
@@ -18,12 +18,6 @@ BAD = {"nearest_cover": 17, "clique_distance": 4.123456, "outlier": True}
 NONE = dict.fromkeys(RESULTS)
 
 JUDGED = {"P_0": GOOD, "P_1": BAD, "P_2": GOOD, "P_40": BAD}
-
-
-@pytest.fixture(params=ENGINES)
-def engine(request):
-    with in_memory() as directory, engine_of_kind(request.param, directory) as engine:
-        yield engine
 
 
 def results(engine, name=None) -> dict:
@@ -120,12 +114,6 @@ def test_where_nothing_is_published_nothing_happens(engine):
 def test_what_is_no_result_is_refused(wrong, words, tmp_path):
     with pytest.raises(InvalidPoints, match=words):
         Embedded(tmp_path).annotate({"P_0": wrong}, "b")
-
-
-@pytest.fixture
-def embedded():
-    with in_memory() as directory:
-        yield Embedded(directory / "qdrant")
 
 
 def test_readers_go_on_with_what_they_have_and_see_all_of_the_new_next(embedded):

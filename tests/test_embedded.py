@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from catalogue import in_memory, make_points, points_of, version
+from catalogue import make_points, points_of, version
 
 import search
 from search import DamagedCollection, PublishError, Searcher, SearchError
@@ -25,9 +25,8 @@ ROOT = Path(search.__file__).parent.parent
 
 
 @pytest.fixture
-def engine():
-    with in_memory() as directory:
-        yield Embedded(directory / "qdrant")
+def engine(embedded):
+    return embedded
 
 
 def contents(directory: Path) -> dict[str, tuple[str, int]]:

@@ -1,7 +1,7 @@
 """Publishing: whole or not at all, the same way on every engine."""
 
 import pytest
-from catalogue import ENGINES, engine_of_kind, in_memory, make_points, points_of
+from catalogue import make_points, points_of
 from filelock import FileLock
 
 from search import (
@@ -18,12 +18,6 @@ from search.engines.server.server import Server
 from search.errors import CollectionGone
 
 
-@pytest.fixture(params=ENGINES)
-def engine(request):
-    with in_memory() as directory, engine_of_kind(request.param, directory) as engine:
-        yield engine
-
-
 @pytest.fixture
 def beside(engine):
     """Another deployment in the same place, whose name begins with the first name."""
@@ -37,13 +31,6 @@ def beside(engine):
     for each in other.names():
         other.drop(each)
     other.close()
-
-
-@pytest.fixture
-def own_embedded():
-    """An embedded engine whose methods a test can replace."""
-    with in_memory() as directory:
-        yield Embedded(directory / "qdrant")
 
 
 def names(engine) -> list[str]:
@@ -165,10 +152,10 @@ ASKED = ("history", "describe", "open", "unfinished", "is_taken")
 @pytest.mark.parametrize("asked", ASKED)
 @pytest.mark.parametrize("seed", [1, 2], ids=["the same again", "something else"])
 def test_an_engine_that_does_not_answer_ends_the_publication_and_changes_nothing(
-    own_embedded, seed, asked, failure, monkeypatch
+    embedded, seed, asked, failure, monkeypatch
 ):
     """No answer does not mean that a collection is damaged."""
-    engine = own_embedded
+    engine = embedded
     first = engine.publish(make_points(12, seed=1), "b")
 
     def fail(*_):
@@ -188,8 +175,8 @@ def test_an_engine_that_does_not_answer_ends_the_publication_and_changes_nothing
 
 
 @pytest.mark.parametrize("fault", [DamagedCollection, CollectionGone])
-def test_a_faulty_collection_is_replaced_by_one_of_another_name(own_embedded, fault, monkeypatch):
-    engine = own_embedded
+def test_a_faulty_collection_is_replaced_by_one_of_another_name(embedded, fault, monkeypatch):
+    engine = embedded
     earlier = engine.publish(make_points(16, seed=2), "b")
     first = engine.publish(make_points(12, seed=1), "b")
     open_ = engine.open
@@ -210,8 +197,8 @@ def test_a_faulty_collection_is_replaced_by_one_of_another_name(own_embedded, fa
     assert names(engine) == [again.name, earlier.name]
 
 
-def test_old_collections_that_cannot_be_dropped_are_left_for_the_next(own_embedded, monkeypatch):
-    engine = own_embedded
+def test_old_collections_that_cannot_be_dropped_are_left_for_the_next(embedded, monkeypatch):
+    engine = embedded
     for seed in (1, 2):
         engine.publish(make_points(12, seed=seed), "b")
 

@@ -34,7 +34,8 @@ def fit_network(
 ) -> tuple[ConvAutoencoderNetwork, pl.DataFrame, dict[str, Any]]:
     """Train on sequences, each shape=(F, 2, 12), and keep the best epoch."""
     frames = config.window * FRAMES_PER_STEP
-    windows = as_image(torch.cat([_all_windows(sequence, frames) for sequence in validation]))
+    sequences = [torch.from_numpy(sequence.astype(np.float32)) for sequence in validation]
+    windows = torch.cat([x.unfold(0, frames, frames).flatten(1, 2) for x in sequences])
     batches: Any = list(torch.split(windows, VALIDATION_WINDOWS))
     module = Reconstruction(config)
     loss_curve, figures = run(
@@ -44,7 +45,7 @@ def fit_network(
         max_epochs=config.epochs,
         progress=progress,
     )
-    # The error that is left if each window is reconstructed as its own mean over time.
+    # The error of a reconstruction of each window by its mean over time.
     mean = windows.mean(dim=2, keepdim=True).expand_as(windows)
     figures = {"loss_of_the_mean": float(mse_loss(mean, windows)), **figures}
     return module.network, loss_curve, figures
@@ -74,12 +75,6 @@ class RandomWindows(Dataset[Tensor]):
 
     def _draw(self, below: int) -> int:
         return int(torch.randint(below, (), generator=self.generator))
-
-
-def _all_windows(sequence: np.ndarray, frames: int) -> Tensor:  # (F, 2, 12) -> (n, frames, 2, 12)
-    end = len(sequence) // frames * frames
-    windows = torch.from_numpy(sequence[:end].astype(np.float32))
-    return windows.reshape(-1, frames, *sequence.shape[1:])
 
 
 class Reconstruction(LightningModule):

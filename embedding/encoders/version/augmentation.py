@@ -1,4 +1,4 @@
-"""Augmentation: a sequence with another tempo, another order of sections, and another sound.
+"""Augmentation: change the tempo, the order of sections, and the sound of a sequence.
 
 The key stays, as the network processes every sequence in all twelve keys.
 """
@@ -13,30 +13,26 @@ from torch.nn.functional import interpolate
 
 
 def augment(x: Tensor, frames: Tensor, crop: int, strength: float, rng: torch.Generator) -> Tensor:
-    """Cut a stretch out of each sequence, and alter it.
+    """Cut a stretch of `crop` frames out of each sequence, and alter it.
 
     Parameters
     ----------
     x : Tensor, shape=(B, T, 2, 12), in [0, 1]
-        Padded with zeros.
+        Padded with zeros, on the CPU.
     frames : Tensor, shape=(B,)
         Frames of each sequence, at least 2.
     crop : int
         Frames of each result.
     strength : float in [0, 1]
-        At 0 the sound stays as it is, and only time changes.
+        At 0 only time changes, and the sound does not.
     rng : torch.Generator
-        On the CPU, as are all tensors here.
-
-    Returns
-    -------
-    Tensor, shape=(B, crop, 2, 12)
+        The generator of all random choices.
     """
     return _sound(_time(x, frames, crop, strength, rng), strength, rng)
 
 
 def _time(x: Tensor, frames: Tensor, crop: int, strength: float, rng: torch.Generator) -> Tensor:
-    """Change the tempo (0.65 to 1.5, with rubato), the start, and jump to other sections twice."""
+    """Change the tempo (0.65 to 1.5, with rubato) and the start, and jump up to twice."""
     b = len(x)
     length = frames[:, None].float()
     clock = torch.arange(crop)[None]
@@ -85,7 +81,7 @@ def _sound(x: Tensor, strength: float, rng: torch.Generator) -> Tensor:
     start, gap = uniform(0, 0.9) * crop, uniform(3, 20)
     frame = torch.arange(crop)[None, :, None, None]
     x = x * (1 - sometimes(0.3) * ((frame >= start) & (frame < start + gap)))
-    # One channel is missing sometimes, so that the other one must suffice.
+    # Sometimes a channel is missing, so that the other channel has to suffice.
     draw = torch.rand(b, 1, 1, generator=rng)
     lost = 0.15 * strength
     return x * torch.stack([draw >= lost, draw <= 1 - lost], dim=2).float()

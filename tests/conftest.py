@@ -130,9 +130,9 @@ def embedded():
 @pytest.fixture
 def stub():
     """A stand-in for a Qdrant server, with two keys."""
-    from contract_stub import ContractStub
+    from contract_stub import KEY, READ_ONLY_KEY, ContractStub
 
-    stub = ContractStub("full", "read-only")
+    stub = ContractStub(KEY, READ_ONLY_KEY)
     yield stub
     stub.close()
 
@@ -140,9 +140,11 @@ def stub():
 @pytest.fixture
 def own(stub, tmp_path):
     """The engine of that stand-in."""
+    from contract_stub import KEY
+
     from search.engines.server.server import Server
 
-    engine = Server(stub.url, "full", tmp_path / "publish.lock")
+    engine = Server(stub.url, KEY, tmp_path / "publish.lock")
     yield engine
     engine.close()
 

@@ -19,6 +19,9 @@ from qdrant_client.http import models
 
 READING = {"GET", "POST"}
 
+#: The keys of the stand-in that most tests use.
+KEY, READ_ONLY_KEY = "full-s3cret", "read-0nly-s3cret"
+
 
 class Listening(ThreadingHTTPServer):
     """Takes as many connections at a time as there are indexes to make; 5 by itself."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from catalogue import ENGINES, engine_of_kind, in_memory, make_points
-from contract_stub import ContractStub
+from contract_stub import KEY, READ_ONLY_KEY, ContractStub
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -86,7 +86,7 @@ def test_the_companion_is_none_of_the_collections_and_goes_with_its_own(server):
 
 def test_re_ranking_takes_one_request_and_a_read_only_key(stub, own, tmp_path):
     name = own.publish(POINTS, "b").name
-    reader = Server(stub.url, "read-only", tmp_path / "publish.lock")
+    reader = Server(stub.url, READ_ONLY_KEY, tmp_path / "publish.lock")
     searcher = Searcher(reader)
     stub.requests.clear()
     assert len(searcher.similar("P_0", 39, rerank=True)) == 39
@@ -163,7 +163,7 @@ def test_a_collection_that_says_of_itself_what_nobody_understands_is_told_and_re
     name = own.publish(make_points(12), "b").name
     stub.local.update_collection(name, metadata={"deployment": "covers", "exactly": "?"})
     own.close()
-    again = Server(stub.url, "full", own.lock)
+    again = Server(stub.url, KEY, own.lock)
     with pytest.raises(DamagedCollection, match=r"covers on .* version understands: publish again"):
         Searcher(again).similar("P_1")
     again.close()

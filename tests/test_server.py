@@ -11,7 +11,7 @@ import traceback
 import pytest
 from catalogue import make_points
 from certificates import make_certificate
-from contract_stub import SHARDS, BusyError, ContractStub, asked
+from contract_stub import KEY, READ_ONLY_KEY, SHARDS, BusyError, ContractStub, asked
 from grpc_stub import GrpcStub
 from qdrant_client import models
 
@@ -31,21 +31,10 @@ from search.engines.server.connection import PATIENT_PAUSES, PAUSES
 from search.engines.server.server import Server
 from search.fields import FIELDS
 
-KEY, READ_ONLY = "full-s3cret", "read-0nly-s3cret"
-
 
 @pytest.fixture
-def stub():
-    stub = ContractStub(KEY, READ_ONLY)
-    yield stub
-    stub.close()
-
-
-@pytest.fixture
-def server(stub, tmp_path):
-    server = Server(stub.url, KEY, tmp_path / "publish.lock")
-    yield server
-    server.close()
+def server(own):
+    return own
 
 
 @pytest.fixture
@@ -150,7 +139,7 @@ def test_a_name_that_somebody_else_has_is_not_used(stub, server):
 
 def test_searching_needs_a_read_only_key_and_publishing_a_full_one(stub, server, tmp_path):
     server.publish(make_points(12), "b")
-    reader = Server(stub.url, READ_ONLY, tmp_path / "publish.lock")
+    reader = Server(stub.url, READ_ONLY_KEY, tmp_path / "publish.lock")
     searcher = Searcher(reader)
     assert searcher.similar("P_1", where={"year": search.between(1950, None)})
     assert searcher.works("P_1")
@@ -347,7 +336,7 @@ def test_collections_that_are_replaced_all_the_time_are_given_up_on(stub, server
 def test_the_environment_selects_the_server(stub, monkeypatch, tmp_path):
     monkeypatch.setenv("COVERS_HOME", str(tmp_path))
     monkeypatch.setenv("QDRANT_URL", stub.url)
-    monkeypatch.setenv("QDRANT_API_KEY", READ_ONLY)
+    monkeypatch.setenv("QDRANT_API_KEY", READ_ONLY_KEY)
     with pytest.raises(NoCollection, match=f"no collection 'covers' on .* {stub.url} yet"):
         search.similar("P_1")
     assert search.status().location == stub.url
@@ -366,7 +355,7 @@ def certified(tmp_path):
     (tmp_path / "key.pem").write_bytes(key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
-    stub = ContractStub(KEY, READ_ONLY, tls=context)
+    stub = ContractStub(KEY, READ_ONLY_KEY, tls=context)
     stub.http.handle_error = lambda *args: None  # that a client hangs up is the test
     grpc = GrpcStub(stub, KEY, (key, certificate))
     yield stub, grpc
@@ -399,7 +388,7 @@ def test_an_own_authority_vouches_for_the_server_on_both_its_ports(
 def test_no_secret_is_shown_whatever_is_printed(stub, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("search.engines.server.connection.sleep", lambda seconds: None)
     url = stub.url.replace("http://", "http://user:pass-s3cret@")
-    server = Server(url, READ_ONLY, tmp_path / "publish.lock")
+    server = Server(url, READ_ONLY_KEY, tmp_path / "publish.lock")
     with caplog.at_level("DEBUG"):
         for ask in (
             lambda: server.publish(make_points(12), "b"),

@@ -15,7 +15,7 @@ from catalogue import (
     ranking,
     vector_of,
 )
-from contract_stub import SHARDS, ContractStub, asked
+from contract_stub import KEY, SHARDS, ContractStub, asked
 from grpc import StatusCode
 from grpc_stub import GrpcStub
 from qdrant_client import models
@@ -44,15 +44,8 @@ VARIED = points_of(
 
 
 @pytest.fixture
-def stub():
-    stub = ContractStub("s3cret")
-    yield stub
-    stub.close()
-
-
-@pytest.fixture
 def grpc(stub):
-    grpc = GrpcStub(stub, "s3cret")
+    grpc = GrpcStub(stub, KEY)
     yield grpc
     grpc.close()
 
@@ -61,7 +54,7 @@ def grpc(stub):
 def make_server(stub, tmp_path):
     made = []
 
-    def make(key="s3cret", **settings) -> Server:
+    def make(key=KEY, **settings) -> Server:
         made.append(Server(stub.url, key, tmp_path / "publish.lock", **settings))
         return made[-1]
 

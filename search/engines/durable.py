@@ -1,4 +1,4 @@
-"""What a loss of power must not undo."""
+"""Write to the disk what a loss of power must not undo."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How long a thread waits for a server that is busy or away (see `connection`)."""
+"""Whether a thread waits long for a server that is busy or away."""
 
 import contextlib
 from collections.abc import Iterator

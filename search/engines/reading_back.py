@@ -10,7 +10,7 @@ from search.points import Description, Points
 
 #: Performances, evenly spread over the track ids, that are read back before a collection is served.
 #: If a collection was changed in place, performances that were written come first.
-SAMPLE = 64
+SAMPLE_SIZE = 64
 
 #: A collection that raises one of these does not hold what it should. Any other failure says
 #: nothing about the collection.
@@ -37,7 +37,7 @@ def find_fault(
     points : Points
         What it should hold.
     thorough : bool
-        Compare all performances instead of `SAMPLE` of them.
+        Compare all performances instead of `SAMPLE_SIZE` of them.
     written : sequence of int
         Rows that were written in place, which are compared first.
     is_new : bool
@@ -54,9 +54,9 @@ def find_fault(
             return f"it holds {count} sequences and not {len(points)}"
     rows: Sequence[int] = range(len(points))
     if not thorough:
-        rows = list(dict.fromkeys([*_spread(written), *_spread(rows)]))[:SAMPLE]
-    for start in range(0, len(rows), SAMPLE):
-        some = rows[start : start + SAMPLE]
+        rows = list(dict.fromkeys([*_spread(written), *_spread(rows)]))[:SAMPLE_SIZE]
+    for start in range(0, len(rows), SAMPLE_SIZE):
+        some = rows[start : start + SAMPLE_SIZE]
         fault = _fault_of_points(collection, description, points, some, is_new)
         if fault is None and points.sequences is not None and sequences is not None:
             fault = _fault_of_sequences(sequences, points, some, is_new)
@@ -66,8 +66,8 @@ def find_fault(
 
 
 def _spread(rows: Sequence[int]) -> list[int]:
-    """Choose up to `SAMPLE` rows."""
-    places = np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(int)
+    """Choose up to `SAMPLE_SIZE` rows."""
+    places = np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE_SIZE)).astype(int)
     return [rows[i] for i in places]
 
 

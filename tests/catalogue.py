@@ -129,6 +129,21 @@ def engine_of_kind(kind: str, directory: Path):
         engine.close()
 
 
+@contextlib.contextmanager
+def empty(kind: str = "embedded"):
+    """An empty engine, in memory."""
+    with in_memory() as directory, engine_of_kind(kind, directory) as engine:
+        yield engine
+
+
+@contextlib.contextmanager
+def published(points: Points, kind: str = "embedded"):
+    """An engine that these points were published to."""
+    with empty(kind) as engine:
+        engine.publish(points, "b")
+        yield engine
+
+
 def content(engine) -> dict:
     """All that a collection holds, by track id."""
     collection = engine.open()

@@ -112,19 +112,23 @@ def rng():
 
 @pytest.fixture(params=catalogue.ENGINES)
 def engine(request):
-    """An empty engine of each kind."""
-    with (
-        catalogue.in_memory() as directory,
-        catalogue.engine_of_kind(request.param, directory) as engine,
-    ):
+    """Each kind of engine, empty."""
+    with catalogue.empty(request.param) as engine:
+        yield engine
+
+
+@pytest.fixture(params=catalogue.ENGINES[1:])
+def server(request):
+    """Each kind of server's engine, empty."""
+    with catalogue.empty(request.param) as engine:
         yield engine
 
 
 @pytest.fixture
 def embedded():
     """An empty embedded engine."""
-    with catalogue.in_memory() as directory:
-        yield catalogue.Embedded(directory / "qdrant")
+    with catalogue.empty() as engine:
+        yield engine
 
 
 @pytest.fixture

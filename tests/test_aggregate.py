@@ -73,10 +73,9 @@ def test_neither_batches_nor_order_nor_interruption_change_the_store(tree, tmp_p
     if not reference.exists():
         damaged = tree.path("W_2", "P_22")
         damaged.write_bytes(damaged.read_bytes()[:3000])
+        part = aggregate_batch(open_dataset(tree.root).performances, RATE, tmp_path / "one")
+        assemble(open_dataset(tree.root), [FeatureStore.open(part)], reference)
     dataset = open_dataset(tree.root)
-    if not reference.exists():
-        part = aggregate_batch(dataset.performances, dataset.frame_rate, tmp_path / "one")
-        assemble(dataset, [FeatureStore.open(part)], reference)
 
     shutil.rmtree(work, ignore_errors=True)
     for interrupted in (data.draw(st.booleans()), False):

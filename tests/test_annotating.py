@@ -4,7 +4,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from catalogue import ENGINES, in_memory, make_points
+from catalogue import content, in_memory, make_points
 
 import search
 from search import InvalidPoints, Searcher, between
@@ -33,17 +33,17 @@ def found(engine, **where) -> list[str]:
     return sorted(match.track_id for match in Searcher(engine).similar("P_59", 100, where=where))
 
 
-def test_results_are_written_beside_what_was_published_and_can_be_filtered_by(engine):
+def test_results_are_added_to_what_was_published_and_can_be_filtered_by(engine):
+    assert engine.annotate(JUDGED, "b") == 0  # where nothing is published, nothing happens
+    assert not engine.lock.exists()
     engine.publish(POINTS, "b")
-    before = {one.payload["track_id"]: one for one in engine.open().everything()}
+    before = content(engine)
     searcher = Searcher(engine)
     answer = searcher.similar("P_3", 59)
     assert engine.annotate({**JUDGED, "P_999": BAD}, "b") == 4  # what isn't here is passed over
     assert results(engine) == JUDGED
-    for one in engine.open().everything():
-        old = before[one.payload["track_id"]]
-        assert one.vector.tobytes() == old.vector.tobytes()
-        assert one.payload == old.payload | JUDGED.get(one.payload["track_id"], {})
+    payloads = [old | JUDGED.get(old["track_id"], {}) for old in before["payloads"]]
+    assert content(engine) == before | {"payloads": payloads}
     for match, earlier in zip(searcher.similar("P_3", 59), answer, strict=True):
         assert match == replace(earlier, **JUDGED.get(match.track_id, {}))
     assert found(engine, outlier=True) == ["P_1", "P_40"]
@@ -77,27 +77,17 @@ def test_they_stay_with_each_collection_of_their_bundle_and_no_other_knows_them(
     assert results(engine) == JUDGED
 
 
-@pytest.mark.parametrize("engine", ENGINES[1:], indirect=True)
-def test_a_copy_has_them_too(engine):
+def test_a_copy_has_them_too(server):
     with in_memory() as directory:
-        here, back = (Embedded(directory / name, engine.collection) for name in ("here", "back"))
+        here, back = (Embedded(directory / name, server.collection) for name in ("here", "back"))
         here.publish(POINTS, "b")
         here.annotate(JUDGED, "b")
-        search.copy(here, engine)
-        search.copy(engine, back)
-        held = [
-            {one.payload["track_id"]: one.payload for one in each.open().everything()}
-            for each in (here, engine, back)
-        ]
-        assert held[0] == held[1] == held[2]
+        search.copy(here, server)
+        search.copy(server, back)
+        assert content(here) == content(server) == content(back)
         assert results(back) == JUDGED
         back.build = None
         back.publish(POINTS, "b")  # the same content as ever
-
-
-def test_where_nothing_is_published_nothing_happens(engine):
-    assert engine.annotate(JUDGED, "b") == 0
-    assert not engine.lock.exists()
 
 
 @pytest.mark.parametrize(
@@ -105,13 +95,10 @@ def test_where_nothing_is_published_nothing_happens(engine):
     [
         ({"title": "X"}, "title of P_0 cannot be 'X', because it is not a result"),
         ({"nearest_cover": 1.0}, r"nearest_cover of P_0 cannot be 1\.0, because it is an integer"),
-        (
-            {"clique_distance": float("nan")},
-            "clique_distance of P_0 cannot be nan, bec",
-        ),
+        ({"clique_distance": float("nan")}, "clique_distance of P_0 cannot be nan, bec"),
     ],
 )
-def test_what_is_no_result_is_refused(wrong, words, tmp_path):
+def test_what_is_not_a_result_is_refused(wrong, words, tmp_path):
     with pytest.raises(InvalidPoints, match=words):
         Embedded(tmp_path).annotate({"P_0": wrong}, "b")
 
@@ -155,15 +142,12 @@ def test_what_is_killed_before_the_end_has_changed_nothing_and_leaves_nothing(
 ):
     name = embedded.publish(POINTS, "b").name
 
-    class KilledError(BaseException):
-        pass
-
     def killed(*_):
-        raise KilledError
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr("search.engines.embedded.manifest.write", killed)
-        with pytest.raises(KilledError):
+        with pytest.raises(KeyboardInterrupt):
             embedded.annotate(JUDGED, "b")
     assert results(Embedded(embedded.directory)) == {}
     embedded.annotate(JUDGED, "b")

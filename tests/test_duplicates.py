@@ -2,7 +2,7 @@
 
 import polars as pl
 import pytest
-from catalogue import altered, in_memory
+from catalogue import altered, in_memory, published
 from tunes import CALIBRATED
 
 from flows.duplicates import duplicates as run_duplicates
@@ -52,14 +52,13 @@ def test_wrong_labels_and_split_works_are_found_and_nothing_else(searcher):
     assert probabilities == sorted(probabilities, reverse=True)
     assert all(pair.match.alignment.stretches for pair in found)
     assert all(pair.work_id != pair.match.work_id for pair in found)
+    with pytest.raises(InvalidQuery, match="min_probability=2 is not a probability"):
+        searcher.duplicates(min_probability=2)
 
 
-def test_a_limit_keeps_the_most_probable(searcher):
-    assert searcher.duplicates(3) == searcher.duplicates(100)[:3]
-
-
-def test_a_catalogue_is_gone_through_some_performances_at_a_time(searcher, monkeypatch):
+def test_a_catalogue_is_compared_in_batches_of_performances(searcher, monkeypatch):
     whole = searcher.duplicates(min_probability=0.01)
+    assert searcher.duplicates(3, min_probability=0.01) == whole[:3]
     batches = []
 
     class Counted(EmbeddedCollection):
@@ -75,15 +74,8 @@ def test_a_catalogue_is_gone_through_some_performances_at_a_time(searcher, monke
 
 
 def test_where_all_labels_are_right_there_is_nothing_to_report():
-    with in_memory() as directory:
-        engine = Embedded(directory / "qdrant" / "covers")
-        engine.publish(CALIBRATED, "b")
+    with published(CALIBRATED) as engine:
         assert Searcher(engine).duplicates() == []
-
-
-def test_what_is_not_a_probability_is_refused(searcher):
-    with pytest.raises(InvalidQuery, match="min_probability=2 is not a probability"):
-        searcher.duplicates(min_probability=2)
 
 
 def test_the_table_counts_the_pairs_between_two_works(home, prefect_server):

@@ -1,36 +1,29 @@
 """Probabilities of matches, `same_work` and `identify`."""
 
-import numpy as np
 import pytest
-from catalogue import in_memory, make_points, points_of
+from catalogue import points_of, published
 from tunes import CALIBRATED, CALIBRATION, EMPTY, POINTS, SHORT
 
 from search import Calibration, InvalidQuery, Searcher
-from search.engines.embedded import Embedded
 from search.versions.calibration import Logistic
 
 
 @pytest.fixture(scope="module")
 def searcher():
-    with in_memory() as directory:
-        engine = Embedded(directory / "qdrant")
-        engine.publish(CALIBRATED, "b")
+    with published(CALIBRATED) as engine:
         yield Searcher(engine)
 
 
 @pytest.fixture(scope="module")
 def by_distance():
     """A collection without sequences: a work's vectors lie together, works far apart."""
-    plain = make_points(40, clique=4)
-    centres = np.repeat(np.arange(10) * 50.0, 4)
-    vectors = np.stack([centres + np.arange(40) % 4, np.zeros(40)], axis=1)
-    points = points_of([f"P_{i:02d}" for i in range(40)], vectors, [
-        {"work_id": f"W_{i // 4}", "work_title": f"Work {i // 4}"} for i in range(40)
-    ], calibration=Calibration(Logistic((-4.0,), -8.0)))  # fmt: skip
-    assert len(points) == len(plain)
-    with in_memory() as directory:
-        engine = Embedded(directory / "qdrant")
-        engine.publish(points, "b")
+    points = points_of(
+        [f"P_{i:02d}" for i in range(40)],
+        [[i // 4 * 50 + i % 4, 0] for i in range(40)],
+        [{"work_id": f"W_{i // 4}", "work_title": f"Work {i // 4}"} for i in range(40)],
+        calibration=Calibration(Logistic((-4.0,), -8.0)),
+    )
+    with published(points) as engine:
         yield Searcher(engine)
 
 
@@ -40,22 +33,17 @@ def test_every_match_has_a_probability_and_aligned_ones_stand_in_its_order(searc
     stated = [match.probability for match in found]
     assert stated == sorted(stated, reverse=True)
     assert all(match.same_work == (match.probability > 0.5) for match in found)
+    vector = searcher.engine.open().performances(["P_0"])[0].vector
+    assert all(match.probability is None for match in searcher.similar_to(vector))
 
 
 def test_without_a_calibration_there_is_no_probability_and_a_sentence_says_why():
-    with in_memory() as directory:
-        engine = Embedded(directory / "qdrant")
-        engine.publish(POINTS, "b")
+    with published(POINTS) as engine:
         searcher = Searcher(engine)
         assert all(match.probability is None for match in searcher.similar("P_0", rerank=True))
         for ask in (lambda: searcher.same_work("P_0", "P_1"), lambda: searcher.identify("P_0")):
             with pytest.raises(InvalidQuery, match="has no probabilities, because its bundle"):
                 ask()
-
-
-def test_a_vector_alone_has_no_probabilities(searcher):
-    vector = searcher.engine.open().performances(["P_0"])[0].vector
-    assert all(match.probability is None for match in searcher.similar_to(vector))
 
 
 def test_two_performances_are_of_one_work_or_not_and_in_both_orders_alike(searcher):
@@ -66,6 +54,8 @@ def test_two_performances_are_of_one_work_or_not_and_in_both_orders_alike(search
     assert yes.alignment.stretches
     assert searcher.same_work("P_1", "P_0").probability == pytest.approx(yes.probability)
     assert searcher.same_work("P_5", "P_0").probability == pytest.approx(no.probability)
+    with pytest.raises(InvalidQuery, match="P_1 was given twice"):
+        searcher.same_work("P_1", "P_1")
 
 
 @pytest.mark.parametrize("other", [EMPTY, SHORT])
@@ -75,11 +65,6 @@ def test_what_cannot_be_aligned_is_judged_by_its_distance(searcher, other):
     assert found.probability == searcher.same_work(other, "P_0").probability
     (among,) = (m for m in searcher.similar("P_0", 39, rerank=True) if m.track_id == other)
     assert among.probability == pytest.approx(found.probability)
-
-
-def test_a_performance_is_not_compared_with_itself(searcher):
-    with pytest.raises(InvalidQuery, match="P_1 was given twice"):
-        searcher.same_work("P_1", "P_1")
 
 
 def test_a_work_is_named_by_its_other_performances_whatever_the_label(searcher):
@@ -94,18 +79,16 @@ def test_a_work_is_named_by_its_other_performances_whatever_the_label(searcher):
 
 def test_a_performance_without_versions_is_of_no_work_here():
     alone = [0, 1, 2, 3, 4, *range(8, 40)]  # of W_1 only P_4 is left
+    rows = [CALIBRATED.track_ids.index(f"P_{i}") for i in alone]
     points = points_of(
-        [f"P_{i}" for i in alone],
-        [CALIBRATED.vectors[CALIBRATED.track_ids.index(f"P_{i}")] for i in alone],
-        [CALIBRATED.payloads[CALIBRATED.track_ids.index(f"P_{i}")] | {"clique_size": None}
-         for i in alone],
-        [CALIBRATED.sequences[CALIBRATED.track_ids.index(f"P_{i}")] for i in alone],
+        [CALIBRATED.track_ids[row] for row in rows],
+        CALIBRATED.vectors[rows],
+        [CALIBRATED.payloads[row] | {"clique_size": None} for row in rows],
+        [CALIBRATED.sequences[row] for row in rows],
         CALIBRATED.rate,
         CALIBRATION,
-    )  # fmt: skip
-    with in_memory() as directory:
-        engine = Embedded(directory / "qdrant")
-        engine.publish(points, "b")
+    )
+    with published(points) as engine:
         found = Searcher(engine).identify("P_4")
         assert found.work is None
         assert found.probability_of_none > max(work.probability for work in found.works)

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from catalogue import ENGINES, altered, engine_of_kind, in_memory, make_points, points_of
+from catalogue import altered, make_points, points_of, published
 from tunes import (
     EMPTY,
     POINTS,
@@ -12,20 +12,11 @@ from tunes import (
     SEQUENCE,
     SHORT,
     SILENT,
-    VERSIONS_PER_WORK,
-    make_sequences,
     make_tune,
     noisy,
-    with_sequences,
 )
 
-from search import (
-    DamagedCollection,
-    InvalidPoints,
-    InvalidQuery,
-    PublishError,
-    Searcher,
-)
+from search import DamagedCollection, InvalidPoints, InvalidQuery, PublishError, Searcher
 from search.engines.embedded import Embedded
 from search.point import point_id
 from search.versions import reranking
@@ -33,16 +24,13 @@ from search.versions.alignment import explain, similarities
 
 
 @pytest.fixture(scope="module")
-def engine():
-    with in_memory() as directory:
-        engine = Embedded(directory / "qdrant")
-        engine.publish(POINTS, "b")
-        yield engine
+def searcher():
+    with published(POINTS) as engine:
+        yield Searcher(engine)
 
 
-@pytest.fixture
-def searcher(engine):
-    return Searcher(engine)
+def track_ids(matches) -> list[str]:
+    return [match.track_id for match in matches]
 
 
 def brute_force(track_id: str, candidates: list[str]) -> list[str]:
@@ -62,9 +50,9 @@ def brute_force(track_id: str, candidates: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("query", ["P_0", "P_13", "P_22"])
 def test_matches_are_in_the_order_of_the_ranking_score(searcher, query):
-    nearest = [match.track_id for match in searcher.similar(query, 39)]
+    nearest = track_ids(searcher.similar(query, 39))
     found = searcher.similar(query, 39, rerank=True)
-    assert [match.track_id for match in found] == brute_force(query, nearest)
+    assert track_ids(found) == brute_force(query, nearest)
     assert found == searcher.similar(query, 39, rerank=True)
     assert searcher.similar(query, 5, rerank=True) == found[:5]
 
@@ -88,26 +76,24 @@ def test_each_match_is_explained_and_only_where_it_was_asked_for(searcher):
 
 
 def test_what_cannot_be_aligned_comes_last_in_its_old_order(searcher):
-    nearest = [match.track_id for match in searcher.similar("P_5", 39)]
     last = searcher.similar("P_5", 39, rerank=True)[-3:]
-    unaligned = [name for name in nearest if name in {EMPTY, SILENT, SHORT}]
-    assert [match.track_id for match in last] == unaligned
-    assert [(match.alignment.similarity, match.alignment.stretches) for match in last] == [
-        (0, ())
-    ] * 3
+    nearest = track_ids(searcher.similar("P_5", 39))
+    assert track_ids(last) == [name for name in nearest if name in {EMPTY, SILENT, SHORT}]
+    assert all(not match.alignment.similarity for match in last)
+    assert all(not match.alignment.stretches for match in last)
 
 
 def test_only_the_nearest_are_aligned_and_the_others_follow(searcher, monkeypatch):
-    nearest = [match.track_id for match in searcher.similar("P_0", 39)]
+    nearest = track_ids(searcher.similar("P_0", 39))
     monkeypatch.setattr("search.searcher.CANDIDATES", 8)
     found = searcher.similar("P_0", 20, rerank=True)
-    assert [match.track_id for match in found] == brute_force("P_0", nearest[:8]) + nearest[8:20]
+    assert track_ids(found) == brute_force("P_0", nearest[:8]) + nearest[8:20]
     assert [match.alignment is not None for match in found] == [True] * 8 + [False] * 12
 
 
 def test_conditions_hold_for_candidates(searcher):
     found = searcher.similar("P_0", 39, rerank=True, where={"subset": "benchmark"})
-    assert sorted(match.track_id for match in found) == sorted(f"P_{i}" for i in range(1, 40, 2))
+    assert sorted(track_ids(found)) == sorted(f"P_{i}" for i in range(1, 40, 2))
     found = searcher.similar("P_0", 39, rerank=True, leave_out_same_work=True)
     assert len(found) == 36
     assert not any(match.same_work for match in found)
@@ -123,76 +109,62 @@ def test_a_query_too_short_to_align_is_named_and_searched_without(searcher, quer
 
 
 def test_a_silent_query_leaves_the_candidates_as_they_are(searcher):
-    nearest = [match.track_id for match in searcher.similar(SILENT)]
-    assert [match.track_id for match in searcher.similar(SILENT, rerank=True)] == nearest
+    nearest = track_ids(searcher.similar(SILENT))
+    assert track_ids(searcher.similar(SILENT, rerank=True)) == nearest
 
 
-def test_published_sequences_read_back(engine):
-    collection = engine.open()
+def test_published_sequences_read_back(searcher):
+    collection = searcher.engine.open()
     assert collection.description.rate == collection.sequences.rate == RATE
     for read, track_id in zip(collection.sequences.of(POINTS.track_ids), SEQUENCE, strict=True):
         assert read.dtype == np.float16
         np.testing.assert_array_equal(read, SEQUENCE[track_id])
 
 
-def test_sequences_stay_readable_when_their_collection_is_pruned_and_damage_is_told():
-    with in_memory() as directory:
-        engine = Embedded(directory / "qdrant")
-        name = engine.publish(POINTS, "b").name
-        opened = engine.open()
-        engine.publish(make_points(12), "b", keep=1)
-        assert name not in engine.names()
-        np.testing.assert_array_equal(opened.sequences.of(["P_7"])[0], SEQUENCE["P_7"])
+def test_sequences_stay_readable_when_their_collection_is_pruned_and_damage_is_told(embedded):
+    name = embedded.publish(POINTS, "b").name
+    opened = embedded.open()
+    embedded.publish(make_points(12), "b", keep=1)
+    assert name not in embedded.names()
+    np.testing.assert_array_equal(opened.sequences.of(["P_7"])[0], SEQUENCE["P_7"])
 
-        engine.publish(POINTS, "b")
-        frames = engine.directory / name / "sequences" / "frames.npy"
-        os.truncate(frames, frames.stat().st_size - 1)
-        with pytest.raises(DamagedCollection, match=r"frames\.npy is missing or cut short"):
-            Searcher(Embedded(engine.directory)).similar("P_1")
+    embedded.publish(POINTS, "b")
+    frames = embedded.directory / name / "sequences" / "frames.npy"
+    os.truncate(frames, frames.stat().st_size - 1)
+    with pytest.raises(DamagedCollection, match=r"frames\.npy is missing or cut short"):
+        Searcher(Embedded(embedded.directory)).similar("P_1")
 
 
-@pytest.mark.parametrize("kind", ENGINES)
-def test_without_sequences_re_ranking_says_what_it_needs(kind):
-    with in_memory() as directory, engine_of_kind(kind, directory) as engine:
-        assert engine.publish(make_points(12), "b").rate is None
-        with pytest.raises(InvalidQuery, match="holds none: publish performances that have chroma"):
-            Searcher(engine).similar("P_1", rerank=True)
-
-
-def name_of(points) -> str:
-    return points.describe("b", "mine").name
+def test_without_sequences_re_ranking_says_what_it_needs(engine):
+    assert engine.publish(make_points(12), "b").rate is None
+    with pytest.raises(InvalidQuery, match="holds none: publish performances that have chroma"):
+        Searcher(engine).similar("P_1", rerank=True)
 
 
 def test_a_collection_is_named_by_its_sequences_too():
-    sequences = make_sequences()
-    changed = [*sequences[:5], sequences[5][::-1], *sequences[6:]]
-    names = {
-        name_of(points)
-        for points in (
-            POINTS,
-            with_sequences(changed),
-            with_sequences(sequences, rate=2 * RATE),
-            make_points(40, clique=VERSIONS_PER_WORK),
-        )
-    }
-    assert len(names) == 4
-    assert name_of(with_sequences(sequences)) == name_of(POINTS)
-    nothing = with_sequences([each[:0] for each in sequences])
-    assert name_of(nothing) == name_of(make_points(40, clique=VERSIONS_PER_WORK))
+    sequences = POINTS.sequences
+    plain = altered(POINTS, sequences=None, rate=None)
+    same = altered(POINTS)
+    emptied = altered(POINTS, sequences=[sequence[:0] for sequence in sequences])
+    changed = altered(POINTS, sequences=[sequences[0][::-1], *sequences[1:]])
+    faster = altered(POINTS, rate=2 * RATE)
+    names = [
+        points.describe("b", "mine").name
+        for points in (POINTS, same, plain, emptied, changed, faster)
+    ]
+    assert names[0] == names[1]
+    assert names[2] == names[3]
+    assert len(set(names)) == 4
 
 
-def test_sequences_that_do_not_read_back_are_not_published():
-    with in_memory() as directory:
-        engine = Embedded(directory / "qdrant")
-        build = engine.build
-        bent = altered(POINTS, sequences=POINTS.sequences[::-1])
-        bent.digests = POINTS.digests
-        engine.build = lambda description, points: build(description, bent)
-        with pytest.raises(
-            PublishError, match="the sequence of P_0 does not read back as it was written"
-        ):
-            engine.publish(POINTS, "b")
-        assert engine.names() == []
+def test_sequences_that_do_not_read_back_are_not_published(embedded):
+    build = embedded.build
+    bent = altered(POINTS, sequences=POINTS.sequences[::-1])
+    bent.digests = POINTS.digests
+    embedded.build = lambda description, points: build(description, bent)
+    with pytest.raises(PublishError, match="the sequence of P_0 does not read back as it was"):
+        embedded.publish(POINTS, "b")
+    assert embedded.names() == []
 
 
 def test_a_background_is_high_for_what_resembles_many_and_blind_to_one_version():
@@ -209,25 +181,24 @@ def test_a_background_is_high_for_what_resembles_many_and_blind_to_one_version()
     assert reranking.backgrounds(tunes[:1], RATE).tolist() == [[many[12], np.float32(0.3)]]
 
 
-def test_backgrounds_that_are_known_are_not_measured_again(monkeypatch):
-    with in_memory() as directory:
-        engine = Embedded(directory / "qdrant")
-        engine.publish(POINTS, "b")
-        before = engine.open().sequences.backgrounds(POINTS.track_ids)
-        changed = list(POINTS.sequences)
-        changed[3] = changed[3][::-1]
-        measured = []
-        monkeypatch.setattr(
-            reranking,
-            "similarities",
-            lambda query, *rest: (measured.append(query), similarities(query, *rest))[1],
-        )
-        engine.publish(altered(POINTS, sequences=changed), "b")
-        assert len(measured) == 1
-        np.testing.assert_array_equal(measured[0], changed[3])
-        after = engine.open().sequences.backgrounds(POINTS.track_ids)
-        assert (after[3] != before[3]).any()
-        np.testing.assert_array_equal(np.delete(after, 3, 0), np.delete(before, 3, 0))
+def test_backgrounds_that_are_known_are_not_measured_again(embedded, monkeypatch):
+    embedded.publish(POINTS, "b")
+    before = embedded.open().sequences.backgrounds(POINTS.track_ids)
+    changed = list(POINTS.sequences)
+    changed[3] = changed[3][::-1]
+    measured = []
+
+    def counted(query, *rest):
+        measured.append(query)
+        return similarities(query, *rest)
+
+    monkeypatch.setattr(reranking, "similarities", counted)
+    embedded.publish(altered(POINTS, sequences=changed), "b")
+    assert len(measured) == 1
+    np.testing.assert_array_equal(measured[0], changed[3])
+    after = embedded.open().sequences.backgrounds(POINTS.track_ids)
+    assert (after[3] != before[3]).any()
+    np.testing.assert_array_equal(np.delete(after, 3, 0), np.delete(before, 3, 0))
 
 
 @pytest.mark.parametrize(

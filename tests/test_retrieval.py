@@ -4,33 +4,37 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 from torchmetrics.functional.retrieval import (
     retrieval_average_precision,
     retrieval_hit_rate,
     retrieval_precision,
     retrieval_reciprocal_rank,
 )
-from vectors import collections, many
+from vectors import collections, many, moved, plain_distances
 
 from embedding.metrics import distances as blocks
 from embedding.metrics.distances import DistanceMatrix, Euclidean
 from embedding.metrics.retrieval import bootstrap_interval, retrieval, retrieval_of
 
 
-def plain_rankings(rows, works, tracks):
-    """For each query, whether each candidate is relevant, nearest first."""
-    rows = np.asarray(rows, dtype=np.float64)
-    rankings = {}
-    for query in range(len(rows)):
-        distances = np.sqrt(((rows - rows[query]) ** 2).sum(axis=1))
-        others = [other for other in range(len(rows)) if other != query]
-        others.sort(key=lambda other: (distances[other], tracks[other]))
-        relevant = [works[other] == works[query] for other in others]
-        if any(relevant):
-            rankings[tracks[query]] = np.array(relevant)
-    return rankings
+def plain_rankings(rows, tracks):
+    """For each query, the other performances by distance and then by track id."""
+    for query, distances in enumerate(plain_distances(rows)):
+        others = np.delete(np.arange(len(distances)), query)
+        yield query, np.array(sorted(others, key=lambda i: (distances[i], tracks[i])))
+
+
+def relevance(rows, works, tracks):
+    """For each query with a match, whether each ranked candidate is of its work."""
+    rankings = plain_rankings(rows, tracks)
+    relevant = {tracks[query]: np.array(works)[rank] == works[query] for query, rank in rankings}
+    return {track: ranked for track, ranked in sorted(relevant.items()) if ranked.any()}
+
+
+def assert_same(found, expected):
+    assert found.summary() == expected.summary()
+    assert found.per_query.equals(expected.per_query)
 
 
 # Six performances on a line; P_6 is the only one of its work.
@@ -82,57 +86,45 @@ def test_six_performances_on_a_line_agree_with_hand_worked_figures():
 
 
 @pytest.mark.parametrize(
-    ("version", "other", "rank"),
-    [("P_2", "P_3", 1), ("P_3", "P_2", 2), ("P_9", "P_10", 2)],  # ids are compared as text
+    ("vectors", "tracks", "rank"),
+    [
+        ([0, 1, -1], ["P_1", "P_2", "P_3"], 1),
+        ([0, 1, -1], ["P_1", "P_3", "P_2"], 2),
+        ([0, 1, -1], ["P_1", "P_9", "P_10"], 2),  # ids are compared as text
+        ([0, 1 + 1e-11, -1], ["P_1", "P_2", "P_3"], 2),
+        ([0, 1 + 1e-14, -1], ["P_1", "P_2", "P_3"], 1),  # within the tie tolerance
+    ],
 )
-def test_of_two_equally_near_the_smaller_track_id_ranks_first(version, other, rank):
-    found = retrieval(Euclidean([[0], [1], [-1]]), ["W_a", "W_a", "W_b"], ["P_1", version, other])
+def test_of_two_equally_near_the_smaller_track_id_ranks_first(vectors, tracks, rank):
+    found = retrieval(Euclidean(np.c_[vectors]), ["W_a", "W_a", "W_b"], tracks)
     assert found.per_query["first"][0] == rank
 
 
-@given(collections())
-def test_vectors_and_their_distances_and_their_rankings_measure_alike(collection):
-    vectors, works, tracks = collection
-    wide = vectors.astype(np.float64)
-    matrix = np.sqrt(((wide[:, None] - wide[None]) ** 2).sum(axis=2))
-    rankings = []
-    for query, distances in enumerate(matrix):
-        order = sorted(range(len(vectors)), key=lambda i: (distances[i], tracks[i]))
-        rankings.append((query, np.array([i for i in order if i != query])))
-    expected = retrieval(Euclidean(vectors), works, tracks)
-    for found in (
-        retrieval_of(rankings, works, tracks),
-        retrieval(DistanceMatrix(matrix), works, tracks),
-    ):
-        assert found.summary() == expected.summary()
-        assert found.per_query.equals(expected.per_query)
-
-
-@pytest.mark.parametrize(("difference", "rank"), [(1e-11, 2), (1e-14, 1)])
-def test_distances_within_the_tie_tolerance_rank_by_track_id(difference, rank):
-    vectors = [[0], [1 + difference], [-1]]
-    found = retrieval(Euclidean(vectors), ["W_a", "W_a", "W_b"], ["P_1", "P_2", "P_3"])
-    assert found.per_query["first"][0] == rank
-
-
-def test_vectors_all_alike_rank_by_track_id_alone():
-    # From P_1 the order is P_2, P_3, P_4; from P_4 it is P_1, P_2, P_3.
-    works = ["W_a", "W_b", "W_b", "W_a"]
-    found = retrieval(Euclidean(np.full((4, 3), 0.1)), works, ["P_1", "P_2", "P_3", "P_4"])
-    assert found.per_query["first"].to_list() == [3, 2, 2, 1]
-
-
-def test_a_single_work_is_found_at_rank_1():
-    found = retrieval(Euclidean([[0], [1], [5]]), ["W_a"] * 3, ["P_1", "P_2", "P_3"])
-    assert (found.map, found.mr1, found.nar) == (1.0, 1.0, 0.0)
+@pytest.mark.parametrize(
+    ("distances", "works", "firsts"),
+    [
+        # All alike: from P_1 the order is P_2, P_3, P_4; from P_4 it is P_1, P_2, P_3.
+        (Euclidean(np.full((4, 3), 0.1)), "abba", [3, 2, 2, 1]),
+        (Euclidean([[0], [1], [5]]), "aaa", [1, 1, 1]),
+        # Given distances may differ by direction, and their diagonal is ignored.
+        (DistanceMatrix([[9, 1, 2], [2, 9, 1], [1, 1, 9]]), "aab", [1, 2]),
+    ],
+)
+def test_collections_without_a_usual_order_are_ranked(distances, works, firsts):
+    found = retrieval(distances, list(works), [f"P_{i}" for i in range(len(works))])
+    assert found.per_query["first"].to_list() == firsts
+    if set(works) == {"a"}:
+        assert (found.map, found.mr1, found.nar) == (1.0, 1.0, 0.0)
 
 
 @given(collections())
 def test_measures_agree_with_torchmetrics_and_with_a_plain_ranking(collection):
     rows, works, tracks = collection
     found = retrieval(Euclidean(rows), works, tracks)
-    rankings = plain_rankings(rows, works, tracks)
-    assert found.per_query["track_id"].to_list() == sorted(rankings)
+    assert_same(retrieval_of(plain_rankings(rows, tracks), works, tracks), found)
+    assert_same(retrieval(DistanceMatrix(plain_distances(rows)), works, tracks), found)
+    rankings = relevance(rows, works, tracks)
+    assert found.per_query["track_id"].to_list() == list(rankings)
 
     def mean(metric, **options):
         # Scores that fall with the rank, so that torchmetrics has no tie to break its own way.
@@ -156,37 +148,17 @@ def test_measures_agree_with_torchmetrics_and_with_a_plain_ranking(collection):
         assert query["nar"] == pytest.approx(100 * above.mean() / max((~ranked).sum(), 1))
 
 
-def test_blocks_of_any_size_give_the_same_results(monkeypatch):
+def test_neither_blocks_nor_order_nor_place_nor_direction_of_the_vectors_matters(monkeypatch):
     rows, works, tracks = many()
-    rankings = plain_rankings(rows, works, tracks)
     expected = retrieval(Euclidean(rows), works, tracks)
-    firsts = [int(rankings[track].argmax()) + 1 for track in sorted(rankings)]
+    firsts = [int(ranked.argmax()) + 1 for ranked in relevance(rows, works, tracks).values()]
     assert expected.per_query["first"].to_list() == firsts
-    for block, least in ((1, 1), (5000, 1)):
+    for vectors, *ids in moved(rows, works, tracks):
+        assert_same(retrieval(Euclidean(vectors), *ids), expected)
+    monkeypatch.setattr(blocks, "MIN_BLOCK_ROWS", 1)
+    for block in (1, 5000):
         monkeypatch.setattr(blocks, "BLOCK_SIZE", block)
-        monkeypatch.setattr(blocks, "MIN_BLOCK_ROWS", least)
-        found = retrieval(Euclidean(rows), works, tracks)
-        assert found.summary() == expected.summary()
-        assert found.per_query.equals(expected.per_query)
-
-
-def test_given_distances_may_differ_by_direction_and_their_diagonal_is_ignored():
-    matrix = [[9, 1, 2], [2, 9, 1], [1, 1, 9]]
-    found = retrieval(DistanceMatrix(matrix), ["W_a", "W_a", "W_b"], ["P_1", "P_2", "P_3"])
-    assert found.per_query["first"].to_list() == [1, 2]
-
-
-def test_neither_order_nor_place_nor_direction_of_the_vectors_matters():
-    rows, works, tracks = many()
-    rng = np.random.default_rng(1)
-    order, turn = rng.permutation(len(rows)), np.linalg.qr(rng.normal(size=(24, 24)))[0]
-    expected = retrieval(Euclidean(rows), works, tracks)
-    for moved in (rows[order], rows[order] @ turn + 1000):
-        found = retrieval(
-            Euclidean(moved), [works[row] for row in order], [tracks[row] for row in order]
-        )
-        assert found.summary() == expected.summary()
-        assert found.per_query.equals(expected.per_query)
+        assert_same(retrieval(Euclidean(rows), works, tracks), expected)
 
 
 def test_rankings_of_some_queries_are_measured_among_all_candidates():
@@ -234,12 +206,11 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
         covered += low <= 0 <= high
     assert 0.88 <= covered / 200 <= 0.99
 
-
-def test_the_same_seed_gives_the_same_interval():
-    values, works = np.random.default_rng(0).random(30), [f"W_{row // 3}" for row in range(30)]
-    first = bootstrap_interval(values, works, seed=7)
-    assert first == bootstrap_interval(pl.Series(values), pl.Series(works), seed=7)
-    assert first != bootstrap_interval(values, works, seed=8)
+    rng = np.random.default_rng(0)
+    values, works = rng.random(30), [f"W_{row // 3}" for row in range(30)]
+    interval = bootstrap_interval(values, works, seed=7)
+    assert interval == bootstrap_interval(pl.Series(values), pl.Series(works), seed=7)
+    assert interval != bootstrap_interval(values, works, seed=8)
 
 
 @pytest.mark.parametrize(
@@ -256,26 +227,19 @@ def test_an_interval_without_a_meaning_is_refused(values, works, message):
         bootstrap_interval(values, works, seed=0)
 
 
-@settings(max_examples=20)
-@given(collections(), st.integers(0, 9))
-def test_a_sample_of_all_queries_is_the_whole(collection, seed):
-    rows, works, tracks = collection
-    found = retrieval(Euclidean(rows), works, tracks)
-    drawn = retrieval(Euclidean(rows), works, tracks, sample=found.counts["queries"], seed=seed)
-    assert drawn.per_query.equals(found.per_query)
-
-
 def test_a_query_that_is_drawn_is_measured_among_all_candidates():
     rows, works, tracks = many()
-    every = retrieval(Euclidean(rows), works, tracks).per_query
-    found = retrieval(Euclidean(rows), works, tracks, sample=50)
-    assert found.counts["queries"] == 50
-    assert found.counts["performances"] == len(rows)
+    distances = Euclidean(rows)
+    every = retrieval(distances, works, tracks)
+    found = retrieval(distances, works, tracks, sample=50)
+    assert (found.counts["queries"], found.counts["performances"]) == (50, len(rows))
     drawn = found.per_query["track_id"]
-    assert found.per_query.equals(every.filter(pl.col("track_id").is_in(drawn.implode())))
-    assert retrieval(Euclidean(rows), works, tracks, 50).per_query.equals(found.per_query)
-    other = retrieval(Euclidean(rows), works, tracks, 50, seed=1).per_query
+    assert found.per_query.equals(every.per_query.filter(pl.col("track_id").is_in(drawn.implode())))
+    assert_same(retrieval(distances, works, tracks, 50), found)
+    other = retrieval(distances, works, tracks, 50, seed=1).per_query
     assert not other["track_id"].equals(drawn)
+    for size in (every.counts["queries"], len(rows)):
+        assert_same(retrieval(distances, works, tracks, size, seed=3), every)
 
 
 def test_the_interval_of_a_sample_covers_the_figure_of_all_queries():

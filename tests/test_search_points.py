@@ -4,11 +4,11 @@ from uuid import UUID, uuid5
 
 import numpy as np
 import pytest
-from catalogue import make_points, points_of
+from catalogue import altered, make_points, points_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search import InvalidPoints, Point, Points
+from search import InvalidPoints, Points
 from search.fields import FIELDS
 from search.point import NAMESPACE, point_id
 from search.points import WORKS_IN_MAP
@@ -59,13 +59,7 @@ def test_points_are_sorted_and_completed():
 
 def test_what_a_collection_holds_can_be_published_again():
     made = make_points(20)
-    again = Points(
-        Point(track_id, vector, payload)
-        for track_id, vector, payload in zip(
-            made.track_ids, made.vectors, made.payloads, strict=True
-        )
-    )
-    assert again.describe("b", "mine") == made.describe("b", "mine")
+    assert altered(made).describe("b", "mine") == made.describe("b", "mine")
 
 
 def test_the_performances_of_the_largest_works_are_marked_for_a_picture():
@@ -77,11 +71,8 @@ def test_the_performances_of_the_largest_works_are_marked_for_a_picture():
         payloads=[{"work_id": work} for work in works],
     )
     description = made.describe("b", "mine")
-    marked = {
-        made.payloads[i]["work_id"]
-        for i in range(len(made))
-        if made.payload(i, description).get("in_map")
-    }
+    payloads = [made.payload(i, description) for i in range(len(made))]
+    marked = {payload["work_id"] for payload in payloads if payload.get("in_map")}
     assert marked == {f"W_{i:02d}" for i in range(20 - WORKS_IN_MAP, 20)}
 
 
@@ -111,17 +102,17 @@ def test_another_content_has_another_name(other):
 
 
 def test_a_digest_is_of_a_performance_alone():
-    one = points()
+    short = points()
     longer = points(
         ids=["P_1", "P_2", "P_3"],
         vectors=[[1, 2], [3, 4], [9, 9]],
         payloads=[{"work_id": "W_1", "clique_size": 2}] * 2 + [{"work_id": "W_2"}],
     )
-    usual = [
-        each.payload(0, each.describe("b", "mine"))["usual_distance"] for each in (one, longer)
-    ]
-    assert usual[0] != usual[1]
-    assert longer.digests[:2] == one.digests
+    first, second = (
+        made.payload(0, made.describe("b", "mine"))["usual_distance"] for made in (short, longer)
+    )
+    assert first != second
+    assert longer.digests[:2] == short.digests
     assert len(set(longer.digests)) == 3
 
 
@@ -145,34 +136,26 @@ def test_a_bundle_that_cannot_be_part_of_a_name_is_refused(bundle):
         ({"vectors": [[1, 2], [3]]}, "P_2 has 1 components where P_1 has 2"),
         ({"vectors": np.zeros(2)}, r"P_1 has the shape \(\), where it must be a list of numbers"),
         ({"vectors": np.zeros((2, 0))}, r"P_1 has the shape \(0,\)"),
-        ({"payloads": [{"work_id": "W"}, {"work_id": ""}]}, "Performance P_2 has no work_id"),
-        ({"payloads": [{"work_id": "W"}, {}]}, "Performance P_2 has no work_id"),
-        (
-            {"payloads": [{"work_id": "W", "track_id": "Q"}, {"work_id": "W"}]},
-            "The payload of performance P_1 has track_id Q",
-        ),
-        (
-            {"payloads": [{"work_id": "W", "key": "C"}, {"work_id": "W"}]},
-            f"P_1 has a field 'key' that points do not have: the fields are {', '.join(FIELDS)}",
-        ),
-        (
-            {"payloads": [{"work_id": "W"}, {"work_id": "W", "outlier": True}]},
-            "P_2 has 'outlier', which only an evaluation finds out",
-        ),
-        (
-            {"payloads": [{"work_id": "W"}, {"work_id": "W", "in_map": True}]},
-            "P_2 has 'in_map', which publishing fills in: leave it out",
-        ),
-        (
-            {"payloads": [{"work_id": "W"}, {"work_id": "W", "year": 1990.0}]},
-            "year of performance P_2 cannot be 1990.0: it is an integer",
-        ),
-        (
-            {"payloads": [{"work_id": "W"}, {"work_id": "W", "instrumental": 1}]},
-            "instrumental of performance P_2 cannot be 1: it is true or false",
-        ),
     ],
 )
-def test_what_must_not_go_in_is_refused_by_name(wrong, words):
+def test_ids_and_vectors_that_must_not_go_in_are_refused_by_name(wrong, words):
     with pytest.raises(InvalidPoints, match=words):
         points(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ({"work_id": ""}, "Performance P_2 has no work_id"),
+        ({"work_id": None}, "Performance P_2 has no work_id"),
+        ({"track_id": "Q"}, "The payload of performance P_2 has track_id Q"),
+        ({"key": "C"}, f"field 'key' that points do not have: the fields are {', '.join(FIELDS)}"),
+        ({"outlier": True}, "P_2 has 'outlier', which only an evaluation finds out"),
+        ({"in_map": True}, "P_2 has 'in_map', which publishing fills in: leave it out"),
+        ({"year": 1990.0}, "year of performance P_2 cannot be 1990.0: it is an integer"),
+        ({"instrumental": 1}, "instrumental of performance P_2 cannot be 1: it is true or false"),
+    ],
+)
+def test_a_payload_that_must_not_go_in_is_refused_by_name(payload, words):
+    with pytest.raises(InvalidPoints, match=words):
+        points(payloads=[{"work_id": "W"}, {"work_id": "W"} | payload])

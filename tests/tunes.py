@@ -1,7 +1,7 @@
 """Small catalogues of made-up tunes with chroma sequences, to align."""
 
 import numpy as np
-from catalogue import altered, make_points, points_of
+from catalogue import altered, make_points
 
 from search import Calibration, Points
 from search.versions.calibration import Logistic
@@ -41,12 +41,10 @@ def make_sequences() -> list[np.ndarray]:
     return sequences
 
 
-def with_sequences(sequences, rate: float | None = RATE) -> Points:
+def with_sequences(sequences) -> Points:
     plain = make_points(len(sequences), clique=VERSIONS_PER_WORK)
-    order = [int(track_id[2:]) for track_id in plain.track_ids]
-    return points_of(
-        plain.track_ids, plain.vectors, plain.payloads, [sequences[i] for i in order], rate
-    )
+    by_id = [sequences[int(track_id[2:])] for track_id in plain.track_ids]
+    return altered(plain, sequences=by_id, rate=RATE)
 
 
 POINTS = with_sequences(make_sequences())

@@ -27,3 +27,18 @@ def many(n_cliques=60, size=7, noise_works=100, dimension=24, spread=1.5, seed=0
     rows = (centres[work] + spread * rng.normal(size=(len(work), dimension))).astype(np.float32)
     tracks = [f"P_{track:04d}" for track in rng.permutation(len(work))]
     return rows, [f"W_{each:03d}" for each in work], tracks
+
+
+def plain_distances(rows):
+    """Distances of all pairs, one subtraction each."""
+    rows = np.asarray(rows, dtype=np.float64)
+    return np.sqrt(((rows[:, None] - rows[None]) ** 2).sum(axis=2))
+
+
+def moved(rows, works, tracks):
+    """The same collection in another order, then also turned and shifted."""
+    rng = np.random.default_rng(1)
+    order = rng.permutation(len(rows))
+    turn = np.linalg.qr(rng.normal(size=(rows.shape[1], rows.shape[1])))[0]
+    ids = [works[row] for row in order], [tracks[row] for row in order]
+    return [(rows[order], *ids), (rows[order] @ turn + 1000, *ids)]

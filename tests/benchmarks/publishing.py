@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import Row, in_turns, seconds
-from benchmarks.searching import DIMENSION, LARGE, SMALL, _points
+from benchmarks.searching import DIMENSION, LARGE, SMALL, points_of
 from search.engines.embedded import Embedded
 
 
@@ -33,7 +33,7 @@ def measure() -> list[Row]:
 
 def ours(size: tuple[int, int]) -> Generator[None, None, None]:
     """What `covers embed` does once it has vectors."""
-    points = _points(size)
+    points = points_of(size)
     with tempfile.TemporaryDirectory(prefix="covers-bench-") as directory:
         yield
         Embedded(Path(directory) / "qdrant").publish(points, "bench")

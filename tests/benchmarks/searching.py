@@ -15,9 +15,10 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
 from vectors import many
 
 import search
@@ -34,54 +35,34 @@ DIMENSION, LIMIT, QUERIES, TOGETHER = 128, 10, 1_000, 1_000
 OWN = "qdrant-client, the same server"
 
 #: Queries to local mode, each of which takes as long as a hundred to the others.
-LOCAL = 100
+LOCAL_QUERIES = 100
 
-#: (cliques, noise works), of 13 performances a clique.
+#: Cliques of 13 performances, and noise works.
 SMALL, LARGE = (1_000, 12_000), (6_000, 22_000)
 
-Ask = Callable[[int], object]
-Connect = Callable[[], Engine]
+Connect: TypeAlias = Callable[[], Engine]
+Size: TypeAlias = tuple[int, int]
+Figures: TypeAlias = Generator[None, None, dict[str, float]]
+Peer: TypeAlias = Callable[[Size], Figures]
+
+#: Finds the numbers of the rows nearest to a row.
+Nearest: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 def measure() -> list[Row]:
-    """Measure 25,000 and 100,000 performances, of the server too if QDRANT_URL names one."""
-    peers = {
-        "faiss, flat": faiss_flat,
-        "faiss, HNSW": faiss_hnsw,
-        "hnswlib": hnswlib_graph,
-        "numpy, exact": plain,
-    }
+    """Measure 25,000 and 100,000 performances, also on a server if QDRANT_URL names one."""
+    peers: dict[str, Peer] = {name: partial(library, make) for name, make in LIBRARIES.items()}
     with tempfile.TemporaryDirectory(prefix="covers-bench-") as directory:
-        homes = {}
-        for name, size in (("small", SMALL), ("large", LARGE)):
-            homes[name] = Path(directory) / name
-            Embedded(_collections(homes[name])).publish(_points(size), "bench")
-        connects = {name: partial(Embedded, _collections(home)) for name, home in homes.items()}
-        fresh = in_turns({"ours": partial(from_nothing, {"COVERS_HOME": str(homes["small"])})}, 5)
-        small = in_turns(
-            {
-                "ours": partial(ours, connects["small"], SMALL),
-                **{name: partial(peer, SMALL) for name, peer in peers.items()},
-                "qdrant-client, local mode": partial(local_mode, SMALL),
-            }
-        )
-        together = in_turns({"ours": partial(many_at_once, connects["small"], SMALL)})
-        large = in_turns(
-            {
-                "ours": partial(ours, connects["large"], LARGE),
-                **{name: partial(peer, LARGE) for name, peer in peers.items()},
-            },
-            rounds=1,
-        )
-    rows = _rows(fresh["ours"], small, together["ours"], large)
+        # Where a process with this workspace looks for collections.
+        engine = partial(Embedded, Path(directory) / "qdrant" / COLLECTION)
+        engine().publish(points_of(SMALL), "bench")
+        local = {"qdrant-client, local mode": local_mode}
+        rows, _ = _small(engine, peers | local, {"COVERS_HOME": directory})
+        engine().publish(points_of(LARGE), "bench")
+        rows += _large(engine, peers)
     if os.environ.get("QDRANT_URL", "").strip():
         rows += [replace(row, what=f"server: {row.what}") for row in _of_server()]
     return rows
-
-
-def _collections(home: Path) -> Path:
-    """Where a process that has this workspace looks for them."""
-    return home / "qdrant" / COLLECTION
 
 
 def _of_server() -> list[Row]:
@@ -93,72 +74,73 @@ def _of_server() -> list[Row]:
             "an empty server."
         )
     try:
-        server.publish(_points(SMALL), "bench")
-        fresh = in_turns({"ours": partial(from_nothing, {})}, 5)
-        small = in_turns({"ours": partial(ours, search.connect, SMALL), OWN: partial(own, SMALL)})
-        together = in_turns({"ours": partial(many_at_once, search.connect, SMALL)})
-        server.publish(_points(LARGE), "bench")
-        large = in_turns({"ours": partial(ours, search.connect, LARGE)})
+        server.publish(points_of(SMALL), "bench")
+        rows, times = _small(search.connect, {OWN: own}, {})
+        server.publish(points_of(LARGE), "bench")
+        rows += _large(search.connect, {})
     finally:
         for name in server.names():
             server.drop(name)
-    rows = _rows(fresh["ours"], small, together["ours"], large)
-    pairs = zip(small["ours"].figures["p50"], small[OWN].figures["p50"], strict=True)
-    times = statistics.median(mine / theirs for mine, theirs in pairs)
-    limit = "<= 1.5 times the client's own"
-    return [*rows, Row("25,000 x 128, a query", f"{times:.2f}", limit=limit, met=times <= 1.5)]
+    limit, ours = "<= 1.5 times the client's own", 1 / times[OWN]
+    return [*rows, Row("25,000 x 128, a query", f"{ours:.2f}", limit=limit, met=ours <= 1.5)]
 
 
-def _rows(fresh: Runs, small: dict[str, Runs], together: Runs, large: dict[str, Runs]) -> list[Row]:
-    return [
+def _small(
+    connect: Connect, peers: dict[str, Peer], environment: dict[str, str]
+) -> tuple[list[Row], dict[str, float]]:
+    """Rows of the small catalogue, and each peer's median time over ours."""
+    fresh = in_turns({"ours": partial(from_nothing, environment)}, 5)["ours"]
+    sides = {name: partial(peer, SMALL) for name, peer in peers.items()}
+    found = in_turns({"ours": partial(ours, connect, SMALL)} | sides)
+    together = in_turns({"ours": partial(many_at_once, connect, SMALL)})["ours"]
+    answer, imported = fresh.figure("answer"), fresh.figure("imported")
+    rate, mine = TOGETHER / together.median, found["ours"]
+    quick = mine.figure("p50") <= 0.003 and mine.figure("p99") <= 0.015
+    rows = [
         Row(
             "25,000 x 128, a fresh process to its first answer",
-            seconds(fresh.figure("answer")),
+            seconds(answer),
             limit="<= 800 ms",
-            met=fresh.figure("answer") <= 0.8,
+            met=answer <= 0.8,
         ),
-        Row(
-            "`import search`",
-            seconds(fresh.figure("imported")),
-            limit="<= 300 ms",
-            met=fresh.figure("imported") <= 0.3,
-        ),
-        *_compared("25,000 x 128", small, "p50 <= 3 ms, p99 <= 15 ms", _quick),
+        Row("`import search`", seconds(imported), limit="<= 300 ms", met=imported <= 0.3),
+        *_compared("25,000 x 128", found, "p50 <= 3 ms, p99 <= 15 ms", quick),
         Row(
             f"25,000 x 128, similar_many of {TOGETHER}",
-            f"{TOGETHER / together.median:.0f} queries/s",
+            f"{rate:.0f} queries/s",
             limit=">= 1000 queries/s",
-            met=TOGETHER / together.median >= 1000,
+            met=rate >= 1000,
             peak_mb=together.peak_mb,
-            note=f"rounds: {', '.join(f'{TOGETHER / each:.0f}' for each in together.seconds)}",
+            note=f"rounds: {', '.join(f'{TOGETHER / took:.0f}' for took in together.seconds)}",
         ),
-        *_compared("100,000 x 128", large, "recall@10 >= 0.99, p50 <= 5 ms", _found),
     ]
+    return rows, {name: _times(found, name)[0] for name in peers}
 
 
-def _quick(runs: Runs) -> bool:
-    return runs.figure("p50") <= 0.003 and runs.figure("p99") <= 0.015
-
-
-def _found(runs: Runs) -> bool:
-    return runs.figure("recall") >= 0.99 and runs.figure("p50") <= 0.005
-
-
-def _compared(
-    what: str, found: dict[str, Runs], limit: str, enough: Callable[[Runs], bool]
-) -> list[Row]:
+def _large(connect: Connect, peers: dict[str, Peer]) -> list[Row]:
+    sides = {name: partial(peer, LARGE) for name, peer in peers.items()}
+    found = in_turns({"ours": partial(ours, connect, LARGE)} | sides, rounds=1)
     mine = found["ours"]
-    rows = [
-        Row(f"{what}, a query", _words(mine), limit=limit, met=enough(mine), peak_mb=mine.peak_mb)
+    good = mine.figure("recall") >= 0.99 and mine.figure("p50") <= 0.005
+    return _compared("100,000 x 128", found, "recall@10 >= 0.99, p50 <= 5 ms", good)
+
+
+def _times(found: dict[str, Runs], name: str) -> tuple[float, str]:
+    """A peer's p50 over ours: the median of the rounds, and its text."""
+    pairs = zip(found[name].figures["p50"], found["ours"].figures["p50"], strict=True)
+    ratios = sorted(theirs / ours for theirs, ours in pairs)
+    median = statistics.median(ratios)
+    spread = f" ({ratios[0]:.2g}-{ratios[-1]:.2g})" if len(ratios) > 1 else ""
+    return median, f"{median:.2g}{spread} of p50"
+
+
+def _compared(what: str, found: dict[str, Runs], limit: str, met: bool) -> list[Row]:
+    what, mine = f"{what}, a query", found["ours"]
+    peers = [name for name in found if name != "ours"]
+    return [
+        Row(what, _words(mine), limit=limit, met=met, peak_mb=mine.peak_mb),
+        *(Row(what, "", name, _words(found[name]), _times(found, name)[1]) for name in peers),
     ]
-    for name, runs in found.items():
-        if name != "ours":
-            pairs = zip(runs.figures["p50"], mine.figures["p50"], strict=True)
-            each = sorted(theirs / ours for theirs, ours in pairs)
-            spread = f" ({each[0]:.2g}-{each[-1]:.2g})" if len(each) > 1 else ""
-            times = f"{statistics.median(each):.2g}{spread} of p50"
-            rows.append(Row(f"{what}, a query", "", name, _words(runs), times))
-    return rows
 
 
 def _words(runs: Runs) -> str:
@@ -166,13 +148,13 @@ def _words(runs: Runs) -> str:
     return f"p50 {p50}, p99 {p99}, recall {runs.figure('recall'):.3f}"
 
 
-def _catalogue(size: tuple[int, int]) -> tuple[np.ndarray, list[str], list[str]]:
+def catalogue(size: Size) -> tuple[np.ndarray, list[str], list[str]]:
     cliques, noise = size
     return many(cliques, 13, noise, DIMENSION, spread=0.8)
 
 
-def _points(size: tuple[int, int]) -> search.Points:
-    rows, works, tracks = _catalogue(size)
+def points_of(size: Size) -> search.Points:
+    rows, works, tracks = catalogue(size)
     payloads = [
         {"work_id": work, "title": f"Title of {track}", "artist": f"Artist {track[-2:]}"}
         for work, track in zip(works, tracks, strict=True)
@@ -180,13 +162,9 @@ def _points(size: tuple[int, int]) -> search.Points:
     return search.Points(map(search.Point, tracks, rows, payloads))
 
 
-def _asked(rows: np.ndarray, count: int) -> np.ndarray:
-    return np.random.default_rng(1).choice(len(rows), count, replace=False)
-
-
 def _timed(
     rows: np.ndarray,
-    ask: Ask,
+    ask: Callable[[int], object],
     tracks_of: Callable[[object], list[str]],
     tracks: list[str],
     count: int = QUERIES,
@@ -214,9 +192,13 @@ def _timed(
     }
 
 
-def ours(connect: Connect, size: tuple[int, int]) -> Generator[None, None, dict[str, float]]:
+def _asked(rows: np.ndarray, count: int) -> np.ndarray:
+    return np.random.default_rng(1).choice(len(rows), count, replace=False)
+
+
+def ours(connect: Connect, size: Size) -> Figures:
     """`Searcher.similar`."""
-    rows, _, tracks = _catalogue(size)
+    rows, _, tracks = catalogue(size)
     searcher = search.Searcher(connect())
     searcher.similar(tracks[0])
     yield
@@ -228,17 +210,17 @@ def ours(connect: Connect, size: tuple[int, int]) -> Generator[None, None, dict[
     )
 
 
-def many_at_once(connect: Connect, size: tuple[int, int]) -> Generator[None, None, None]:
+def many_at_once(connect: Connect, size: Size) -> Generator[None, None, None]:
     """`Searcher.similar_many`."""
-    rows, _, tracks = _catalogue(size)
+    rows, _, tracks = catalogue(size)
     searcher = search.Searcher(connect())
-    wanted = [tracks[query] for query in _asked(rows, TOGETHER)]
-    searcher.similar_many(wanted[:10])
+    queries = [tracks[query] for query in _asked(rows, TOGETHER)]
+    searcher.similar_many(queries[:10])
     yield
-    searcher.similar_many(wanted, LIMIT)
+    searcher.similar_many(queries, LIMIT)
 
 
-def from_nothing(settings: dict[str, str]) -> Generator[None, None, dict[str, float]]:
+def from_nothing(settings: dict[str, str]) -> Figures:
     """Start Python, import, open, ask, print, end."""
     ask = "import search; print(search.similar('P_0000')[0].track_id)"
     only = "import time; t = time.perf_counter(); import search; print(time.perf_counter() - t)"
@@ -258,15 +240,15 @@ def from_nothing(settings: dict[str, str]) -> Generator[None, None, dict[str, fl
     return {"answer": answer, "imported": imported}
 
 
-def own(size: tuple[int, int]) -> Generator[None, None, dict[str, float]]:
+def own(size: Size) -> Figures:
     """The client's own query by id, by gRPC if QDRANT_GRPC_PORT is set, as ours."""
     server = search.connect()
     assert isinstance(server, Server)
-    rows, _, tracks = _catalogue(size)
+    rows, _, tracks = catalogue(size)
 
     def ask(query: int) -> list[str]:
         answer = server.connection.ask_fast(
-            lambda client: client.query_points(
+            lambda client: client.querypoints_of(
                 server.collection,
                 query=str(point_id(tracks[query])),
                 limit=LIMIT,
@@ -280,86 +262,73 @@ def own(size: tuple[int, int]) -> Generator[None, None, dict[str, float]]:
     return _timed(rows, ask, lambda answer: answer, tracks)
 
 
-def _library(
-    size: tuple[int, int], make: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]]
-) -> Generator[None, None, dict[str, float]]:
+def library(make: Callable[[np.ndarray], Nearest], size: Size) -> Figures:
     """A library that knows numbers only, with what turns track ids into them and back."""
-    rows, works, tracks = _catalogue(size)
+    rows, works, tracks = catalogue(size)
     row_of = {track: i for i, track in enumerate(tracks)}
     nearest = make(rows)
 
     def ask(query: int) -> list[tuple[str, str]]:
         here = row_of[tracks[query]]
-        found = nearest(rows[here : here + 1])
-        return [(tracks[i], works[i]) for i in found if i != here][:LIMIT]
+        return [(tracks[i], works[i]) for i in nearest(rows[here : here + 1]) if i != here][:LIMIT]
 
     yield
     return _timed(rows, ask, lambda answer: [track for track, _ in answer], tracks)
 
 
-def faiss_flat(size: tuple[int, int]) -> Generator[None, None, dict[str, float]]:
-    """faiss, comparing with every vector."""
+def faiss_flat(rows: np.ndarray) -> Nearest:
+    """Compare with every vector."""
+    import faiss
 
-    def make(rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        import faiss
-
-        index = faiss.IndexFlatL2(rows.shape[1])
-        index.add(rows)
-        return lambda row: index.search(row, LIMIT + 1)[1][0]
-
-    return _library(size, make)
+    index = faiss.IndexFlatL2(rows.shape[1])
+    index.add(rows)
+    return lambda row: index.search(row, LIMIT + 1)[1][0]
 
 
-def faiss_hnsw(size: tuple[int, int]) -> Generator[None, None, dict[str, float]]:
-    """faiss, by a graph of 32 links a point, searched 128 wide."""
+def faiss_hnsw(rows: np.ndarray) -> Nearest:
+    """Search a graph of 32 links a point, 128 wide."""
+    import faiss
 
-    def make(rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        import faiss
-
-        index = faiss.IndexHNSWFlat(rows.shape[1], 32)
-        index.hnsw.efConstruction, index.hnsw.efSearch = 200, 128
-        index.add(rows)
-        return lambda row: index.search(row, LIMIT + 1)[1][0]
-
-    return _library(size, make)
+    index = faiss.IndexHNSWFlat(rows.shape[1], 32)
+    index.hnsw.efConstruction, index.hnsw.efSearch = 200, 128
+    index.add(rows)
+    return lambda row: index.search(row, LIMIT + 1)[1][0]
 
 
-def hnswlib_graph(size: tuple[int, int]) -> Generator[None, None, dict[str, float]]:
-    """hnswlib, by the same kind of graph."""
+def hnswlib_graph(rows: np.ndarray) -> Nearest:
+    """Search the same kind of graph."""
+    import hnswlib
 
-    def make(rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        import hnswlib
-
-        index = hnswlib.Index("l2", rows.shape[1])
-        index.init_index(len(rows), ef_construction=200, M=32, random_seed=0)
-        index.add_items(rows)
-        index.set_ef(128)
-        return lambda row: index.knn_query(row, LIMIT + 1)[0][0]
-
-    return _library(size, make)
+    index = hnswlib.Index("l2", rows.shape[1])
+    index.init_index(len(rows), ef_construction=200, M=32, random_seed=0)
+    index.add_items(rows)
+    index.set_ef(128)
+    return lambda row: index.knn_query(row, LIMIT + 1)[0][0]
 
 
-def plain(size: tuple[int, int]) -> Generator[None, None, dict[str, float]]:
-    """numpy: all distances, and a partition of them."""
+def numpy_exact(rows: np.ndarray) -> Nearest:
+    """Compute all distances, and partition them."""
+    squares = (rows**2).sum(axis=1)
 
-    def make(rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        squares = (rows**2).sum(axis=1)
+    def nearest(row: np.ndarray) -> np.ndarray:
+        distance = squares - 2 * (rows @ row[0])
+        first = np.argpartition(distance, LIMIT + 1)[: LIMIT + 1]
+        return first[np.argsort(distance[first])]
 
-        def nearest(row: np.ndarray) -> np.ndarray:
-            distance = squares - 2 * (rows @ row[0])
-            first = np.argpartition(distance, LIMIT + 1)[: LIMIT + 1]
-            return first[np.argsort(distance[first])]
-
-        return nearest
-
-    return _library(size, make)
+    return nearest
 
 
-def local_mode(size: tuple[int, int]) -> Generator[None, None, dict[str, float]]:
+LIBRARIES = {
+    "faiss, flat": faiss_flat,
+    "faiss, HNSW": faiss_hnsw,
+    "hnswlib": hnswlib_graph,
+    "numpy, exact": numpy_exact,
+}
+
+
+def local_mode(size: Size) -> Figures:
     """qdrant-client without a server: the same interface, in Python."""
-    from qdrant_client import QdrantClient, models
-
-    rows, works, tracks = _catalogue(size)
+    rows, works, tracks = catalogue(size)
     folder = tempfile.mkdtemp(prefix="covers-bench-")
     client = QdrantClient(path=folder)
     client.create_collection(
@@ -374,10 +343,10 @@ def local_mode(size: tuple[int, int]) -> Generator[None, None, dict[str, float]]
     yield
 
     def ask(query: int) -> list[str]:
-        answer = client.query_points("bench", query=query, limit=LIMIT, with_payload=True)
+        answer = client.querypoints_of("bench", query=query, limit=LIMIT, with_payload=True)
         return [point.payload["track_id"] for point in answer.points]
 
-    measured = _timed(rows, ask, lambda answer: answer, tracks, LOCAL)
+    measured = _timed(rows, ask, lambda answer: answer, tracks, LOCAL_QUERIES)
     client.close()
     shutil.rmtree(folder)
     return measured

@@ -184,15 +184,12 @@ def test_too_many_rejects_stop_the_run_and_are_listed(tree, tmp_path, monkeypatc
     assert reads == []  # the failed runs' parts are used
     assert len(made) == 5
     assert not listing.exists()
+    for performance in open_dataset(tree.root).performances:
+        tree.add(performance.work_id, performance.track_id, hpcp=None)
+    with pytest.raises(TooManyRejects, match=r"7 of 7 .* rejected, which leaves none"):
+        run(tree, tmp_path / "all", max_reject_share=1)
     with pytest.raises(ValueError, match="max_reject_share is 5, expected a share"):
         run(tree, tmp_path, max_reject_share=5)
-
-
-def test_a_store_without_performances_is_not_made(make_tree, tmp_path):
-    tree = make_tree()
-    tree.add("W_1", "P_1", hpcp=None)
-    with pytest.raises(TooManyRejects, match=r"1 of 1 .* rejected, which leaves none"):
-        run(tree, tmp_path)
 
 
 def test_corrected_titles_need_no_reading_and_another_frame_rate_needs_all(tree, tmp_path):
@@ -211,23 +208,26 @@ def test_corrected_titles_need_no_reading_and_another_frame_rate_needs_all(tree,
     assert third.fingerprint != first.fingerprint
 
 
-def test_a_store_is_not_assembled_before_all_is_read(tree, tmp_path):
-    dataset = open_dataset(tree.root)
-    part = aggregate_batch(dataset.performances[:3], RATE, tmp_path / "parts")
-    with pytest.raises(ValueError, match=r"2 of 5 performances have not been read .*W_2/P_22\.h5"):
-        assemble(dataset, [FeatureStore.open(part)], tmp_path / "store")
-
-
-def test_a_damaged_part_is_read_again(tree, tmp_path, caplog):
+def test_a_damaged_part_is_read_again_before_the_store_is_assembled(tree, tmp_path, caplog):
     dataset = open_dataset(tree.root)
     for performance in dataset.performances:
         aggregate_batch([performance], RATE, tmp_path / "parts")
     broken = parts(tmp_path / "parts")[2]
     (broken.path / "features.parquet").write_bytes(b"")
+    with pytest.raises(ValueError, match="1 of 5 performances have not been read "):
+        assemble(dataset, parts(tmp_path / "parts"), tmp_path / "store")
     made, reads = run(tree, tmp_path)
     assert reads == broken.table["track_id"].to_list()
     assert len(made) == 5
     assert f"ignored: {broken.path} is damaged" in caplog.text
+
+
+def test_a_batch_is_read_in_another_process_and_may_be_empty(tree, tmp_path):
+    with processes(1) as pool:
+        for performances in (open_dataset(tree.root).performances, ()):
+            part = pool.submit(aggregate_batch, performances, RATE, tmp_path).result()
+            found = FeatureStore.open(part).table["track_id"].to_list()
+            assert found == [performance.track_id for performance in performances]
 
 
 def test_of_two_rows_for_one_file_the_same_is_used_in_any_order(tree, tmp_path):
@@ -245,14 +245,6 @@ def test_of_two_rows_for_one_file_the_same_is_used_in_any_order(tree, tmp_path):
     dataset = open_dataset(tree.root)
     for stores in (others, others[::-1]):
         assert assemble(dataset, stores, tmp_path / "store").table["tempo"].to_list() == [1.0] * 5
-
-
-def test_a_batch_is_read_in_another_process_and_may_be_empty(tree, tmp_path):
-    for performances in (open_dataset(tree.root).performances, ()):
-        with processes(1) as pool:
-            part = pool.submit(aggregate_batch, performances, RATE, tmp_path).result()
-        found = FeatureStore.open(part).table["track_id"].to_list()
-        assert found == [performance.track_id for performance in performances]
 
 
 def test_the_prototypes_table_becomes_a_store_without_chroma(tmp_path):

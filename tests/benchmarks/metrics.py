@@ -161,14 +161,12 @@ def prototype() -> Generator[None, None, dict[str, float]]:
         others = table.filter(pl.col("work").is_in(sampled.implode()))
         far = others.drop("work", "performance").to_numpy().astype(np.float32)
         for performance in clique["performance"].to_list():
-            one, rest = (
-                clique.filter(each).drop("performance").to_numpy().astype(np.float32)
-                for each in (
-                    pl.col("performance") == performance,
-                    pl.col("performance") != performance,
-                )
+            is_query = pl.col("performance") == performance
+            query, rest = (
+                clique.filter(mask).drop("performance").to_numpy().astype(np.float32)
+                for mask in (is_query, ~is_query)
             )
             for candidates in (rest, far):
-                float(((one - candidates) ** 2).sum())
+                float(((query - candidates) ** 2).sum())
                 pairs += len(candidates)
     return {"pairs": pairs}

@@ -26,7 +26,7 @@ def measure() -> list[Row]:
             f"100,000 x {DIMENSION}",
             seconds(large.median),
             peak_mb=large.peak_mb,
-            note="past 32 MB of vectors one byte a component is built, and no graph",
+            note="above 32 MB of vectors, one byte per component is stored too, but no graph",
         ),
     ]
 

@@ -2,10 +2,9 @@
 
     PYTHONPATH=tests python -m benchmarks.scaling --points 25000 100000 --dimensions 20 256
 
-builds synthetic catalogues the way `search.engines.server.server` sets collections up, and asks
-them about
-themselves. Each figure goes into SCALING.json as soon as it is there, and isn't measured again;
-deploy/SCALING.md says what they mean for larger catalogues.
+builds synthetic catalogues as `search.engines.server.server` sets collections up, and queries
+them. Each figure is written to SCALING.json at once and is not measured again; deploy/SCALING.md
+says what the figures mean for larger catalogues.
 """
 
 import argparse
@@ -31,11 +30,10 @@ from search.engines.server.writing import HNSW_EF_CONSTRUCT, HNSW_M
 from search.fields import FIELDS
 from search.point import point_id
 
-#: Of how many performances the nearest ten others are asked for.
+#: Queries, and matches of each.
 QUERIES, NEAREST = 300, 10
 
-#: What stands for a component in memory; a graph, or every vector compared; how many times the
-#: wanted number is compared again by the vectors.
+#: Type of a component in memory, whether there is a graph, and the factor of oversampling.
 WAYS = {
     "exact": ("float32", False, 1.0),
     "exact, int8": ("int8", False, OVERSAMPLING),
@@ -45,7 +43,7 @@ WAYS = {
     "graph, binary": ("binary", True, 2 * OVERSAMPLING),
 }
 
-#: Which of its files hold what; all others count as payload and its indexes.
+#: What each file of a collection holds; all others count as payload and its indexes.
 FILES = {
     "matrix.dat": "vectors",
     "quantized.data": "quantized",
@@ -82,19 +80,15 @@ def upload(place: Path, points: int, dimension: int) -> Generator[None, None, di
     """Write all points into a plain collection with the server's indexes."""
     yield
     shard = edge.EdgeShard.create(str(place), _config(dimension, "exact"))
+    index_types = {**INDEX_TYPES, float: edge.PayloadSchemaType.Float}
     for field, kind in FIELDS.items():
-        shard.update(edge.UpdateOperation.create_field_index(field, INDEX_TYPES[kind]))
+        shard.update(edge.UpdateOperation.create_field_index(field, index_types[kind]))
     for chunk in synthetic.chunks(points, dimension):
         numbers = range(chunk.start, chunk.start + len(chunk.works))
+        rows = zip(numbers, chunk.works.tolist(), chunk.vectors.tolist(), strict=True)
         made = [
-            edge.Point(
-                id=point_id(synthetic.track_id(number)),
-                vector=vector.tolist(),
-                payload=synthetic.stored(number, work),
-            )
-            for number, work, vector in zip(
-                numbers, chunk.works.tolist(), chunk.vectors, strict=True
-            )
+            edge.Point(point_id(synthetic.track_id(number)), vector, synthetic.stored(number, work))
+            for number, work, vector in rows
         ]
         for start in range(0, len(made), 1000):
             shard.update(edge.UpdateOperation.upsert_points(made[start : start + 1000]))
@@ -138,7 +132,7 @@ def nearest(points: int, dimension: int) -> list[set[str]]:
 def ask(
     place: Path, points: int, dimension: int, way: str, right: list[set[str]]
 ) -> Generator[None, None, dict[str, float]]:
-    """Ask for the nearest, one query at a time, with their payloads."""
+    """Query the nearest performances one at a time, with their payloads."""
     queries = next(synthetic.chunks(points, dimension)).vectors[:QUERIES].tolist()
     _, graph, oversampling = WAYS[way]
     again = edge.QuantizationSearchParams(rescore=True, oversampling=oversampling)
@@ -150,19 +144,15 @@ def ask(
     found: list[set[str]] = []
     seconds: list[float] = []
     yield
-    for _ in range(2):  # the first time, what is asked for comes into memory
+    for _ in range(2):  # the first pass brings pages into memory
         found, seconds = [], []
         processor = time.process_time()
         for number, query in enumerate(queries):
             start = time.perf_counter()
-            answer = shard.query(
-                edge.QueryRequest(
-                    limit=NEAREST + 1,
-                    query=edge.Query.Nearest(query),
-                    params=params,
-                    with_payload=True,
-                )
+            request = edge.QueryRequest(
+                NEAREST + 1, query=edge.Query.Nearest(query), params=params, with_payload=True
             )
+            answer = shard.query(request)
             seconds.append(time.perf_counter() - start)
             ids = [point.payload["track_id"] for point in answer]
             found.append({each for each in ids if each != synthetic.track_id(number)})
@@ -182,14 +172,14 @@ def ask(
 
 
 def _memory() -> dict[str, float]:
-    """Resident memory of this process, MB: its own, and pages of files that may be let go."""
+    """Resident memory of this process in MB: its own, and pages of files."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     fields = dict(line.split(":\t", 1) for line in lines if line.startswith("Rss"))
     return {name: int(value.split()[0]) * 1024 / 1e6 for name, value in fields.items()}
 
 
 def _disk(place: Path) -> dict[str, float]:
-    """MB on the disk, holes left out, by what they hold."""
+    """MB on the disk without holes, by what files hold."""
     sizes: Counter[str] = Counter()
     for path in place.rglob("*"):
         if path.is_file():
@@ -198,9 +188,9 @@ def _disk(place: Path) -> dict[str, float]:
 
 
 def measure(points: int, dimension: int, ways: list[str], scratch: Path, out: Path) -> None:
-    """Measure what isn't measured yet of a catalogue."""
-    kept = json.loads(out.read_text(encoding="utf-8")) if out.exists() else []
-    done = {(row["points"], row["dimension"], row["way"]) for row in kept}
+    """Measure what is not measured yet of a catalogue."""
+    rows = json.loads(out.read_text(encoding="utf-8")) if out.exists() else []
+    done = {(row["points"], row["dimension"], row["way"]) for row in rows}
     left = [way for way in ways if (points, dimension, way) not in done]
     if not left:
         return
@@ -209,10 +199,10 @@ def measure(points: int, dimension: int, ways: list[str], scratch: Path, out: Pa
         plain, place = Path(directory) / "plain", Path(directory) / "way"
         uploading, _, upload_peak, _ = alone(partial(upload, plain, points, dimension))
         for way in left:
-            # Most files are mostly holes, which shutil would fill.
+            # Most files consist mostly of holes, which shutil would fill.
             subprocess.run(["cp", "-r", "--sparse=always", plain, place], check=True)
             building, _, peak, figures = alone(partial(optimize, place, dimension, way))
-            _, _, _, asked = alone(partial(ask, place, points, dimension, way, right))
+            *_, answers = alone(partial(ask, place, points, dimension, way, right))
             row = {
                 "points": points,
                 "dimension": dimension,
@@ -222,12 +212,12 @@ def measure(points: int, dimension: int, ways: list[str], scratch: Path, out: Pa
                 "build_s": building,
                 "build_peak_mb": peak,
                 **figures,
-                **asked,
+                **answers,
                 **_disk(place),
             }
             shutil.rmtree(place)
-            kept.append(row)
-            out.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+            rows.append(row)
+            out.write_text(json.dumps(rows, indent=1), encoding="utf-8")
             console.print(row)
 
 
@@ -239,10 +229,10 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--out", type=Path, default=Path("SCALING.json"))
-    asked = parser.parse_args()
-    for points in asked.points:
-        for dimension in asked.dimensions:
-            measure(points, dimension, asked.ways, asked.scratch, asked.out)
+    options = parser.parse_args()
+    for points in options.points:
+        for dimension in options.dimensions:
+            measure(points, dimension, options.ways, options.scratch, options.out)
 
 
 if __name__ == "__main__":

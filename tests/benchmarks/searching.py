@@ -1,7 +1,7 @@
-"""Asking an embedded collection, beside the libraries one would take instead.
+"""Searching an embedded collection, compared with other libraries for the same task.
 
-Every side is asked for the ten nearest of a performance that is named by its track id, one query
-after another in one process, and has to say of which track and work they are.
+Each side finds the ten performances nearest to a track id, and their track ids and works. It
+answers one query after another in one process.
 """
 
 import os
@@ -31,7 +31,7 @@ from search.settings import COLLECTION
 
 DIMENSION, LIMIT, QUERIES, TOGETHER = 128, 10, 1_000, 1_000
 
-#: What a server's own client is called in the table.
+#: Name of a server's own client in the table.
 OWN = "qdrant-client, the same server"
 
 #: Queries to local mode, each of which takes as long as a hundred to the others.
@@ -66,7 +66,7 @@ def measure() -> list[Row]:
 
 
 def _of_server() -> list[Row]:
-    """The same of a server, which must hold nothing that could be lost."""
+    """Measure a server, which must be empty."""
     server = search.connect()
     if server.names():
         raise SystemExit(
@@ -248,7 +248,7 @@ def own(size: Size) -> Figures:
 
     def ask(query: int) -> list[str]:
         answer = server.connection.ask_fast(
-            lambda client: client.querypoints_of(
+            lambda client: client.query_points(
                 server.collection,
                 query=str(point_id(tracks[query])),
                 limit=LIMIT,
@@ -343,7 +343,7 @@ def local_mode(size: Size) -> Figures:
     yield
 
     def ask(query: int) -> list[str]:
-        answer = client.querypoints_of("bench", query=query, limit=LIMIT, with_payload=True)
+        answer = client.query_points("bench", query=query, limit=LIMIT, with_payload=True)
         return [point.payload["track_id"] for point in answer.points]
 
     measured = _timed(rows, ask, lambda answer: answer, tracks, LOCAL_QUERIES)

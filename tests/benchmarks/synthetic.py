@@ -93,11 +93,6 @@ def points(count: int, dimension: int) -> search.Points:
     """Return a catalogue that can be published, all of it in memory."""
     made = list(chunks(count, dimension))
     works = np.concatenate([chunk.works for chunk in made])
-    return search.Points(
-        map(
-            search.Point,
-            [track_id(number) for number in range(count)],
-            np.concatenate([chunk.vectors for chunk in made]),
-            [payload(number, work) for number, work in enumerate(works.tolist())],
-        )
-    )
+    vectors = np.concatenate([chunk.vectors for chunk in made])
+    payloads = [payload(number, work) for number, work in enumerate(works.tolist())]
+    return search.Points(map(search.Point, map(track_id, range(count)), vectors, payloads))

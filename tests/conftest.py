@@ -2,20 +2,17 @@
 
 import importlib.util
 import os
-import shutil
 from pathlib import Path
 
 import catalogue  # reads, before it is taken away below, which server to test with
 import numpy as np
 import pytest
 from hypothesis import settings
-from trees import Tree
+from trees import Tree, copy_sample
 
 # How long an example takes is the machine's business: speed is measured in tests/benchmarks.
 settings.register_profile("covers", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("covers")
-
-SAMPLE_SINGLES = "da-tacos_benchmark_subset_single_files"
 
 #: These take longest, so they start first: else one process would end with them alone.
 SLOWEST = (
@@ -63,27 +60,16 @@ def make_tree(tmp_path):
 def tree(make_tree):
     """A data set of single files: two works with two performances, and a noise work."""
     made = make_tree()
-    for work_id, track_id in (
-        ("W_1", "P_11"),
-        ("W_1", "P_12"),
-        ("W_2", "P_21"),
-        ("W_2", "P_22"),
-        ("W_3", "P_31"),
-    ):
-        made.add(work_id, track_id)
+    for track_id in ("P_11", "P_12", "P_21", "P_22", "P_31"):
+        made.add(f"W_{track_id[2]}", track_id)
     return made
 
 
 @pytest.fixture(scope="session")
 def small_sample(tmp_path_factory):
     """A data set of every sixth work of the sample, and of the work that the demo asks about."""
-    sample = Path(__file__).resolve().parent.parent / "sample"
-    root, singles = tmp_path_factory.mktemp("data") / "sixth", SAMPLE_SINGLES
-    works = sorted(path.name for path in (sample / singles).iterdir())
-    for work in {*works[::6], "W_2971"}:
-        shutil.copytree(sample / singles / work, root / singles / work)
-    shutil.copy(sample / "dataset.json", root)
-    return root
+    root = tmp_path_factory.mktemp("data") / "sixth"
+    return copy_sample(root, slice(None, None, 6), "W_2971")
 
 
 @pytest.fixture(scope="session")

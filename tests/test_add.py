@@ -5,7 +5,8 @@ from copy import deepcopy as copy_of
 
 import numpy as np
 import pytest
-from contract_stub import ContractStub, asked
+from contract_stub import asked
+from published import searcher, served, times
 from trees import Tree
 
 import search
@@ -55,20 +56,14 @@ def home(catalogue):
 @pytest.fixture
 def embedded(monkeypatch):
     """The number of performances that each call of the encoder embeds."""
-    counts = []
-    plain = Means.embed
+    counts, plain = [], Means.embed
 
-    def embed(self, store):
-        counts.append(len(store))
-        return plain(self, store)
+    def embed(self, means):
+        counts.append(len(means))
+        return plain(self, means)
 
     monkeypatch.setattr(Means, "embed", embed)
     return counts
-
-
-def served(home) -> dict[str, dict]:
-    collection = search.connect(home=home).open()
-    return {point.payload["track_id"]: point.payload for point in collection.everything()}
 
 
 def numbers(result) -> tuple[int, ...]:
@@ -83,57 +78,47 @@ def test_what_is_new_changed_and_withdrawn_arrives_and_only_that_is_embedded(
     catalogue.path("W_2", "P_20").unlink()  # withdrawn
     catalogue.title("W_0", "P_00", perf_title="Hello")  # corrected
     (bundle,) = home.glob("bundles/*/bundle.json")
-    result = add(home=home)
-    assert numbers(result) == (1, 1, 0, 1)
+    assert numbers(add(home=home)) == (1, 1, 0, 1)
     assert [count for count in embedded if count] == [2]
     now = served(home)
     assert "P_02" in now
     assert "P_20" not in now
     assert now["P_00"]["title"] == "Hello"
     assert {payload["bundle"] for payload in now.values()} == {bundles.load(bundle.parent).id}
-    assert len(search.Searcher(search.connect(home=home)).similar("P_02", 100)) == len(now) - 1
+    assert len(searcher(home).similar("P_02", 100)) == len(now) - 1
 
 
 def test_a_corrected_work_arrives_without_embedding_again(catalogue, home, embedded):
-    path = catalogue.path("W_3", "P_31")
-    path.unlink()
+    catalogue.path("W_3", "P_31").unlink()
     catalogue.add("W_4", "P_31")  # the same features under another label
-    result = add(home=home)
-    assert result["relabelled"] == 1
-    assert served(home)["P_31"]["work_id"] == "W_4"
-    assert served(home)["P_31"]["clique_size"] == 3
+    assert numbers(add(home=home)) == (0, 0, 1, 0)
+    assert not any(embedded)
+    payload = served(home)["P_31"]
+    assert (payload["work_id"], payload["clique_size"]) == ("W_4", 3)
 
 
 def test_running_twice_changes_nothing(catalogue, home, embedded):
     add(home=home)
     embedded.clear()
     name = search.connect(home=home).open().description.name
-    before = {path: path.stat().st_mtime_ns for path in home.rglob("*.parquet")}
+    before = times(home, "*.parquet")
     result = add(home=home)
     assert numbers(result) == (0, 0, 0, 0)
     assert result["collection"] == name
     assert not any(embedded)
-    assert {path: path.stat().st_mtime_ns for path in home.rglob("*.parquet")} == before
-
-
-@pytest.fixture
-def stub(monkeypatch):
-    """A server that the environment may name."""
-    stub = ContractStub()
-    yield stub
-    stub.close()
+    assert times(home, "*.parquet") == before
 
 
 def test_on_a_server_only_what_differs_is_sent(catalogue, home, stub, monkeypatch):
     embedded = search.connect(home=home)
     monkeypatch.setenv("QDRANT_URL", stub.url)
+    monkeypatch.setenv("QDRANT_API_KEY", "full")
     name = search.copy(embedded, search.connect(home=home)).name
     stub.requests.clear()
     catalogue.add("W_0", "P_02")
     catalogue.path("W_2", "P_20").unlink()
     result = add(home=home)
-    assert numbers(result) == (1, 0, 0, 1)
-    assert result["collection"] == name
+    assert (*numbers(result), result["collection"]) == (1, 0, 0, 1, name)
     (sent,) = asked(stub, "PUT", f"{name}/points")
     # W_0 has three performances now, and W_2 has one.
     written = ["P_00", "P_01", "P_02", "P_21"]
@@ -145,7 +130,7 @@ def test_on_a_server_only_what_differs_is_sent(catalogue, home, stub, monkeypatc
     assert [now[track_id]["clique_size"] for track_id in written] == [3, 3, 3, 1]
 
 
-def test_another_data_set_is_added_and_read_again_from_then_on(catalogue, home, make_tree):
+def test_another_data_set_joins_and_is_read_by_every_later_addition(catalogue, home, make_tree):
     other = make_tree(name="other")
     other.add("W_0", "P_x")
     other.add("W_new", "P_y")
@@ -157,21 +142,12 @@ def test_another_data_set_is_added_and_read_again_from_then_on(catalogue, home, 
     assert len(served(home)) == 2 * WORKS + 2
 
 
-def test_a_performance_in_two_data_sets_is_named_and_nothing_changes(catalogue, home, make_tree):
-    other = make_tree(name="other")
-    other.add("W_0", "P_00")
-    before = served(home)
-    with pytest.raises(ValueError, match=r"Performance P_00 is in .*catalogue and in .*other"):
-        add([other.root], home=home)
-    assert served(home) == before
-
-
 def test_without_a_collection_there_is_nothing_to_add_to(catalogue, tmp_path):
     with pytest.raises(search.NoCollection, match="make one with `covers pipeline"):
         add([catalogue.root], home=tmp_path / "empty")
 
 
-def test_after_a_rollback_data_are_added_to_the_previous_collection(catalogue, home):
+def test_after_a_rollback_additions_go_to_the_collection_that_is_current_again(catalogue, home):
     catalogue.add("W_0", "P_02")
     add(home=home)
     search.connect(home=home).rollback()
@@ -192,9 +168,9 @@ def test_a_retrained_bundle_that_is_worse_is_not_published(catalogue, home, monk
     )
     state = pipeline(catalogue.root, encoder="means", home=home, return_state=True)
     assert state.is_completed()
-    assert state.name == "Kept", state.result()["verdict"]
-    assert "is not published because it is worse: MAP 0." in state.message
     result = state.result()
+    assert state.name == "Kept", result["verdict"]
+    assert "is not published because it is worse: MAP 0." in state.message
     assert not result["published"]
     assert result["metrics"]["queries"] > 0
     assert served(home) == before
@@ -209,9 +185,13 @@ def test_a_bundle_can_not_be_used_and_trained_at_once(catalogue, home):
         pipeline(catalogue.root, catalogue.root, bundle="pretrained", home=home)
 
 
-def test_data_that_moved_away_is_named(catalogue, home, tmp_path):
-    shutil.move(catalogue.root, tmp_path / "elsewhere")
+def test_what_cannot_be_added_is_named_and_nothing_changes(catalogue, home, make_tree, tmp_path):
+    other = make_tree(name="other")
+    other.add("W_0", "P_00")
     before = served(home)
+    with pytest.raises(ValueError, match=r"Performance P_00 is in .*catalogue and in .*other"):
+        add([other.root], home=home)
+    shutil.move(catalogue.root, tmp_path / "elsewhere")
     with pytest.raises((ValueError, OSError), match="catalogue"):
         add(home=home)
     assert served(home) == before

@@ -1,6 +1,7 @@
 """Tiny data sets of the form of Da-TACOS, for every test that needs files."""
 
 import json
+import shutil
 import zlib
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from embedding.data.dataset import open_dataset
 from embedding.data.frames import UnreadablePerformance, read
 from embedding.data.layout import Performance
+
+SAMPLE = Path(__file__).resolve().parent.parent / "sample"
 
 #: Frames per second, as a user would state them.
 FRAME_RATE = "44100/4096"
@@ -60,6 +63,17 @@ def write_h5(path: Path, members: dict[str, np.ndarray | None], **attributes: ob
                 file.create_dataset(name, data=array, **packed)
 
 
+def copy_sample(root: Path, works: slice, *names: str) -> Path:
+    """Copy some works of the sample, sorted by id, and those that are named."""
+    singles = "da-tacos_benchmark_subset_single_files"
+    every = sorted(path.name for path in (SAMPLE / singles).iterdir())
+    for work in {*every[works], *names}:
+        shutil.copytree(SAMPLE / singles / work, root / singles / work)
+    for name in ("dataset.json", "da-tacos_benchmark_subset_metadata.json"):
+        shutil.copy(SAMPLE / name, root)
+    return root
+
+
 class Tree:
     """A data set on disk to which performances can be added, in any of the three layouts."""
 
@@ -83,10 +97,8 @@ class Tree:
 
     def add(self, work_id: str, track_id: str, /, frames: int = 60, **changes: object) -> Path:
         """Add a performance; changes replace a feature or attribute, or drop it by None."""
-        attributes = {
-            "label": changes.pop("label", work_id),
-            "track_id": changes.pop("track_id", track_id),
-        }
+        named = {"label": work_id, "track_id": track_id}
+        attributes = {name: changes.pop(name, value) for name, value in named.items()}
         features = make_features(track_id, frames)
         for name, value in changes.items():
             key = name if name in features else f"madmom_features/{name}"

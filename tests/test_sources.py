@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from catalogue import make_points
 from feature_stores import write_csv
+from published import served
 from trees import Tree
 
 import search
@@ -40,45 +41,44 @@ def home(original, tmp_path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "home"))
 
 
-def served(home: Path) -> dict[str, str]:
-    """The bundle of each performance that searchers see."""
-    stored = search.connect(home=home).open().everything()
-    return {point.payload["track_id"]: point.payload["bundle"] for point in stored}
-
-
 def names(home: Path) -> list[str]:
     found = current(search.connect(home=home), Workspace(home))
     return [source.name for source in found.sources]
 
 
-def of(data: str, seen: dict[str, str]) -> list[str]:
-    return [track_id for track_id in seen if track_id.startswith(f"P_{data}")]
+def bundles_of(data: str, home: Path) -> list[str]:
+    """The bundle of each performance of a data set."""
+    return [
+        payload["bundle"]
+        for track_id, payload in served(home).items()
+        if track_id.startswith(f"P_{data}")
+    ]
 
 
 def test_a_pipeline_renews_its_own_data_and_embeds_the_others_that_it_keeps(home):
-    before = served(home)
+    before = bundles_of("b", home)
     write_csv(home / "a.csv", 21, 2, seed=2)
     result = pipeline(home / "a.csv", encoder="means", home=home)
     assert result["kept"] == [str(home / "b.csv")]
-    after = served(home)
-    assert (len(of("a", after)), len(of("b", after))) == (42, 8)
-    [bundle] = set(after.values())
-    assert {bundle} != set(before.values())
+    after = bundles_of("b", home)
+    assert (len(bundles_of("a", home)), len(after)) == (42, 8)
+    assert set(bundles_of("a", home)) == set(after) != set(before)
     assert names(home) == [str(home / "a.csv"), str(home / "b.csv")]
 
 
 def test_only_leaves_out_the_others_and_says_so(home):
     result = pipeline(home / "a.csv", encoder="means", home=home, only=True)
     assert (result["kept"], result["left_out"]) == ([], [str(home / "b.csv")])
-    assert not of("b", served(home))
+    assert not bundles_of("b", home)
     assert names(home) == [str(home / "a.csv")]
 
 
 def test_what_is_left_out_by_name_is_left_out_and_nothing_else_changes(home):
-    before = served(home)
+    before = bundles_of("a", home)
     result = publish(leave_out=[home / "b.csv"], home=home)
     assert result["left_out"] == [str(home / "b.csv")]
-    assert served(home) == {track_id: before[track_id] for track_id in of("a", before)}
+    assert bundles_of("a", home) == before
+    assert not bundles_of("b", home)
     for name, said in (("b", r"b\.csv cannot be left out, .* \(.*a\.csv\): `covers status`"),
                        ("a", r"Without .*a\.csv nothing would be left to search")):  # fmt: skip
         with pytest.raises(ValueError, match=said):
@@ -110,7 +110,7 @@ def test_embedding_publishes_nothing_and_publishing_takes_what_was_embedded_last
     assert vectors.origin(made)["features"] == str(features.relative_to(home))
     assert served(home) == before
     assert publish(home=home)["kept"] == [str(home / "b.csv")]
-    assert len(of("a", served(home))) == 44
+    assert len(bundles_of("a", home)) == 44
 
 
 def test_a_bare_command_takes_the_data_and_not_what_was_trained_on(home):
@@ -146,11 +146,11 @@ def test_a_source_whose_features_are_missing_ends_a_pipeline_before_anything_is_
     shutil.rmtree(slot)
     write_csv(home / "a.csv", 23, 2)
     made = set(home.rglob("*"))
-    with pytest.raises(
-        ValueError,
-        match=r"source .*b\.csv cannot be kept, because .*features/b-.* is missing: renew it with "
-        r"`covers add .*b\.csv`, or publish without it, with `--only`",
-    ):
+    said = (
+        r"source .*b\.csv cannot be kept, because .*features/b-.* is missing: renew it with "
+        r"`covers add .*b\.csv`, or publish without it, with `--only`"
+    )
+    with pytest.raises(ValueError, match=said):
         pipeline(home / "a.csv", encoder="means", home=home)
     assert set(home.rglob("*")) == made
     assert served(home) == before
@@ -172,12 +172,9 @@ def test_a_collection_of_unknown_origin_is_not_replaced_unasked(home):
 
 
 def test_a_performance_in_two_sources_is_named_with_both_and_what_to_do(home):
-    table = pl.read_csv(home / "a.csv")
-    table.head(3).write_csv(home / "c.csv")
-    with pytest.raises(
-        ValueError,
-        match=r"P_a000 is in .*a\.csv and in .*c\.csv: take it out of one of them, .*--leave-out",
-    ):
+    pl.read_csv(home / "a.csv").head(3).write_csv(home / "c.csv")
+    said = r"P_a000 is in .*a\.csv and in .*c\.csv: take it out of one of them, .*--leave-out"
+    with pytest.raises(ValueError, match=said):
         add([home / "c.csv"], home=home)
     assert len(names(home)) == 2
 
@@ -229,8 +226,7 @@ def test_titles_that_were_corrected_since_are_those_of_the_features_embedded_las
     tree.title("W_0", "P_c0", perf_title="Hello")
     features = aggregate(tree.root, home=home)
     publish([embed(features, home=home)], home=home)
-    [found] = search.connect(home=home).open().performances(["P_c0"])
-    assert found.payload["title"] == "Hello"
+    assert served(home)["P_c0"]["title"] == "Hello"
 
 
 def test_while_one_publishes_another_waits_and_nothing_is_lost(home):

@@ -1,4 +1,4 @@
-"""Small catalogues to publish and search, and the plain statement of what a search must answer."""
+"""Small catalogues to publish and search, and brute-force rankings to compare with."""
 
 import contextlib
 import os
@@ -25,9 +25,9 @@ ENGINES = ["embedded", "stub", pytest.param("server", marks=pytest.mark.server)]
 
 @contextlib.contextmanager
 def in_memory():
-    """A directory in memory where there is such a thing.
+    """A directory in memory, where the system has one.
 
-    The embedded engine waits for the disk at every file, which is most of what a test would take.
+    The embedded engine syncs every file, which would take most of a test's time on a disk.
     """
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as path:
@@ -42,7 +42,7 @@ def points_of(track_ids, vectors, payloads, sequences=None, rate=None, calibrati
 
 
 def altered(points: Points, **lists) -> Points:
-    """The same points with some of the lists exchanged."""
+    """The same points with some of the lists replaced."""
     names = ("track_ids", "vectors", "payloads", "sequences", "rate", "calibration")
     return points_of(**{name: getattr(points, name) for name in names} | lists)
 
@@ -73,7 +73,7 @@ def make_points(
 
 
 def ranking(points: Points, vector, keep=lambda payload: True) -> list[tuple[float, str]]:
-    """All performances that are kept, by distance and then by track id."""
+    """Performances whose payload passes `keep`, by distance and then by track id."""
     distances = np.linalg.norm(points.vectors - np.asarray(vector, dtype=np.float64), axis=1)
     return sorted(
         (float(distance), track_id)
@@ -154,7 +154,7 @@ def content(engine) -> dict:
         "description": collection.description,
         "payloads": [stored_by_id[track_id].payload for track_id in track_ids],
         "vectors": np.stack([stored_by_id[track_id].vector for track_id in track_ids]).tobytes(),
-        "sequences": sequences and [each.tobytes() for each in sequences.of(track_ids)],
+        "sequences": sequences and [frames.tobytes() for frames in sequences.of(track_ids)],
         "backgrounds": sequences and sequences.backgrounds(track_ids).tobytes(),
         "mean background": sequences and sequences.mean_background,
     }

@@ -1,4 +1,4 @@
-"""Fresh processes for code that may end its process. They start fast, as forks of a warm one."""
+"""Fresh processes for code that may end its process; they are forks, so they start fast."""
 
 import multiprocessing
 import multiprocessing.forkserver

@@ -32,7 +32,7 @@ def test_a_transposed_stretched_and_cropped_copy_is_found_among_others_and_expla
     assert found.transposition == up
     assert found.tempo == pytest.approx(tempo)
     first = found.stretches[0]
-    # All that they share, and by chance some of what comes before it, still in step.
+    # It covers all that they share; by chance it may start earlier, at the same offset.
     assert first.query_start < skipped + 1
     assert first.match_start < before + 1
     assert [first.query_end, first.match_end] == pytest.approx(
@@ -96,7 +96,7 @@ def test_long_performances_are_aligned_at_a_coarser_rate_and_still_found():
     assert aligned(query, copy).transposition == 2
 
 
-def test_the_empty_the_short_and_the_silent_resemble_nothing():
+def test_empty_short_and_silent_sequences_resemble_nothing():
     query = make_tune(1)
     for sequence in (query[:0], query[:10], np.zeros_like(query)):
         assert similarities(query, [sequence], RATE)[0].tolist() == [0]

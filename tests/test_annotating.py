@@ -1,4 +1,4 @@
-"""Results of an evaluation come into the collections that hold the performances, and stay there."""
+"""Results of an evaluation are added to the collections of their bundle."""
 
 import threading
 from dataclasses import replace
@@ -21,7 +21,7 @@ JUDGED = {"P_0": GOOD, "P_1": BAD, "P_2": GOOD, "P_40": BAD}
 
 
 def results(engine, name=None) -> dict:
-    """What a collection says of its performances, where it says anything."""
+    """Results that a collection holds, by track id."""
     found = {}
     for stored in engine.open(name).everything():
         if said := {field: stored.payload[field] for field in RESULTS if field in stored.payload}:
@@ -40,7 +40,7 @@ def test_results_are_added_to_what_was_published_and_can_be_filtered_by(engine):
     before = content(engine)
     searcher = Searcher(engine)
     answer = searcher.similar("P_3", 59)
-    assert engine.annotate({**JUDGED, "P_999": BAD}, "b") == 4  # what isn't here is passed over
+    assert engine.annotate({**JUDGED, "P_999": BAD}, "b") == 4  # unknown performances are ignored
     assert results(engine) == JUDGED
     payloads = [old | JUDGED.get(old["track_id"], {}) for old in before["payloads"]]
     assert content(engine) == before | {"payloads": payloads}
@@ -52,7 +52,7 @@ def test_results_are_added_to_what_was_published_and_can_be_filtered_by(engine):
     assert found(engine, clique_distance=between(None, 4.2), outlier=True) == ["P_1", "P_40"]
 
 
-def test_what_stands_is_not_written_again_and_what_changed_is(engine):
+def test_only_results_that_changed_are_written_again(engine):
     engine.publish(POINTS, "b")
     engine.annotate(JUDGED, "b")
     write = engine.write_results
@@ -63,7 +63,7 @@ def test_what_stands_is_not_written_again_and_what_changed_is(engine):
     assert results(engine) == {"P_1": GOOD, "P_2": GOOD, "P_40": BAD}
 
 
-def test_they_stay_with_each_collection_of_their_bundle_and_no_other_knows_them(engine):
+def test_results_belong_to_the_collections_of_their_bundle(engine):
     first = engine.publish(POINTS, "b").name
     assert engine.annotate(JUDGED, "c") == 0
     assert engine.annotate(JUDGED, "b") == 4
@@ -73,11 +73,11 @@ def test_they_stay_with_each_collection_of_their_bundle_and_no_other_knows_them(
     assert set(results(engine)) == {"P_0", "P_1", "P_2"}
     assert results(engine, first) == JUDGED
     engine.build = None
-    engine.publish(POINTS, "b")  # the same stands as it is
+    engine.publish(POINTS, "b")  # the same content is already there
     assert results(engine) == JUDGED
 
 
-def test_a_copy_has_them_too(server):
+def test_a_copy_has_the_results_too(server):
     with in_memory() as directory:
         here, back = (Embedded(directory / name, server.collection) for name in ("here", "back"))
         here.publish(POINTS, "b")
@@ -103,7 +103,7 @@ def test_what_is_not_a_result_is_refused(wrong, words, tmp_path):
         Embedded(tmp_path).annotate({"P_0": wrong}, "b")
 
 
-def test_readers_go_on_with_what_they_have_and_see_all_of_the_new_next(embedded):
+def test_readers_keep_what_they_opened_and_then_see_all_new_results(embedded):
     embedded.publish(POINTS, "b")
     said: set[tuple] = set()
     failed: list[Exception] = []
@@ -114,7 +114,9 @@ def test_readers_go_on_with_what_they_have_and_see_all_of_the_new_next(embedded)
             try:
                 held = Embedded(embedded.directory).open()
                 stored = held.performances(POINTS.track_ids)
-                said.add(tuple({one.payload.get("nearest_cover") for one in stored}))
+                said.add(
+                    tuple({performance.payload.get("nearest_cover") for performance in stored})
+                )
             except Exception as error:
                 failed.append(error)
                 return
@@ -137,9 +139,7 @@ def test_readers_go_on_with_what_they_have_and_see_all_of_the_new_next(embedded)
     assert said <= {(None,), *((rank,) for rank in range(1, 3))}
 
 
-def test_what_is_killed_before_the_end_has_changed_nothing_and_leaves_nothing(
-    embedded, monkeypatch
-):
+def test_a_writer_that_is_killed_changes_nothing_and_leaves_nothing(embedded, monkeypatch):
     name = embedded.publish(POINTS, "b").name
 
     def killed(*_):

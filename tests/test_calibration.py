@@ -98,8 +98,8 @@ def test_works_and_none_share_all_of_the_probability(evidence, linked, n):
 
 
 @given(ratios, ratios, st.floats(0.1, 3))
-def test_more_evidence_for_a_work_makes_it_likelier(one, other, more):
-    before, _ = work_probabilities([one, other], 0.5, 100)
-    after, _ = work_probabilities([one + more, other], 0.5, 100)
+def test_more_evidence_for_a_work_makes_it_likelier(first, second, more):
+    before, _ = work_probabilities([first, second], 0.5, 100)
+    after, _ = work_probabilities([first + more, second], 0.5, 100)
     assert after[0] > before[0]
     assert after[1] < before[1]

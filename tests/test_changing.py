@@ -1,4 +1,4 @@
-"""Changing a published collection in place: only what differs is sent, and nothing is ever half."""
+"""Changing a published collection in place: only differences are sent, and no performance is ever half changed."""
 
 import contextlib
 import itertools
@@ -17,12 +17,12 @@ from search.fields import FIELDS, FILLED_IN, IN_MAP
 from search.point import point_id
 from search.points import USUAL_DISTANCE, USUAL_SPREAD, sequence_digest
 
-#: Two of each work; every tenth without a sequence.
+#: Performances, two per work; every tenth has no sequence.
 COUNT = 100
 
 
 def make_catalogue(change=lambda performances: None) -> Points:
-    """The performances by their ids, after a change of some."""
+    """A catalogue whose performances, by id, were changed by a function."""
     plain = make_points(COUNT, clique=2)
     performances = {
         track_id: [
@@ -51,7 +51,10 @@ def nine(performances: dict) -> None:
 
 
 BEFORE, AFTER = make_catalogue(), make_catalogue(nine)
-NEW, HEARD = ["P_100", "P_20", "P_21", "P_22", "P_23", "P_30", "P_7", "P_8"], ["P_100", "P_7"]
+NEW, ALIGNED_AGAIN = (
+    ["P_100", "P_20", "P_21", "P_22", "P_23", "P_30", "P_7", "P_8"],
+    ["P_100", "P_7"],
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,7 +77,7 @@ def own(stub, own):
     return own
 
 
-#: Left as it was in a performance that stays as it is.
+#: Values that are not updated in a performance that is not changed.
 COMPUTED = (USUAL_DISTANCE, USUAL_SPREAD, IN_MAP)
 
 
@@ -84,7 +87,7 @@ def given(payload: dict) -> dict:
 
 
 def expected(points: Points, description) -> dict:
-    """What a full publication would hold, but for what stays from `BEFORE`."""
+    """Content of a full publication, except for values that stay from `BEFORE`."""
     row_before = {track_id: row for row, track_id in enumerate(BEFORE.track_ids)}
     payloads, backgrounds = [], points.backgrounds().copy()
     for i, track_id in enumerate(points.track_ids):
@@ -144,7 +147,7 @@ def test_only_what_differs_is_sent_and_twice_changes_nothing(stub, own):
         return sorted(of_id[point if isinstance(point, str) else point["id"]] for point in points)
 
     assert names("PUT", f"{name}/points") == NEW
-    assert names("PUT", f"{name}-sequences/points") == HEARD
+    assert names("PUT", f"{name}-sequences/points") == ALIGNED_AGAIN
     assert names("POST", f"{name}/points/delete") == ["P_9"]
     assert names("POST", f"{name}-sequences/points/delete") == ["P_9"]
     assert names("POST", f"{name}/points/payload/delete") == ["P_7"]
@@ -195,7 +198,7 @@ def test_a_change_that_is_killed_leaves_each_performance_old_or_new_and_is_compl
     monkeypatch.setattr("search.engines.server.server.CHANGED_SHARE", 100)
     name = engine.open().description.name
     killed, half = 0, 0
-    # It is completed by publishing the same, and undone by publishing what was there before.
+    # Publishing the same again completes it; publishing what was there before undoes it.
     for step, then in zip(itertools.count(), itertools.cycle((AFTER, BEFORE))):
         engine.publish(BEFORE, "b")
         with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
@@ -227,11 +230,11 @@ def test_past_its_share_of_changes_a_collection_is_built_anew(engine):
         for name in ("P_40", "P_42"):
             performances[name][1]["title"] = "Another"
 
-    # Nine and two are more than a tenth of a hundred.
+    # 9 + 2 changes are more than a tenth of 100 performances.
     second = engine.publish(make_catalogue(two), "b")
     assert second.name != first
     assert engine.status().previous[0].content == AFTER.describe("b", "covers").content
-    # What stood before is whole, and neither built nor changed.
+    # The previous collection is complete: it is neither built nor changed.
     engine.build = engine.change = None
     assert engine.publish(AFTER, "b", keep=1).name == first
     assert engine.names() == [first]
@@ -245,7 +248,7 @@ def test_past_its_share_of_changes_a_collection_is_built_anew(engine):
         altered(BEFORE, sequences=None),
     ],
 )
-def test_what_holds_for_all_performances_is_changed_for_none(own, other):
+def test_another_calibration_or_rate_or_bundle_makes_another_collection(own, other):
     first = own.open().description
     own.change = None
     assert own.publish(other, "b").name != first.name
@@ -296,11 +299,11 @@ def test_a_change_that_does_not_read_back_is_followed_by_building_anew(engine):
     engine.change = bend
     built = engine.publish(AFTER, "b")
     assert built.name != name
-    assert engine.history() == [built.name]  # what failed is not gone back to
+    assert engine.history() == [built.name]  # a rollback does not go back to what failed
     assert content(engine)["payloads"] == [AFTER.payload(i, built) for i in range(len(AFTER))]
 
 
-def test_a_performance_withdrawn_while_it_is_aligned_is_asked_for_no_more(
+def test_a_performance_withdrawn_while_it_is_aligned_is_not_requested_again(
     stub, own, monkeypatch, tmp_path
 ):
     publisher = Server(stub.url, KEY, tmp_path / "publish.lock")
@@ -321,7 +324,7 @@ def test_a_performance_withdrawn_while_it_is_aligned_is_asked_for_no_more(
 
 
 def test_a_changed_collection_is_copied_as_it_is(engine):
-    """By the name of its content, which is not the one it was built with."""
+    """The copy is named by its content, which has changed since the collection was named."""
     engine.publish(AFTER, "b")
     with in_memory() as directory:
         there = Embedded(directory / "qdrant")

@@ -1,4 +1,4 @@
-"""Copying: a collection moves between engines and nothing of it changes."""
+"""Copying: a collection moves between engines, and nothing in it changes."""
 
 import shutil
 
@@ -31,7 +31,7 @@ def make_embedded(server):
 def test_there_and_back_every_point_is_what_it_was(server, make_embedded, points, monkeypatch):
     here, back = make_embedded("here"), make_embedded("back")
     here.publish(points, "b", origin={"sources": ["here"]})
-    # What was measured once is copied.
+    # Measured values are copied, not measured again.
     monkeypatch.setattr("search.points.backgrounds", None)
     monkeypatch.setattr("search.points.usual_distances", None)
     assert copy(here, server) == copy(server, back) == here.open().description
@@ -60,7 +60,7 @@ def test_every_performance_is_compared_before_searchers_see_it(server, make_embe
     first = server.publish(make_points(12, seed=1), "good")
     here.publish(make_points(300, seed=2), "b")
     bent = take_out(here.open())
-    bent.vectors[151, 0] += 1e-6  # which a sample of 64 would pass over
+    bent.vectors[151, 0] += 1e-6  # a sample of 64 would miss it
     build = server.build
     server.build = lambda description, points: build(description, bent)
     with pytest.raises(PublishError, match=f"{bent.track_ids[151]} does not read back as it was"):
@@ -114,7 +114,7 @@ def test_a_place_is_a_url_or_a_workspace(monkeypatch, tmp_path):
 
 
 def test_a_directory_that_holds_something_else_is_left_alone(tmp_path):
-    """Not even the directory in which a workspace keeps its collections is one itself."""
+    """The directory in which a workspace keeps its collections is not a workspace either."""
     Embedded(tmp_path / "home" / "qdrant" / "covers").publish(make_points(12), "b")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.jpg").write_text("")
@@ -130,7 +130,7 @@ def test_a_directory_that_holds_something_else_is_left_alone(tmp_path):
         search.connect(tmp_path / place)
 
 
-def test_a_key_goes_to_no_other_server_than_it_is_meant_for(monkeypatch):
+def test_a_key_is_sent_only_to_the_server_that_it_is_for(monkeypatch):
     monkeypatch.setenv("QDRANT_URL", "http://one.example")
     monkeypatch.setenv("QDRANT_API_KEY", "of-one")
 

@@ -1,4 +1,4 @@
-"""The embedded engine: many processes at once, and whatever kills one of them."""
+"""The embedded engine: many processes at once, any of which may be killed."""
 
 import itertools
 import json
@@ -140,7 +140,7 @@ def test_a_publisher_killed_at_any_stage_leaves_a_collection_serving(engine, sta
     ) as publisher:
         assert publisher.stdout.readline() == "here\n"
         publisher.kill()
-    killed_late = "serve(*args)" in stage  # pruning the old one was next
+    killed_late = "serve(*args)" in stage  # before the old collection was dropped
     assert (engine.history()[0] == old.name) != killed_late
     assert len(Searcher(Embedded(engine.directory)).similar("P_1", 100)) == 11
     new = engine.publish(make_points(12, seed=2), "new", keep=1)
@@ -174,7 +174,7 @@ def test_a_damaged_collection_says_so_and_publishing_the_same_again_heals_it(eng
     ):
         searcher.similar("P_1")
     healed = engine.publish(points, "b").name
-    assert (healed == name) == (damage == "all gone")  # what is there is never overwritten
+    assert (healed == name) == (damage == "all gone")  # existing files are never overwritten
     assert len(searcher.similar("P_1", 1000)) == 299
     assert engine.history() == [healed, earlier.name]
     assert engine.names() == sorted(engine.history())

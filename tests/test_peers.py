@@ -27,7 +27,7 @@ OF_CHROMA = [
 
 @pytest.fixture
 def rate_of_the_store(monkeypatch):
-    """2DFTM and SiMPle look at the frames of the store."""
+    """2DFTM and SiMPle use the frames of the store."""
     monkeypatch.setattr(peers, "BEAT_RATE", CHROMA_RATE)
 
 
@@ -46,7 +46,7 @@ def directory(tmp_path_factory):
 
 
 def melody(notes, frames=1):
-    """A note at a time, alone in its frames."""
+    """Chroma of one note at a time."""
     notes = np.eye(12, dtype=np.float16)[np.asarray(notes) % 12]
     return np.repeat(np.stack([notes, notes], axis=1), frames, axis=0)
 
@@ -56,8 +56,8 @@ def melody(notes, frames=1):
 @given(seed=st.integers(0, 999), keys=st.lists(st.integers(0, 11), min_size=3, max_size=3))
 def test_transposing_any_performance_changes_no_distance(measure, directory, seed, keys):
     music = [make_sequence(f"{seed} {i}", f"{i}", 90 + 20 * i) for i in range(3)]
-    moved = [np.roll(each, key, axis=2) for each, key in zip(music, keys, strict=True)]
-    distances, again = (matrix(measure(store_of(directory, each))) for each in (music, moved))
+    moved = [np.roll(tune, key, axis=2) for tune, key in zip(music, keys, strict=True)]
+    distances, again = (matrix(measure(store_of(directory, tunes))) for tunes in (music, moved))
     np.testing.assert_allclose(again, distances, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(distances, distances.T)
 
@@ -65,7 +65,7 @@ def test_transposing_any_performance_changes_no_distance(measure, directory, see
 @pytest.mark.parametrize("measure", OF_CHROMA)
 def test_the_same_music_in_another_key_is_nearest(measure, tmp_path):
     music = [make_sequence(f"work {i}", "a file", 150) for i in range(5)]
-    copies = [np.roll(each, 1 + i, axis=2) for i, each in enumerate(music)]
+    copies = [np.roll(tune, 1 + i, axis=2) for i, tune in enumerate(music)]
     distances = measure(store_of(tmp_path, music + copies))
     works = [f"W_{i}" for i in range(5)] * 2
     assert distances.symmetric
@@ -110,7 +110,7 @@ def test_a_cluster_holds_its_members_together_and_all_others_equally_apart(rng):
 
 def test_mean_chroma_is_compared_by_cosine_in_the_nearest_key(tmp_path):
     notes = {"a": [0] * 30, "a third up": [3] * 30, "a fourth now and then": [0, 5] * 15}
-    store = store_of(tmp_path, [melody(each, 3) for each in notes.values()])
+    store = store_of(tmp_path, [melody(tune, 3) for tune in notes.values()])
     half = 1 - np.sqrt(0.5)
     expected = [[0, 0, half], [0, 0, half], [half, half, 0]]
     np.testing.assert_allclose(matrix(peers.mean_chroma(store)), expected, atol=1e-9)
@@ -119,7 +119,7 @@ def test_mean_chroma_is_compared_by_cosine_in_the_nearest_key(tmp_path):
 @pytest.mark.usefixtures("rate_of_the_store")
 def test_2dftm_ignores_where_in_time_a_melody_starts(tmp_path):
     tune = np.tile([0, 4, 7, 5, 2], 40)  # 75 half seconds are a whole number of these
-    music = [melody(each) for each in (tune, tune[2:], tune + 3, tune[::-1])]
+    music = [melody(notes) for notes in (tune, tune[2:], tune + 3, tune[::-1])]
     distances = matrix(peers.fourier_magnitudes(store_of(tmp_path, music)))
     np.testing.assert_allclose(distances[0, :3], 0, atol=1e-5)
     assert distances[0, 3] > 1
@@ -129,8 +129,8 @@ def test_2dftm_ignores_where_in_time_a_melody_starts(tmp_path):
 def test_2dftm_of_one_patch_is_the_magnitude_of_its_transform(tmp_path, rng, monkeypatch):
     monkeypatch.setattr(peers, "PATCH_FRAMES", 76)
     music = [rng.random((76, 2, 12)).astype(np.float16) for _ in range(2)]
-    for each in music:
-        each[[0, -1]] = 1  # so that nothing is trimmed as silence
+    for frames in music:
+        frames[[0, -1]] = 1  # so that nothing is trimmed as silence
 
     def magnitudes(sequence):
         raised = normalize(normalize(sequence[:, 0].astype(np.float64)) ** 1.96)
@@ -146,10 +146,9 @@ def test_2dftm_of_one_patch_is_the_magnitude_of_its_transform(tmp_path, rng, mon
 def test_simple_is_the_median_distance_to_the_nearest_ten_seconds(tmp_path, rng):
     """Against the definition, stretch by stretch; both mean chromas agree on the key."""
     music = [rng.random((frames, 2, 12)).astype(np.float16) for frames in (78, 90)]
-    for each in music:
-        each[:, :, 0] = 1
-    unit = [each[:, 0].astype(np.float64) for each in music]
-    unit = [normalize(each) for each in unit]
+    for frames in music:
+        frames[:, :, 0] = 1
+    unit = [normalize(frames[:, 0].astype(np.float64)) for frames in music]
 
     def profile(a, b):
         return [

@@ -69,7 +69,7 @@ def test_the_same_work_can_be_left_out(searcher):
 
 @pytest.fixture(scope="module", params=ENGINES)
 def clique_of_900(request):
-    """A catalogue most of which is one work, and lies together."""
+    """A catalogue with a work of 900 performances, whose vectors lie together."""
     rng = np.random.default_rng(0)
     vectors = np.concatenate([rng.normal(size=(900, 4)), rng.normal(size=(100, 4)) + 6])
     points = points_of(
@@ -183,7 +183,7 @@ def test_a_vector_finds_what_brute_force_finds_with_and_without_a_filter(
     assert {match.same_work for match in matches} <= {None}
 
 
-def test_the_distance_of_two_performances_is_the_one_their_match_gives(searcher):
+def test_the_distance_of_two_performances_is_that_of_their_match(searcher):
     for match in searcher.similar("P_3", 10):
         assert searcher.distance("P_3", match.track_id) == pytest.approx(match.distance, 1e-6)
         assert searcher.distance(match.track_id, "P_3") == searcher.distance("P_3", match.track_id)
@@ -294,7 +294,7 @@ def test_the_functions_search_the_environments_workspace_from_any_directory(tmp_
         monkeypatch.setenv("COVERS_HOME", str(tmp_path / home))
         search.connect().publish(make_points(20, seed=seed), "b")
         searcher = Searcher(search.connect(home=tmp_path / home))
-        for name, given_to_it in (
+        for name, arguments in (
             ("status", ()),
             ("similar", ("P_1", 3)),
             ("works", ("P_1", 3)),
@@ -302,7 +302,7 @@ def test_the_functions_search_the_environments_workspace_from_any_directory(tmp_
             ("similar_to", ([0] * 4, 3)),
             ("distance", ("P_1", "P_2")),
         ):
-            assert getattr(search, name)(*given_to_it) == getattr(searcher, name)(*given_to_it)
+            assert getattr(search, name)(*arguments) == getattr(searcher, name)(*arguments)
 
 
 def test_a_fresh_process_answers_without_loading_what_it_does_not_need(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What a point is, and what may become one."""
+"""What a point is, and which performances can become points."""
 
 from uuid import UUID, uuid5
 

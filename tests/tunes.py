@@ -1,4 +1,4 @@
-"""Small catalogues of made-up tunes with chroma sequences, to align."""
+"""A small synthetic catalogue with chroma sequences, to align."""
 
 import numpy as np
 from catalogue import altered, make_points
@@ -10,7 +10,7 @@ RATE = 44100 / 8192  # frames per second
 
 
 def make_tune(seed: int, seconds: float = 60, tempo: float = 1.0, up: int = 0) -> np.ndarray:
-    """Notes of 0.3 to 1 s, each a pitch class and some of its fifth: (F, 2, 12)."""
+    """Notes of 0.3 to 1 s: a pitch class and, weaker, its fifth. Shape (F, 2, 12)."""
     rng = np.random.default_rng(seed)
     lengths = rng.uniform(0.3, 1, 400) / tempo
     notes = rng.choice([0, 2, 4, 5, 7, 9, 11], 400)  # of a major scale

@@ -26,11 +26,11 @@ def many(n_cliques=60, size=7, noise_works=100, dimension=24, spread=1.5, seed=0
     centres = rng.normal(size=(n_cliques + noise_works, dimension))
     rows = (centres[work] + spread * rng.normal(size=(len(work), dimension))).astype(np.float32)
     tracks = [f"P_{track:04d}" for track in rng.permutation(len(work))]
-    return rows, [f"W_{each:03d}" for each in work], tracks
+    return rows, [f"W_{number:03d}" for number in work], tracks
 
 
 def plain_distances(rows):
-    """Distances of all pairs, one subtraction each."""
+    """Distances of all pairs by their definition."""
     rows = np.asarray(rows, dtype=np.float64)
     return np.sqrt(((rows[:, None] - rows[None]) ** 2).sum(axis=2))
 

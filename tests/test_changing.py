@@ -1,4 +1,4 @@
-"""Changing a published collection in place: only differences are sent, and no performance is ever half changed."""
+"""Changing a published collection in place: only differences are sent, and nothing is half done."""
 
 import contextlib
 import itertools

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from feature_stores import write_csv
+from published import times
 
 import search
 from flows.add import add
@@ -71,9 +72,9 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(home):
     features = Workspace(home).latest("features")
     for seed in (7, 8):
         train(features, "means", hold_out=0.3, seed=seed, home=home)
-    before = {path: path.lstat().st_mtime_ns for path in home.rglob("*")}
+    before = times(home, "*")
     found = prune(Workspace(home), dry_run=True)
-    assert {path: path.lstat().st_mtime_ns for path in home.rglob("*")} == before
+    assert times(home, "*") == before
     [unneeded] = found
     assert (unneeded.kind, unneeded.path.parent) == ("bundles", home / "bundles")
     assert unneeded.size >= sum(path.stat().st_size for path in unneeded.path.iterdir()) > 0

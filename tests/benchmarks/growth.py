@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import h5py
 import numpy as np
 import polars as pl
 from rich.console import Console
+from trees import Tree
 
 import search
 from benchmarks import synthetic
@@ -65,36 +65,19 @@ def _directory() -> Generator[Path, None, None]:
 def aggregating(count: int) -> Generator[None, None, dict[str, float]]:
     """Read files of 20 seconds each."""
     with _directory() as root:
-        (root / "data").mkdir()
-        (root / "data" / "dataset.json").write_text(json.dumps({"frame_rate": 10.0}))
+        tree = Tree(root / "data")
         works = next(synthetic.chunks(count, 1)).works.tolist()
         for number, work in enumerate(works):
-            _write(root / "data", number, work)
+            tree.add(synthetic.work_id(work), synthetic.track_id(number), frames=215)
         dataset = open_dataset(root / "data")
         yield
         to_read = pending(dataset, [])
         parts = [
-            aggregate_batch(to_read[start : start + 500], 10.0, root / "parts")
+            aggregate_batch(to_read[start : start + 500], dataset.frame_rate, root / "parts")
             for start in range(0, count, 500)
         ]
         assemble(dataset, [store.FeatureStore.open(part) for part in parts], root / "store")
     return {}
-
-
-def _write(root: Path, number: int, work: int, frames: int = 200) -> None:
-    track_id, work_id = synthetic.track_id(number), synthetic.work_id(work)
-    rng = np.random.default_rng(number)
-    path = root / "da-tacos_benchmark_subset_single_files" / work_id / f"{track_id}.h5"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        file.attrs["label"], file.attrs["track_id"] = work_id, track_id
-        for name in ("hpcp", "crema", "chroma_cens", "mfcc_htk"):
-            shape = (13, frames) if name == "mfcc_htk" else (frames, 12)
-            file[name] = rng.random(shape, np.float32)
-        for name in ("novfn", "snovfn"):
-            file[f"madmom_features/{name}"] = rng.random(frames)
-        file["madmom_features/tempos"] = np.array([[rng.uniform(60, 180), 0.7], [90.0, 0.3]])
-        file["madmom_features/onsets"] = np.arange(2, frames, 5)
 
 
 def _table(count: int) -> pl.DataFrame:
@@ -120,21 +103,12 @@ def reading_a_table(count: int) -> Generator[None, None, dict[str, float]]:
 
 def embedding(count: int) -> Generator[None, None, dict[str, float]]:
     """Embed the 52 means with the autoencoder."""
-    table = _table(count).rename({"performance": "track_id", "work": "work_id"})
-    table = table.with_columns(chroma_start=pl.lit(0), chroma_frames=pl.lit(0))
-    features = store.FeatureStore(
-        Path(),
-        name="synthetic",
-        table=table,
-        rejects=pl.DataFrame(),
-        chroma=np.empty((0, 2, 12), np.float16),
-        frame_rate=None,
-    )
+    means = _table(count).select(FEATURE_NAMES).to_numpy()
     config = AutoencoderConfig()
     network = AutoencoderNetwork(config.sizes)
-    encoder = Autoencoder(config, Standardizer.fit(features.means), network)
+    encoder = Autoencoder(config, Standardizer.fit(means), network)
     yield
-    encoder.embed(features.means)
+    encoder.embed(means)
     return {}
 
 

@@ -9,10 +9,10 @@ import textwrap
 from pathlib import Path
 
 import polars as pl
+from trees import copy_sample
 
 from flows.pipeline import pipeline
 
-SAMPLE = Path(__file__).resolve().parents[2] / "sample"
 SMALL = {"max_epochs": 5}  # enough to run every stage
 
 KILLED_BETWEEN_RESULTS = """
@@ -63,11 +63,7 @@ SEARCHES_UNTIL_TOLD = """
 def test_killed_between_any_two_steps_it_ends_the_same_and_search_always_answers(
     prefect_server, tmp_path, count
 ):
-    data = tmp_path / "tenth"  # of the sample, because several runs read it
-    singles = "da-tacos_benchmark_subset_single_files"
-    for work in sorted((SAMPLE / singles).iterdir())[::10]:
-        shutil.copytree(work, data / singles / work.name)
-    shutil.copy(SAMPLE / "dataset.json", data)
+    data = copy_sample(tmp_path / "tenth", slice(None, None, 10))  # seven runs read it
     result = pipeline(data, config=SMALL, home=tmp_path / "undisturbed")
     home, script, done = tmp_path / "home", tmp_path / "killed.py", tmp_path / "done"
     script.write_text(textwrap.dedent(KILLED_BETWEEN_RESULTS))

@@ -8,7 +8,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 
 #: A test that publishes, searches and rolls back.
-TEST = "test_cli.py::test_rollback_serves_the_previous_collection_again"
+TEST = "test_cli.py::test_rollback_makes_the_previous_collection_the_current_one"
 
 
 def test_a_server_in_the_environment_is_not_asked(tmp_path):

@@ -107,9 +107,9 @@ class Workspace:
         with claimed(place) as missing:
             if missing:
                 with whole_directory(place) as scratch:
+                    make(scratch)
                     if made_from is not None:
                         write_json(scratch / MADE_FROM, made_from)
-                    make(scratch)
         logger.info("%s %s", "made" if missing else "unchanged:", self.relative(place))
         return place
 

@@ -5,7 +5,7 @@ from copy import deepcopy as copy_of
 
 import numpy as np
 import pytest
-from contract_stub import asked
+from contract_stub import KEY, asked
 from published import searcher, served, times
 from trees import Tree
 
@@ -111,7 +111,7 @@ def test_running_twice_changes_nothing(catalogue, home, embedded):
 def test_on_a_server_only_what_differs_is_sent(catalogue, home, stub, monkeypatch):
     embedded = search.connect(home=home)
     monkeypatch.setenv("QDRANT_URL", stub.url)
-    monkeypatch.setenv("QDRANT_API_KEY", "full")
+    monkeypatch.setenv("QDRANT_API_KEY", KEY)
     name = search.copy(embedded, search.connect(home=home)).name
     stub.requests.clear()
     catalogue.add("W_0", "P_02")

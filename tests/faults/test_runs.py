@@ -89,7 +89,7 @@ def test_a_half_written_result_is_named_and_made_again_after_it_is_deleted(copie
         code, said = in_fresh_process(run, asked, copied / "log")
         assert code == 1, said
         assert str(path.parent) in sentence(said)
-        assert "delete" in sentence(said)
+        assert "delete" in sentence(said).lower()
         assert len(search.Searcher(search.connect(home=home)).similar("P_00")) == 10
         shutil.rmtree(path.parent)
     code, said = in_fresh_process(run, pipeline(copied, home), copied / "log")

@@ -21,6 +21,7 @@ import json
 import logging
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -36,6 +37,7 @@ from embedding.data.store import FeatureStore
 from embedding.encoders.encoder import LOSS_CURVE_SCHEMA, Encoder
 from embedding.encoders.imported import IMPORTED, ImportedConfig
 from embedding.encoders.registry import ENCODERS, encoder_class
+from embedding.errors import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +195,7 @@ def configure(encoder_name: str, fields: Mapping[str, Any]) -> Any:
     Raises
     ------
     ValueError
-        If there is no such encoder or field, or a value is out of range.
+        If the encoder or a field does not exist, or a value is out of range.
     """
     if encoder_name not in ENCODERS:
         choice = ", ".join(ENCODERS)
@@ -282,8 +284,8 @@ def load(directory: Path) -> Bundle:
         raise BadBundle(f"{directory} is damaged: {reason}. {ADVICE}") from error
     # Damaged files make their readers raise any kind of error, and polars even a panic.
     except (Exception, pl.exceptions.PanicException) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise BadBundle(f"{directory} is damaged: {reason.rstrip('.')}. {ADVICE}") from error
+        reason = first_line(error).rstrip(".")
+        raise BadBundle(f"{directory} is damaged: {reason}. {ADVICE}") from error
 
 
 def _load(directory: Path) -> Bundle:
@@ -361,6 +363,8 @@ def content_digest(
 
 
 def _versions() -> dict[str, str]:
-    installed = {package.name: package.version for package in metadata.distributions()}
-    known = {name: installed[name] for name in PACKAGES if name in installed}
-    return {"python": platform.python_version(), **known}
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):  # covers in a checkout that is not installed
+            found[name] = metadata.version(name)
+    return found

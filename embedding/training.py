@@ -60,8 +60,8 @@ def train(
     Raises
     ------
     ValueError
-        If there is no such encoder or field, the data has too few works or performances, there is
-        nothing to learn from them, or the loss diverges.
+        If the encoder or a field does not exist, the data has too few works or performances, there
+        is nothing to learn from them, or the loss diverges.
     """
     if config is None or isinstance(config, Mapping):
         config = configure(encoder_name, config or {})

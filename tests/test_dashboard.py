@@ -14,7 +14,7 @@ import pytest
 from catalogue import ENGINES, QDRANT_API_KEY, QDRANT_CA_CERT, engine_of_kind, in_memory, points_of
 from qdrant_client import models
 
-from search.engines.server.server import _strict_mode
+from search.engines.server.server import strict_mode
 from search.fields import FIELDS, MEANINGS
 from search.point import point_id
 
@@ -113,10 +113,10 @@ def test_every_block_that_is_pasted_finds_something(server):
 
 
 @pytest.mark.parametrize(("path", "body"), REQUESTS)
-def test_qdrants_models_and_strict_mode_accept_a_request(path, body):
+def test_qdrants_models_andstrict_mode_accept_a_request(path, body):
     request = MODELS[path].model_validate(body)
     results = (getattr(request, "limit", None) or 1) * (getattr(request, "sample", None) or 1)
-    assert results <= _strict_mode(points=193).max_query_limit
+    assert results <= strict_mode(points=193).max_query_limit
     # Strict mode wants an index for each field of a filter.
     assert set(re.findall(r'"key": "(\w+)"', json.dumps(body))) <= set(FIELDS)
 

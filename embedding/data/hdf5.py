@@ -16,6 +16,8 @@ import h5py
 import numpy as np
 from isal import isal_zlib
 
+from embedding.errors import first_line
+
 #: About four hours of features at 44100/512 frames per second, longer than any performance.
 MAX_FILE_BYTES = 2**28
 MAX_ELEMENTS = 2**24
@@ -80,7 +82,7 @@ def read_arrays(path: Path, names: Iterable[str], attributes: dict[str, str]) ->
     except WrongContentsError:
         raise
     except Exception as error:  # h5py raises any kind of error for a damaged file
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[0].strip("'\"")
+        cause = first_line(error).strip("'\"")
         raise WrongContentsError(f"{path.name} is damaged: {cause}") from error
     return Contents(arrays, image, facts.st_mtime_ns)
 

@@ -26,6 +26,7 @@ from embedding.data.atomic import whole_directory
 from embedding.data.chroma import CHROMA_RATE
 from embedding.data.features import FEATURE_NAMES
 from embedding.data.metadata import METADATA
+from embedding.errors import first_line
 
 #: Increased when the meaning of a column or of the sequences changes, so that files are read again.
 FORMAT = 2
@@ -175,8 +176,7 @@ class FeatureStore:
             format_, count = facts["format"], facts["performances"]
         # Damaged files make polars and numpy raise any kind of error, and polars even a panic.
         except (Exception, pl.exceptions.PanicException) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise _damaged(path, reason) from error
+            raise _damaged(path, first_line(error)) from error
         if format_ != FORMAT:
             raise BadStore(
                 f"{path} has format {format_}, and this version reads {FORMAT}. Delete it, and "

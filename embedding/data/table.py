@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from embedding.data.features import FEATURE_NAMES
+from embedding.errors import first_line
 
 
 def read_table(path: Path) -> pl.DataFrame:
@@ -66,8 +67,7 @@ def _read_text(path: Path) -> pl.DataFrame:
     try:
         text = pl.read_csv(path, infer_schema=False)
     except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path} could not be read as a CSV table: {reason}") from error
+        raise ValueError(f"{path} could not be read as a CSV table: {first_line(error)}") from error
     wanted = ["work", "performance", *FEATURE_NAMES]
     if missing := [name for name in wanted if name not in text.columns]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What stands in a bundle for a model whose vectors were made elsewhere."""
+"""The configuration of a bundle for a model whose vectors were made elsewhere."""
 
 from __future__ import annotations
 

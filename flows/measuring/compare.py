@@ -16,6 +16,7 @@ from embedding import bundle as bundles
 from embedding.data import store
 from embedding.data.store import FeatureStore
 from embedding.encoders.registry import encoder_class
+from embedding.errors import first_line
 from embedding.metrics.cliques import group
 from embedding.metrics.distances import Distances, Euclidean
 from embedding.metrics.retrieval import retrieval
@@ -203,7 +204,7 @@ def measure_row(row: Row, setup: Setup) -> dict[str, Any]:
         result = summarise_seeds(row.name, runs)
         logger.info("%s: MAP %.3f, MR1 %.1f", row.name, result["map"], result["mr1"])
     except Exception as error:  # whatever the error is, the other rows are useful
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = first_line(error)
         result = dict.fromkeys(COLUMNS) | {"row": row.name, "why_not": reason}
         logger.warning("%s is not measured: %s", row.name, reason)
     return result

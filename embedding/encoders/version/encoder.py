@@ -86,7 +86,8 @@ class VersionEncoder(ChromaEncoder):
                 )
         sequences = trimmed(train.inputs)
         motifs = cut_motifs(sequences, np.random.default_rng(seed))
-        projection = _project(train, motifs, config, seed, config.projection_dimension)
+        width = config.projection_dimension
+        projection = _project(sequences, train.works, motifs, config, seed, width)
         network, loss_curve, figures = fit_network(
             (sequences, train.numbers()),
             (trimmed(validation.inputs), validation.numbers()),
@@ -98,15 +99,21 @@ class VersionEncoder(ChromaEncoder):
 
     def refit(self, samples: Samples, *, seed: int) -> VersionEncoder:
         """Fit the projection to all works; validation chose the network only."""
-        width = self.projection.dimension
-        projection = _project(samples.of_several(), self.motifs, self.config, seed, width)
+        samples, width = samples.of_several(), self.projection.dimension
+        sequences = trimmed(samples.inputs)
+        projection = _project(sequences, samples.works, self.motifs, self.config, seed, width)
         return replace(self, projection=projection)
 
 
 def _project(
-    samples: Samples, motifs: Motifs, config: VersionConfig, seed: int, dimension: int
+    sequences: list[np.ndarray],
+    works: np.ndarray,
+    motifs: Motifs,
+    config: VersionConfig,
+    seed: int,
+    dimension: int,
 ) -> Projection:
-    sequences = with_altered_copies(trimmed(samples.inputs), config.tempos, seed)
-    blocks = map_sequences(partial(statistics, motifs=motifs, without_own=True), sequences)
-    works = list(samples.works) * (1 + len(config.tempos))
-    return fit_discriminant(blocks, works, dimension=dimension, shrinkage=config.shrinkage)
+    copies = with_altered_copies(sequences, config.tempos, seed)
+    blocks = map_sequences(partial(statistics, motifs=motifs, without_own=True), copies)
+    of_copies = list(works) * (1 + len(config.tempos))
+    return fit_discriminant(blocks, of_copies, dimension=dimension, shrinkage=config.shrinkage)

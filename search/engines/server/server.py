@@ -224,7 +224,7 @@ class Server(Engine):
                 size=points.dimension, distance=models.Distance.EUCLID, on_disk=quantized
             ),
             hnsw_config=models.HnswConfigDiff(m=0),  # no graph, or not yet
-            strict_mode_config=_strict_mode(description.points),
+            strict_mode_config=strict_mode(description.points),
             metadata={
                 **Facts(description, mean, built=len(points)).as_metadata(),
                 "fields": MEANINGS,
@@ -285,24 +285,24 @@ class Server(Engine):
         changed = facts.changed + len(difference)
         if changed > CHANGED_SHARE * facts.built:
             return None
-        strict_mode = _strict_mode(max(difference.held, len(points)))
+        limits = strict_mode(max(difference.held, len(points)))
         before = replace(facts.description, content="")
-        self._note(replace(facts, description=before, changed=changed), strict_mode)
+        self._note(replace(facts, description=before, changed=changed), limits)
         apply(self.connection, description, points, difference)
-        self._note(replace(facts, description=description, changed=changed), strict_mode)
+        self._note(replace(facts, description=description, changed=changed), limits)
         return difference.rows
 
     def note(self, description: Description) -> None:
         """Replace the description in the metadata."""
         self._note(replace(self._facts(description.name), description=description))
 
-    def _note(self, facts: Facts, strict_mode: Any = None) -> None:
+    def _note(self, facts: Facts, limits: Any = None) -> None:
         """Write the facts of a collection into its metadata."""
         self.connection.ask(
             lambda client: client.update_collection(
                 facts.description.name,
                 metadata=facts.as_metadata(),
-                strict_mode_config=strict_mode,
+                strict_mode_config=limits,
             )
         )
         self._known = None
@@ -350,7 +350,7 @@ class Server(Engine):
         return known
 
 
-def _strict_mode(points: int) -> Any:
+def strict_mode(points: int) -> Any:
     """Forbid other clients of the server requests that would hold it up."""
     from qdrant_client import models
 

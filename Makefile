@@ -22,15 +22,16 @@ demo: install
 	$(BIN)/covers demo
 
 test: install
-	$(BIN)/python -m pytest --ignore tests/faults --ignore tests/demo --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --ignore tests/faults --ignore tests/demo --ignore tests/first_hour --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Ends with what became of the faults.
 faults: install
 	$(BIN)/python -m pytest tests/faults --numprocesses auto --maxprocesses 2 --dist loadfile
 
-# Tests what README says about the demo, and runs its main job from an installed wheel.
+# Tests what README says about the demo, runs its main job from an installed wheel, and types what
+# a newcomer types in the first hour.
 demo-test: demo
-	$(BIN)/python -m pytest tests/demo
+	$(BIN)/python -m pytest tests/demo tests/first_hour
 
 # BENCH="aggregation searching" for some of them.
 bench: .venv/bench

@@ -1,11 +1,11 @@
 """Retrieval metrics: at which ranks the other versions of a query's work are found."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike
 
 from embedding.metrics.cliques import Cliques, group
 from embedding.metrics.distances import Distances, Floats, Ints, over_blocks
@@ -57,16 +57,8 @@ class Retrieval:
 
     def summary(self) -> dict[str, float | int]:
         """Return the figures by their usual names, ready for JSON."""
-        return {
-            "map": self.map,
-            "mr1": self.mr1,
-            "mrr": self.mrr,
-            "hits@1": self.hits_at_1,
-            "hits@10": self.hits_at_10,
-            "p@10": self.p_at_10,
-            "nar": self.nar,
-            **self.counts,
-        }
+        names = ("map", "mr1", "mrr", "hits@1", "hits@10", "p@10", "nar")
+        return {name: getattr(self, name.replace("@", "_at_")) for name in names} | self.counts
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Return the 95 % intervals of MAP and MR1; a single clique has none."""
@@ -74,7 +66,7 @@ class Retrieval:
         if queries["work_id"].n_unique() < 2:
             return {}
         return {
-            name: bootstrap_interval(queries[column], queries["work_id"], seed=0)
+            name: bootstrap_interval(queries[column].to_numpy(), queries["work_id"], seed=0)
             for name, column in {"map": "ap", "mr1": "first"}.items()
         }
 
@@ -88,19 +80,9 @@ def retrieval(
 ) -> Retrieval:
     """Rank all candidates for every query, or for a random sample of the queries.
 
-    With a sample, time grows with n instead of n squared, all performances stay candidates, and
-    every mean is an unbiased estimate; `bootstrap_interval` tells its precision.
-
-    Parameters
-    ----------
-    distances : Distances
-        `Euclidean(vectors)` or `DistanceMatrix(values)`; row i belongs to the i-th ids.
-    work_ids, track_ids : iterable of str
-        One of each per performance; track ids are unique.
-    sample : int, optional
-        Number of queries to draw; by default, all are measured.
-    seed : int
-        Seed of the sample.
+    Row i of the distances belongs to the i-th ids, and track ids are unique. With a sample, time
+    grows with n instead of n squared, all performances stay candidates, and every mean is an
+    unbiased estimate.
 
     Raises
     ------
@@ -127,8 +109,8 @@ def retrieval(
             for query, row in zip(rows.tolist(), ordered.block(rows), strict=True)
         ]
 
-    ranks = [each for run in over_blocks(len(queries), len(ordered), rank) for each in run]
-    return _measured(ranks, cliques, queries)
+    runs = over_blocks(len(queries), len(ordered), rank)
+    return _measured(list(chain.from_iterable(runs)), cliques, queries)
 
 
 def retrieval_of(
@@ -164,7 +146,7 @@ def retrieval_of(
     return _measured([ranks[row] for row in rows], cliques, rows)
 
 
-def _measured(ranks: Sequence[Ints], cliques: Cliques, rows: Ints) -> Retrieval:
+def _measured(ranks: list[Ints], cliques: Cliques, rows: Ints) -> Retrieval:
     """Compute the figures from the sorted ranks of the relevant candidates of each query."""
     n = len(cliques.order)
     relevant = np.array([len(each) for each in ranks])
@@ -200,36 +182,17 @@ def _measured(ranks: Sequence[Ints], cliques: Cliques, rows: Ints) -> Retrieval:
 
 
 def bootstrap_interval(
-    values: ArrayLike, work_ids: Iterable[str], seed: int, n: int = 1000
+    values: Floats, work_ids: Iterable[str], seed: int, n: int = 1000
 ) -> tuple[float, float]:
-    """Return the 95 % interval of a mean over queries, by resampling cliques.
+    """Return the 95 % interval of the mean of values, one per query, by resampling cliques.
 
     The queries of a clique share their music, so they are drawn together. Each of `n` samples
     draws as many cliques as there are, with replacement, and averages over their queries. The
     interval lies between the 2.5th and the 97.5th percentile of these averages (Efron and
-    Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). `values` and `work_ids` have
-    one item per query, as in `Retrieval.per_query`.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ, a value is not finite, or there are fewer than two cliques.
+    Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
     """
-    per_query = np.asarray(values, dtype=np.float64)
     works, clique = np.unique(np.array(list(work_ids), dtype=np.str_), return_inverse=True)
-    if per_query.shape != clique.shape:
-        raise ValueError(
-            f"There are {per_query.size} values and {clique.size} work ids: give one of each for "
-            "every query."
-        )
-    if not np.isfinite(per_query).all():
-        raise ValueError("A value to resample is not finite: leave out queries without a value.")
-    if len(works) < 2:
-        raise ValueError(
-            f"An interval needs at least 2 cliques to draw from, and there are {len(works)}: "
-            "report the figure without an interval."
-        )
-    totals = np.bincount(clique, weights=per_query)
+    totals = np.bincount(clique, weights=values)
     sizes = np.bincount(clique)
     draw = np.random.default_rng(seed)
     means = np.empty(n)
@@ -241,14 +204,10 @@ def bootstrap_interval(
 
 
 def _relevant_ranks(distances: Distances, cliques: Cliques, query: int, row: Floats) -> Ints:
-    """Return the sorted ranks of a query's relevant candidates.
-
-    `row` is the query's row of distances; all arguments are in canonical order.
-    """
+    """Return the sorted ranks of a query's relevant candidates, from its row of distances."""
     row[query] = np.inf  # a query is not its own candidate
-    start = cliques.starts[cliques.work[query]]
-    members = np.arange(start, start + cliques.sizes[cliques.work[query]])
-    relevant = members[members != query]
+    relevant = np.flatnonzero(cliques.work == cliques.work[query])
+    relevant = relevant[relevant != query]
     low, high = distances.ties(row[relevant])
     by_distance = np.sort(row)
     nearer = by_distance.searchsorted(low, "left")

@@ -3,11 +3,13 @@
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
 from flows.cli import measures, operations, questions, stages
+from flows.cli.printing import visible
 
 app = typer.Typer(
     name="covers",
@@ -70,8 +72,11 @@ def root(
 
 def main() -> None:
     """Run the command line. A known failure is one sentence on stderr, with exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal may lack characters of a title
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (ValueError, LookupError, OSError, RuntimeError) as error:
-        sys.stderr.write(f"covers: {error}\n")
+        sys.stderr.write(f"covers: {visible(str(error))}\n")
         sys.exit(1)

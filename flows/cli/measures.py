@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import options, tables
+from flows.cli.printing import show
 from flows.cli.running import run_flow
 
 
@@ -20,7 +21,7 @@ def evaluate(
     Example: covers evaluate --sample 10000
     """
     result = run_flow("evaluate", vectors, home, sample)
-    tables.show(result, as_json, tables.show_evaluation)
+    show(result, as_json, tables.show_evaluation)
 
 
 def cluster(
@@ -36,7 +37,7 @@ def cluster(
     Example: covers cluster --largest 20
     """
     result = run_flow("cluster", features, smallest, largest, seed, home)
-    tables.show(result, as_json, tables.show_clusters)
+    show(result, as_json, tables.show_clusters)
 
 
 def compare(
@@ -55,4 +56,4 @@ def compare(
     """
     rate = options.read_frame_rate(frame_rate)
     result = run_flow("compare", data, train, seeds, frame_rate=rate, home=home)
-    tables.show(result, as_json, tables.show_comparison)
+    show(result, as_json, tables.show_comparison)

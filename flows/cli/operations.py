@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from flows.cli import options, tables
+from flows.cli.printing import show
 from flows.cli.running import searcher
 
 
 def status(home: options.Home = None, as_json: options.AsJson = False) -> None:
     """Show the current collection, what it was made from, and the previous collections."""
-    tables.show(searcher(home).status(), as_json, tables.show_status)
+    show(searcher(home).status(), as_json, tables.show_status)
 
 
 def rollback(home: options.Home = None, as_json: options.AsJson = False) -> None:
@@ -19,7 +20,7 @@ def rollback(home: options.Home = None, as_json: options.AsJson = False) -> None
     import search
 
     current = search.connect(home=home).rollback()
-    tables.show({"collection": current.name}, as_json, tables.show_paths)
+    show({"collection": current.name}, as_json, tables.show_paths)
 
 
 def copy(
@@ -47,7 +48,7 @@ def copy(
         copied = search.copy(search.connect(source), here)
     else:
         raise ValueError("Give either --to or --from.")
-    tables.show({"collection": copied.name}, as_json, tables.show_paths)
+    show({"collection": copied.name}, as_json, tables.show_paths)
 
 
 def gc(
@@ -68,7 +69,7 @@ def gc(
     results = [{"kind": each.kind, "result": str(each.path), "bytes": each.size} for each in found]
     total = sum(each.size for each in found)
     content = {"dry_run": dry_run, "results": results, "bytes": total}
-    tables.show(content, as_json, tables.show_unneeded)
+    show(content, as_json, tables.show_unneeded)
 
 
 def serve(

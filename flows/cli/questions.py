@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import options, tables
+from flows.cli.printing import show
 from flows.cli.running import run_flow, searcher
 
 
@@ -31,7 +32,7 @@ def similar(
         leave_out_same_work=other_works,
         where=options.read_filter(where),
     )
-    tables.show({"query": track_id, "matches": matches}, as_json, tables.show_matches)
+    show({"query": track_id, "matches": matches}, as_json, tables.show_matches)
 
 
 def works(
@@ -49,7 +50,7 @@ def works(
     matches = searcher(home).works(
         track_id, limit, leave_out_same_work=other_works, where=options.read_filter(where)
     )
-    tables.show({"query": track_id, "matches": matches}, as_json, tables.show_matches)
+    show({"query": track_id, "matches": matches}, as_json, tables.show_matches)
 
 
 def identify(
@@ -65,7 +66,7 @@ def identify(
     Example: covers identify P_135582
     """
     found = searcher(home).identify(track_id, limit)
-    tables.show(found, as_json, tables.show_identification)
+    show(found, as_json, tables.show_identification)
 
 
 def same_work(
@@ -79,7 +80,7 @@ def same_work(
     Example: covers same-work P_135582 P_201213
     """
     match = searcher(home).same_work(a, b)
-    tables.show({"query": a, "matches": [match]}, as_json, tables.show_matches)
+    show({"query": a, "matches": [match]}, as_json, tables.show_matches)
 
 
 def distance(
@@ -93,7 +94,7 @@ def distance(
     Example: covers distance P_135582 P_201213
     """
     value = searcher(home).distance(a, b)
-    tables.show({"a": a, "b": b, "distance": value}, as_json, tables.show_distance)
+    show({"a": a, "b": b, "distance": value}, as_json, tables.show_distance)
 
 
 def duplicates(
@@ -114,4 +115,4 @@ def duplicates(
     import polars as pl
 
     rows = pl.read_csv(table).to_dicts()
-    tables.show({"duplicates": rows, "path": str(table)}, as_json, tables.show_duplicates)
+    show({"duplicates": rows, "path": str(table)}, as_json, tables.show_duplicates)

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from flows.cli import options, tables
+from flows.cli.printing import show
 from flows.cli.running import run_flow
 
 #: Songs to try covers with. They are in a checkout only, because they are large.
@@ -46,7 +47,7 @@ def pipeline(
         sample=sample,
         only=only,
     )
-    tables.show(result, as_json, tables.show_evaluation)
+    show(result, as_json, tables.show_evaluation)
 
 
 def aggregate(
@@ -62,7 +63,7 @@ def aggregate(
     features = run_flow(
         "aggregate", data, frame_rate=options.read_frame_rate(frame_rate), home=home
     )
-    tables.show({"features": features}, as_json, tables.show_paths)
+    show({"features": features}, as_json, tables.show_paths)
 
 
 def train(
@@ -81,7 +82,7 @@ def train(
     Example: covers train --encoder version --hold-out 0.2
     """
     bundle = run_flow("train", features, encoder, options.read_config(config), hold_out, seed, home)
-    tables.show({"bundle": bundle}, as_json, tables.show_paths)
+    show({"bundle": bundle}, as_json, tables.show_paths)
 
 
 def embed(
@@ -94,7 +95,7 @@ def embed(
 ) -> None:
     """Compute a vector for every performance. `covers publish` makes the vectors searchable."""
     vectors = run_flow("embed", features, bundle, home)
-    tables.show({"vectors": vectors}, as_json, tables.show_paths)
+    show({"vectors": vectors}, as_json, tables.show_paths)
 
 
 def publish(
@@ -135,7 +136,7 @@ def publish(
     """
     given = None if vectors is None else [vectors]
     result = run_flow("publish", given, only, leave_out, features=features, model=model, home=home)
-    tables.show(result, as_json, tables.show_publication)
+    show(result, as_json, tables.show_publication)
 
 
 def add(
@@ -157,7 +158,7 @@ def add(
     Example: covers add new-songs
     """
     result = run_flow("add", data, options.read_frame_rate(frame_rate), home)
-    tables.show(result, as_json, tables.show_addition)
+    show(result, as_json, tables.show_addition)
 
 
 def demo() -> None:

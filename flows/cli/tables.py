@@ -1,74 +1,24 @@
-"""What the command line prints: tables for a person, or one JSON object for a machine."""
+"""What a person sees of the result of each command."""
 
 import dataclasses
-import json
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from flows.cli.printing import say, show_table
 
 if TYPE_CHECKING:
     from search import Alignment, Identification, Match, Status
     from search.points import Description
 
-Content = TypeVar("Content")
-
-#: Columns that are cut where a terminal is narrow, to make room for ids and numbers.
-TEXT_COLUMNS = {"title", "artist", "other title"}
-
 #: Rows that are printed of a table of any length.
 MAX_ROWS = 20
-
-
-def show(content: Content, as_json: bool, show_tables: Callable[[Content], None]) -> None:
-    """Print the result of a command, for a machine or for a person."""
-    if as_json:
-        text = json.dumps(content, ensure_ascii=False, default=_plain)
-        sys.stdout.write(text + "\n")
-    else:
-        show_tables(content)
-
-
-def _plain(value: Any) -> Any:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else str(value)  # type: ignore[arg-type]
-
-
-def show_table(
-    columns: Sequence[str], rows: Iterable[Iterable[Any]], *, tight: bool = False
-) -> None:
-    """Print a table. A tight one has no lines, so that eight columns fit into 80 characters."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False) if tight else Table()
-    for column in columns:
-        table.add_column(column, no_wrap=column not in TEXT_COLUMNS)
-    for row in rows:
-        table.add_row(*(Text(_text(value), no_wrap=True, overflow="ellipsis") for value in row))
-    Console().print(table)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_text, value))
-    return str(value)
-
-
-def _say(text: str) -> None:
-    """Print a line as it is; a terminal wraps it."""
-    Console(soft_wrap=True, highlight=False, markup=False).print(text)
 
 
 def show_paths(paths: Mapping[str, Any]) -> None:
     """Print where results are, one path per line."""
     for name, value in paths.items():
         for path in value if isinstance(value, list) else [value]:
-            _say(f"{name}: {path}")
+            say(f"{name}: {path}")
 
 
 def show_evaluation(result: dict[str, Any]) -> None:
@@ -85,22 +35,22 @@ def show_evaluation(result: dict[str, Any]) -> None:
         values = {name: value for name, value in measured.items() if isinstance(value, float)}
         kind = "alignment" if evidence == "reranked" else evidence
         show_table([f"probability by {kind}", "value"], values.items())
-    _say(result["measured_on"]["summary"])
+    say(result["measured_on"]["summary"])
     if outliers := result.get("outliers"):
-        _say(
+        say(
             f"{outliers} performances are unusually far from their versions. They come first in "
             "quality.csv."
         )
     _show_other_sources(result)
     if not result.get("published", True):
-        _say(result["verdict"])
+        say(result["verdict"])
     show_paths(result["paths"])
 
 
 def _show_other_sources(result: dict[str, Any]) -> None:
     for key, heading in {"kept": "Kept in", "left_out": "Left out of"}.items():
         if sources := result.get(key):
-            _say(f"{heading} the collection: {', '.join(sources)}.")
+            say(f"{heading} the collection: {', '.join(sources)}.")
 
 
 def show_publication(result: dict[str, Any]) -> None:
@@ -121,7 +71,7 @@ def show_unneeded(content: dict[str, Any]) -> None:
     """Print which results `covers gc` has deleted or would delete."""
     results = content["results"]
     if not results:
-        _say("Everything in the workspace is needed.")
+        say("Everything in the workspace is needed.")
         return
     show_table(
         ["kind", "result", "size"],
@@ -132,7 +82,7 @@ def show_unneeded(content: dict[str, Any]) -> None:
     )
     plural = "" if len(results) == 1 else "s"
     verb = "`covers gc` would free" if content["dry_run"] else "Freed"
-    _say(f"{verb} {len(results)} result{plural}, {_megabytes(content['bytes'])}.")
+    say(f"{verb} {len(results)} result{plural}, {_megabytes(content['bytes'])}.")
 
 
 def _megabytes(size: int) -> str:
@@ -150,15 +100,15 @@ def show_clusters(result: dict[str, Any]) -> None:
 def show_comparison(result: dict[str, Any]) -> None:
     """Print the result of `flows.measuring.compare`."""
     columns = ["", "MAP (95 %)", "seeds", "MR1", "hits@1", "AUC", "dim", "s"]
-    show_table(columns, map(comparison_cells, result["rows"]), tight=True)
+    show_table(columns, map(comparison_cells, result["rows"]))
     for row in result["rows"]:
         if row["why_not"]:
-            _say(f"{row['row']} is not measured: {row['why_not']}")
-    _say(
+            say(f"{row['row']} is not measured: {row['why_not']}")
+    say(
         "seeds: lowest and highest MAP; the other columns are of the seed with the median MAP. "
         "s: seconds to train the encoder, or to compute all distances."
     )
-    _say(result["measured_on"]["summary"])
+    say(result["measured_on"]["summary"])
     show_paths(result["paths"])
 
 
@@ -238,10 +188,10 @@ def show_identification(found: "Identification") -> None:
     """Print the work that a performance is a version of, and the evidence."""
     if found.work is None:
         none = percent(found.probability_of_none)
-        _say(f"The collection has no version of {found.track_id} ({none}).")
+        say(f"The collection has no version of {found.track_id} ({none}).")
     else:
         title = found.work.work_title or found.work.work_id
-        _say(f"{found.track_id} is a version of {title} ({percent(found.work.probability)}).")
+        say(f"{found.track_id} is a version of {title} ({percent(found.work.probability)}).")
     show_table(
         ["work", "title", "likely", "evidence"],
         (
@@ -258,7 +208,7 @@ def show_identification(found: "Identification") -> None:
 
 def show_distance(content: Mapping[str, Any]) -> None:
     """Print a distance."""
-    _say(f"{content['distance']:.4f}")
+    say(f"{content['distance']:.4f}")
 
 
 def show_duplicates(content: Mapping[str, Any]) -> None:
@@ -278,7 +228,7 @@ def show_duplicates(content: Mapping[str, Any]) -> None:
 def show_status(status: "Status") -> None:
     """Print the current collection and the previous ones."""
     if status.current is None:
-        _say("Nothing is published.")
+        say("Nothing is published.")
     else:
         show_table(["", "current"], _description_rows(status.current))
     for previous in status.previous:

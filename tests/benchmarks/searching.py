@@ -247,14 +247,15 @@ def own(size: Size) -> Figures:
     rows, _, tracks = catalogue(size)
 
     def ask(query: int) -> list[str]:
-        answer = server.connection.ask_fast(
+        answer = server.connection.ask(
             lambda client: client.query_points(
                 server.collection,
                 query=str(point_id(tracks[query])),
                 limit=LIMIT,
                 search_params=models.SearchParams(exact=True),
                 with_payload=True,
-            )
+            ),
+            fast=True,
         )
         return [point.payload["track_id"] for point in answer.points]
 

@@ -7,14 +7,9 @@ is written before its point and deleted after its point.
 
 from dataclasses import dataclass
 
-from search.engines.server import companion
+from search.engines.server import writing
+from search.engines.server.companion import companion
 from search.engines.server.connection import Connection
-from search.engines.server.writing import (
-    delete_points,
-    in_batches,
-    upload_points,
-    upload_sequences,
-)
 from search.errors import CollectionGone
 from search.point import point_id
 from search.points import DIGEST, Description, Points, sequence_digest
@@ -27,18 +22,9 @@ BATCH_DIGESTS = 10_000
 class Difference:
     """What a collection lacks of the points that it shall hold, and what it holds beyond them.
 
-    Attributes
-    ----------
-    rows : list of int
-        Rows of the points to write.
-    sequence_rows : list of int
-        Those of the rows whose sequence is to be written too.
-    outdated : list of str
-        Ids of points that the collection holds with another sequence.
-    withdrawn : list of str
-        Ids of points to delete.
-    held : int
-        Number of points that the collection holds before the change.
+    `rows` are the rows of the points to write, and `sequence_rows` those of them whose sequence is
+    to be written too. `outdated` are the ids of points that the collection holds with another
+    sequence, and `withdrawn` those of points to delete. `held` counts the points before the change.
     """
 
     rows: list[int]
@@ -60,7 +46,7 @@ def find_difference(connection: Connection, name: str, points: Points) -> Differ
     with_sequence = set(digests)
     if points.sequences is not None:
         try:
-            records = connection.scroll(companion.companion(name), BATCH_DIGESTS)
+            records = connection.scroll(companion(name), BATCH_DIGESTS, with_payload=False)
             with_sequence = {str(record.id) for record in records}
         except CollectionGone:
             return None
@@ -87,23 +73,18 @@ def apply(
     connection: Connection, description: Description, points: Points, difference: Difference
 ) -> None:
     """Write and delete what differs."""
-    name, companion_name = description.name, companion.companion(description.name)
-    if points.sequences is not None and difference.sequence_rows:
+    name, beside = description.name, companion(description.name)
+    rows = difference.sequence_rows
+    if points.sequences is not None and rows:
         # Until sequence and point are both written, the point has no digest. Otherwise an
         # interrupted change could leave a new sequence beside an old digest.
-        in_batches(
+        writing.in_batches(
             connection,
             difference.outdated,
             lambda client, batch: client.delete_payload(name, [DIGEST], points=batch, wait=True),
         )
-        upload_sequences(
-            connection,
-            companion_name,
-            [points.track_ids[i] for i in difference.sequence_rows],
-            [points.sequences[i] for i in difference.sequence_rows],
-            points.backgrounds_of(difference.sequence_rows),
-        )
-    upload_points(connection, description, points, difference.rows)
-    delete_points(connection, name, difference.withdrawn)
+        writing.upload_sequences(connection, beside, points, rows, points.backgrounds_of(rows))
+    writing.upload_points(connection, description, points, difference.rows)
+    writing.delete_points(connection, name, difference.withdrawn)
     if points.sequences is not None:
-        delete_points(connection, companion_name, difference.withdrawn)
+        writing.delete_points(connection, beside, difference.withdrawn)

@@ -1,20 +1,19 @@
 """A collection on a Qdrant server, open for searching."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from qdrant_client import QdrantClient, models
 
 from search.engines.collection import Candidate, Stored
-from search.engines.server import companion
+from search.engines.server.companion import ServerSequences
 from search.engines.server.connection import BATCH_POINTS, Connection
-from search.errors import CollectionGone, DamagedCollection, SearchError
+from search.engines.server.facts import Facts
+from search.errors import CollectionGone
 from search.fields import FIELDS, AnyOf, Between, Condition, NoneOf
-from search.point import Payload, Vectors, point_id
-from search.points import COLLECTION, DIGEST, Description, is_exact
-
-if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
+from search.point import Vectors, point_id
+from search.points import COLLECTION, DIGEST, is_exact
 
 Answer = TypeVar("Answer")
 
@@ -34,100 +33,50 @@ class ServerCollection:
     """A collection on a server; see `search.engines.collection.Collection`.
 
     What is known about the current collection may be outdated, because another collection may be
-    current by now. So the first requests go to the alias, and each point of an answer names its
-    collection. As soon as an answer has confirmed what was known, requests go to the collection's
-    own name, so that all answers come from the same collection.
-
-    Parameters
-    ----------
-    connection : Connection
-        The connection to the server.
-    description : Description
-        What the collection says about itself.
-    mean_background : float
-        The mean over all its sequences.
-    name : str
-        The alias, or the collection's own name.
-    renew : callable
-        Finds out which collection is current now, and returns its name.
+    current by now. So the first requests go to `name`, the alias, and each point of an answer names
+    its collection. As soon as an answer has confirmed what was known, requests go to the
+    collection's own name, so that all answers come from the same collection. `renew` finds out
+    which collection is current now, and returns its name.
     """
 
     def __init__(
-        self,
-        connection: Connection,
-        description: Description,
-        mean_background: float,
-        name: str,
-        renew: Callable[[], str],
+        self, connection: Connection, facts: Facts, name: str, renew: Callable[[], str]
     ) -> None:
-        from qdrant_client import models
-
-        self.description = description
+        self.description = description = facts.description
         self._connection = connection
         self._name = name
         self._renew = renew
-        exact = is_exact(description.points, description.dimension)
         # This has no effect on a collection that is not quantized.
         again = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
         self._params = (
             models.SearchParams(exact=True)
-            if exact
+            if is_exact(description.points, description.dimension)
             else models.SearchParams(hnsw_ef=HNSW_EF, quantization=again)
         )
-        self.sequences: companion.ServerSequences | None = None
+        self.sequences: ServerSequences | None = None
         if description.rate is not None:
-            self.sequences = companion.ServerSequences(
-                description.rate,
-                mean_background,
-                self._retrieve_sequences,
-                lambda: self._count(companion.companion(description.name)),
-                self._without_sequence,
+            self.sequences = ServerSequences(
+                connection,
+                description,
+                facts.mean_background,
+                renew,
+                lambda track_id: self.performances([track_id]) == [None],
             )
 
-    def _retrieve_sequences(self, ids: list[str], fields: list[str]) -> dict[str, Payload]:
-        name = companion.companion(self.description.name)
+    def _ask(self, request: Callable[[QdrantClient, str], Answer], fast: bool = False) -> Answer:
+        """Send a request, which is given the name of the collection."""
+        name = self._name
         try:
-            records = self._connection.ask(
-                lambda client: client.retrieve(name, ids=ids, with_payload=fields)
-            )
-        except CollectionGone:
-            if self._connection.metadata(self.description.name) is None:
-                self._renew()
-                raise  # both were pruned
-            raise self._damaged("is missing") from None
-        return {str(record.id): record.payload or {} for record in records}
-
-    def _without_sequence(self, track_id: str) -> SearchError:
-        if self.performances([track_id]) == [None]:
-            return CollectionGone(
-                f"{track_id} was withdrawn from {self.description.name} while it was searched."
-            )
-        return self._damaged(f"has no sequence of {track_id}")
-
-    def _damaged(self, how: str) -> DamagedCollection:
-        return DamagedCollection(
-            f"The collection {companion.companion(self.description.name)} on the Qdrant server at "
-            f"{self._connection.location} {how}: publish again, or go back with `covers rollback`."
-        )
-
-    def _ask(self, request: Callable[["QdrantClient", str], Answer]) -> Answer:
-        """Send a request by HTTP. The request is given the name of the collection."""
-        try:
-            return self._connection.ask(lambda client: request(client, self._name))
+            return self._connection.ask(lambda client: request(client, name), fast=fast)
         except CollectionGone:
             self._renew()
             raise
 
     def _query(self, requests: Sequence[Any]) -> list[Any]:
         """Send a batch of queries, which the server answers from the same collection."""
-        name = self._name
-        try:
-            answers = self._connection.ask_fast(
-                lambda client: client.query_batch_points(name, requests)
-            )
-        except CollectionGone:
-            self._renew()
-            raise
+        answers = self._ask(
+            lambda client, name: client.query_batch_points(name, requests), fast=True
+        )
         return [answer.points for answer in answers]
 
     def _confirm(self, points: Iterable[Any]) -> None:
@@ -145,10 +94,7 @@ class ServerCollection:
     def count(self) -> int:
         """Count the points."""
         self._confirm(())
-        return self._count(self.description.name)
-
-    def _count(self, name: str) -> int:
-        return self._connection.ask(lambda client: client.count(name, exact=True)).count
+        return self._connection.count(self.description.name)
 
     def performances(self, track_ids: Sequence[str]) -> list[Stored | None]:
         """Retrieve points by their ids."""
@@ -188,8 +134,6 @@ class ServerCollection:
     def _around(
         self, track_ids: Sequence[str], limit: int, conditions: Sequence[Condition]
     ) -> list[tuple[Stored, list[Candidate]] | None]:
-        from qdrant_client import models
-
         ids = [str(point_id(track_id)) for track_id in track_ids]
         themselves = models.QueryRequest(
             filter=models.Filter(must=[models.HasIdCondition(has_id=list(dict.fromkeys(ids)))]),
@@ -220,8 +164,6 @@ class ServerCollection:
         self, vectors: Vectors, limit: int, conditions: Sequence[Condition]
     ) -> list[list[Candidate]]:
         """Send a batch of queries per request."""
-        from qdrant_client import models
-
         any_point = models.QueryRequest(limit=1, with_payload=[COLLECTION])
         requests = [self._request(vector, limit, conditions) for vector in vectors.tolist()]
         found: list[list[Candidate]] = []
@@ -232,8 +174,6 @@ class ServerCollection:
         return found
 
     def _request(self, query: Any, limit: int, conditions: Sequence[Condition]) -> Any:
-        from qdrant_client import models
-
         filter_ = models.Filter(must=[_condition(condition) for condition in conditions])
         return models.QueryRequest(
             query=query,
@@ -272,8 +212,6 @@ def _candidates(points: Iterable[Any]) -> list[Candidate]:
 
 
 def _condition(condition: Condition) -> Any:
-    from qdrant_client import models
-
     key = condition.field
     if isinstance(condition, Between):
         span = models.Range(gte=condition.low, lte=condition.high)

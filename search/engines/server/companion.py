@@ -16,7 +16,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from search.engines.server.connection import Connection
+from search.errors import CollectionGone, DamagedCollection, SearchError
 from search.point import Frames, Payload, Vectors, point_id
+from search.points import Description
 
 #: Sequences in one request, which is more than the candidates of a query and the query itself.
 BATCH_SEQUENCES = 128
@@ -43,13 +46,7 @@ def pack(sequence: Frames) -> str:
 
 
 def unpack(text: str) -> Frames:
-    """Read a sequence, shape=(F, 2, 12), from what `pack` wrote.
-
-    Raises
-    ------
-    ValueError
-        If `pack` did not write it.
-    """
+    """Read a sequence, shape=(F, 2, 12), from what `pack` wrote; else raise a ValueError."""
     numbers = np.frombuffer(base64.b64decode(text, validate=True), "<f2")
     return numbers.astype(np.float16, copy=False).reshape(-1, 2, 12)
 
@@ -74,74 +71,87 @@ def batches(sequences: Sequence[Frames]) -> list[range]:
 class ServerSequences:
     """The sequences of a collection on a server; see `search.engines.collection.Sequences`.
 
-    Parameters
-    ----------
-    rate : float
-        Frames per second.
-    mean_background : float
-        Of the whole collection, noted when it was published.
-    retrieve : callable
-        Returns the payloads by point id, for up to `BATCH_SEQUENCES` ids and the wanted fields, in
-        one request.
-    count : callable
-        Counts the points.
-    missing : callable
-        Makes the error for a performance that has no sequence, not even an empty one.
+    `mean_background` was noted when the collection was published. `renew` finds out whether the
+    collection is still the current one, and `is_withdrawn` whether a performance has left it.
     """
 
     def __init__(
         self,
-        rate: float,
+        connection: Connection,
+        description: Description,
         mean_background: float,
-        retrieve: Callable[[list[str], list[str]], dict[str, Payload]],
-        count: Callable[[], int],
-        missing: Callable[[str], Exception],
+        renew: Callable[[], object],
+        is_withdrawn: Callable[[str], bool],
     ) -> None:
-        self.rate = rate
+        self.rate = description.rate or 0.0
         self.mean_background = mean_background
-        self.count = count
-        self._retrieve = retrieve
-        self._missing = missing
-        self._cache: OrderedDict[str, tuple[Frames, list[float]]] = OrderedDict()
+        self._connection = connection
+        self._of = description.name
+        self._name = companion(description.name)
+        self._renew = renew
+        self._is_withdrawn = is_withdrawn
+        self._cache: OrderedDict[str, Payload] = OrderedDict()
         self._lock = threading.Lock()
+
+    def count(self) -> int:
+        """Count the points."""
+        return self._connection.count(self._name)
 
     def of(self, track_ids: Sequence[str]) -> list[Frames]:
         """Return sequences, from the cache or the server."""
-        found = self._look_up(track_ids)
-        return [found[track_id][0] for track_id in track_ids]
+        found = self._look_up(track_ids, ["chroma", "background"])
+        with self._lock:
+            for track_id in track_ids:
+                self._cache[track_id] = found[track_id]
+                self._cache.move_to_end(track_id)
+            while len(self._cache) > CACHED_SEQUENCES:
+                self._cache.popitem(last=False)
+        return [found[track_id]["chroma"] for track_id in track_ids]
 
     def backgrounds(self, track_ids: Sequence[str]) -> Vectors:
         """Return backgrounds, from the cache or alone from the server."""
-        with self._lock:
-            known = {name: self._cache[name][1] for name in track_ids if name in self._cache}
-        asked = [name for name in dict.fromkeys(track_ids) if name not in known]
-        for name, fields in self._ask(asked, ["background"]).items():
-            known[name] = fields["background"]
-        return np.array([known[name] for name in track_ids], np.float32).reshape(-1, 2)
+        found = self._look_up(track_ids, ["background"])
+        rows = [found[track_id]["background"] for track_id in track_ids]
+        return np.array(rows, np.float32).reshape(-1, 2)
 
-    def _look_up(self, track_ids: Sequence[str]) -> dict[str, tuple[Frames, list[float]]]:
+    def _look_up(self, track_ids: Sequence[str], fields: list[str]) -> dict[str, Payload]:
+        """Return fields of performances, the sequence unpacked."""
         with self._lock:
             found = {name: self._cache[name] for name in track_ids if name in self._cache}
         asked = [name for name in dict.fromkeys(track_ids) if name not in found]
-        for name, fields in self._ask(asked, ["chroma", "background"]).items():
-            try:
-                found[name] = unpack(fields["chroma"]), fields["background"]
-            except ValueError as error:
-                raise self._missing(name) from error
-        with self._lock:
-            for name in track_ids:
-                self._cache[name] = found[name]
-                self._cache.move_to_end(name)
-            while len(self._cache) > CACHED_SEQUENCES:
-                self._cache.popitem(last=False)
+        for start in range(0, len(asked), BATCH_SEQUENCES):
+            batch = {str(point_id(name)): name for name in asked[start : start + BATCH_SEQUENCES]}
+            payloads = self._retrieve([*batch], fields)
+            for id_, name in batch.items():
+                try:
+                    found[name] = {field: payloads[id_][field] for field in fields}
+                    if "chroma" in fields:
+                        found[name]["chroma"] = unpack(found[name]["chroma"])
+                except (KeyError, ValueError) as error:
+                    raise self._missing(name) from error
         return found
 
-    def _ask(self, track_ids: list[str], fields: list[str]) -> dict[str, Payload]:
-        ids = [str(point_id(track_id)) for track_id in track_ids]
-        found: dict[str, Payload] = {}
-        for start in range(0, len(ids), BATCH_SEQUENCES):
-            found |= self._retrieve(ids[start : start + BATCH_SEQUENCES], fields)
-        for track_id, id_ in zip(track_ids, ids, strict=True):
-            if not set(fields) <= set(found.get(id_, ())):
-                raise self._missing(track_id)
-        return {track_id: found[id_] for track_id, id_ in zip(track_ids, ids, strict=True)}
+    def _retrieve(self, ids: list[str], fields: list[str]) -> dict[str, Payload]:
+        try:
+            records = self._connection.ask(
+                lambda client: client.retrieve(self._name, ids=ids, with_payload=fields)
+            )
+        except CollectionGone:
+            if self._connection.metadata(self._of) is None:
+                self._renew()
+                raise  # both were pruned
+            raise self._damaged("is missing") from None
+        return {str(record.id): record.payload or {} for record in records}
+
+    def _missing(self, track_id: str) -> SearchError:
+        if self._is_withdrawn(track_id):
+            return CollectionGone(
+                f"{track_id} was withdrawn from {self._of} while it was searched."
+            )
+        return self._damaged(f"has no sequence of {track_id}")
+
+    def _damaged(self, how: str) -> DamagedCollection:
+        return DamagedCollection(
+            f"The collection {self._name} on the Qdrant server at {self._connection.location} "
+            f"{how}: publish again, or go back with `covers rollback`."
+        )

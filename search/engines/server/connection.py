@@ -1,9 +1,9 @@
 """The connection to a Qdrant server.
 
-Every request goes through `Connection.ask` or `Connection.ask_fast`. Both repeat a request while
-the server is busy or away: for a few seconds if a user waits for the answer, and for half a minute
-in a publication (see `search.engines.patience`). A request may therefore be executed twice, because
-the first answer may have been lost. Callers make sure that this does no harm.
+Every request goes through `Connection.ask`, which repeats it while the server is busy or away: for
+a few seconds if a user waits for the answer, and for half a minute in a publication (see
+`search.engines.patience`). A request may therefore be executed twice, because the first answer may
+have been lost. Callers make sure that this does no harm.
 """
 
 import importlib.metadata
@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+import httpx
+from qdrant_client import QdrantClient
+from qdrant_client.common.version_check import is_compatible
 
 from search.engines.patience import is_patient
 from search.engines.server.failures import AskedServer
 from search.errors import CollectionGone, SearchError
-
-if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
 
 logger = logging.getLogger(__name__)
 
@@ -48,19 +49,8 @@ PATIENT_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 class Connection:
     """A Qdrant server, as this process reaches it.
 
-    Threads may share a connection. A forked child makes its own.
-
-    Parameters
-    ----------
-    url : str
-        Such as http://localhost:6333.
-    api_key : str or None
-        A read-only key is enough for searching.
-    grpc_port : int, optional
-        Port of the same host for queries and uploads. Without it they go by HTTP, as JSON.
-    ca_cert : Path, optional
-        PEM file of the authority that signed the server's certificate, instead of the well-known
-        authorities.
+    Threads may share a connection. A forked child makes its own. The parameters are the settings of
+    `search.settings`: without a port for gRPC, everything goes by HTTP.
     """
 
     def __init__(
@@ -83,33 +73,19 @@ class Connection:
         parts = urlsplit(self._url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
-    def ask(self, request: Callable[["QdrantClient"], Answer]) -> Answer:
-        """Send a request by HTTP.
+    def ask(self, request: Callable[[QdrantClient], Answer], *, fast: bool = False) -> Answer:
+        """Send a request, by gRPC if it should be `fast` and a port is set.
 
-        Parameters
-        ----------
-        request : callable
-            Sends the request with the client that it is given. It may be called several times.
-
-        Raises
-        ------
-        SearchError
-            Of the kind that tells what failed.
+        The request is called with a client, several times if need be. Failures are raised as the
+        `SearchError` that tells what failed.
         """
-        return self._try(lambda: request(self._client()))
-
-    def ask_fast(self, request: Callable[["QdrantClient"], Answer]) -> Answer:
-        """Send a request by gRPC if a port is set, and by HTTP otherwise; see `ask`."""
-        return self._try(lambda: request(self._client(fast=self._grpc_port is not None)))
-
-    def _try(self, request: Callable[[], Answer]) -> Answer:
         patient = is_patient()
         pauses = PATIENT_PAUSES if patient else PAUSES
         remaining, end = iter(pauses), monotonic() + sum(pauses)
         server = AskedServer(self.location, self._api_key is not None, self._grpc_port, TIMEOUT)
         while True:
             try:
-                return request()
+                return request(self._client(fast and self._grpc_port is not None))
             except SearchError:
                 raise
             except Exception as error:
@@ -125,36 +101,25 @@ class Connection:
             logger.info("waiting %g s: %s", pause, failure)
             sleep(pause)
 
-    def _client(self, fast: bool = False) -> "QdrantClient":
+    def _client(self, by_grpc: bool) -> QdrantClient:
         """Return a client of this process, made at its first use."""
-        key = os.getpid(), fast
+        key = os.getpid(), by_grpc
         if key not in self._clients:
-            self._clients[key] = self._connect_by_grpc() if fast else self._connect()
+            if by_grpc:
+                self._client(False)  # checks the version
+                options: dict[str, Any] = dict(RECONNECTING)
+                if self._ca_cert is not None:
+                    options["root_certificates"] = self._ca_cert.read_bytes()
+                client = self._make_client(
+                    prefer_grpc=True, grpc_port=self._grpc_port, grpc_options=options
+                )
+            else:
+                client = self._make_client()
+                self._check_version(client)
+            self._clients[key] = client
         return self._clients[key]
 
-    def _connect(self) -> "QdrantClient":
-        from qdrant_client.common.version_check import is_compatible
-
-        client = self._make_client()
-        theirs = client.info().version
-        ours = importlib.metadata.version("qdrant-client")
-        if not is_compatible(ours, theirs):
-            raise SearchError(
-                f"The Qdrant server at {self.location} is version {theirs}, which qdrant-client "
-                f"{ours} does not understand: run a server at most one minor version away."
-            )
-        return client
-
-    def _connect_by_grpc(self) -> "QdrantClient":
-        self._client()  # checks the version
-        options: dict[str, Any] = dict(RECONNECTING)
-        if self._ca_cert is not None:
-            options["root_certificates"] = self._ca_cert.read_bytes()
-        return self._make_client(prefer_grpc=True, grpc_port=self._grpc_port, grpc_options=options)
-
-    def _make_client(self, **more: Any) -> "QdrantClient":
-        from qdrant_client import QdrantClient
-
+    def _make_client(self, **more: Any) -> QdrantClient:
         return QdrantClient(
             url=self._url,
             # As a plain header: if it is given as api_key, the client warns about every http
@@ -162,10 +127,18 @@ class Connection:
             headers={"api-key": self._api_key} if self._api_key else None,
             timeout=TIMEOUT,
             verify=self._certificates,
-            # The client would check in a thread and warn; `_connect` raises an error instead.
+            # The client would check in a thread and warn; `_check_version` raises an error.
             check_compatibility=False,
             **more,
         )
+
+    def _check_version(self, client: QdrantClient) -> None:
+        theirs, ours = client.info().version, importlib.metadata.version("qdrant-client")
+        if not is_compatible(ours, theirs):
+            raise SearchError(
+                f"The Qdrant server at {self.location} is version {theirs}, which qdrant-client "
+                f"{ours} does not understand: run a server at most one minor version away."
+            )
 
     @cached_property
     def _certificates(self) -> ssl.SSLContext:
@@ -173,8 +146,6 @@ class Connection:
         if self._ca_cert is not None:
             return ssl.create_default_context(cafile=self._ca_cert)
         if self._url.startswith("https://"):
-            import httpx  # the client sends its requests with it
-
             return httpx.create_ssl_context()
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
@@ -193,24 +164,17 @@ class Connection:
             return None
         return found.config.metadata or {}
 
-    def scroll(
-        self,
-        name: str,
-        limit: int,
-        *,
-        with_payload: bool | list[str] = False,
-        with_vectors: bool = False,
-    ) -> Iterator[Any]:
-        """Yield all points, `limit` per request."""
+    def count(self, name: str) -> int:
+        """Count the points of a collection, exactly."""
+        return self.ask(lambda client: client.count(name, exact=True)).count
+
+    def scroll(self, name: str, limit: int, **parts: Any) -> Iterator[Any]:
+        """Yield all points, `limit` per request, with the wanted parts."""
         start: Any = None
         while True:
             records, start = self.ask(
                 lambda client, offset=start: client.scroll(  # type: ignore[misc]
-                    name,
-                    limit=limit,
-                    offset=offset,
-                    with_payload=with_payload,
-                    with_vectors=with_vectors,
+                    name, limit=limit, offset=offset, **parts
                 )
             )
             yield from records

@@ -11,15 +11,8 @@ from search.points import Description
 class Facts:
     """The facts of a collection.
 
-    Attributes
-    ----------
-    description : Description
-        The description of the collection.
-    mean_background : float
-        The mean over all sequences of the collection.
-    built, changed : int
-        Number of performances that the collection was built with, and number of those that were
-        written or deleted since.
+    `mean_background` is the mean over all its sequences, `built` the number of performances that it
+    was built with, and `changed` the number that were written or deleted since.
     """
 
     description: Description
@@ -29,13 +22,7 @@ class Facts:
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, Any]) -> Self:
-        """Read the metadata of a collection.
-
-        Raises
-        ------
-        KeyError, TypeError, ValueError
-            If this version does not understand them.
-        """
+        """Read metadata; raise a KeyError, TypeError or ValueError if they are not understood."""
         exactly = json.loads(metadata["exactly"])
         return cls(
             Description.from_json(exactly["description"]),

@@ -26,12 +26,13 @@ stays as it was built, so only `CHANGED_SHARE` of the collection may change befo
 """
 
 import contextlib
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from qdrant_client import QdrantClient, models
 
 from search.engines.comparing import Results
 from search.engines.engine import Engine
@@ -45,11 +46,6 @@ from search.errors import CollectionGone, DamagedCollection, NoCollection, Searc
 from search.fields import MEANINGS
 from search.points import Description, Points, is_exact
 from search.settings import COLLECTION
-
-if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
-
-logger = logging.getLogger(__name__)
 
 #: Seconds after which a searcher reads the facts of the current collection again. Every answer says
 #: whether the collection is still the current one.
@@ -67,20 +63,10 @@ CHANGED_SHARE = 0.1
 class Server(Engine):
     """Collections on a Qdrant server.
 
-    Threads may share a `Server`. A forked child makes its own connections.
-
-    Parameters
-    ----------
-    url, api_key, grpc_port, ca_cert
-        As for `search.engines.server.connection.Connection`.
-    lock : Path
-        A file that lets only one publisher of a workspace publish at a time. It does not keep
-        publishers on several machines apart, so let one pipeline publish to a server.
-    collection : str
-        The deployment: the alias, the beginning of the names of its collections, and the mark in
-        their metadata without which a collection is left alone.
-    shards, replicas : int, optional
-        Of each collection, on a cluster; by default the server's own.
+    Threads may share a `Server`. A forked child makes its own connections. The parameters are the
+    settings of `search.settings`. The `lock` lets only one publisher of a workspace publish at a
+    time. It does not keep publishers on several machines apart, so let one pipeline publish to a
+    server.
     """
 
     def __init__(
@@ -123,14 +109,14 @@ class Server(Engine):
         return sorted(name for name, noted in self._ours().items() if "previous" not in noted)
 
     def _ours(self) -> dict[str, dict[str, Any]]:
+        """Read the metadata of the collections that have the mark, by name."""
         listed = self.connection.ask(lambda client: client.get_collections()).collections
-        named = [
-            each.name
+        read = {
+            each.name: self._metadata_of(each.name)
             for each in listed
             if each.name.startswith(f"{self.collection}-")
             and not each.name.endswith(companion.SUFFIX)
-        ]
-        read = {name: self._metadata_of(name) for name in named}
+        }
         return {name: metadata for name, metadata in read.items() if metadata is not None}
 
     def _metadata_of(self, name: str) -> dict[str, Any] | None:
@@ -185,8 +171,6 @@ class Server(Engine):
 
     def serve(self, history: Sequence[str]) -> None:
         """Note what was current before, then move the alias in one request."""
-        from qdrant_client import models
-
         name, *previous = history
         self._metadata_of_current()  # refuses an alias of somebody else
         self.connection.ask(
@@ -196,7 +180,7 @@ class Server(Engine):
         create = models.CreateAlias(collection_name=name, alias_name=alias)
         delete = models.DeleteAlias(alias_name=alias)
 
-        def move(client: "QdrantClient") -> None:
+        def move(client: QdrantClient) -> None:
             there = {each.alias_name for each in client.get_aliases().aliases}
             steps: list[Any] = [models.CreateAliasOperation(create_alias=create)]
             if alias in there:
@@ -212,12 +196,11 @@ class Server(Engine):
 
     def build(self, description: Description, points: Points) -> None:
         """Create a collection under its own name, which no alias points to yet, and fill it."""
-        from qdrant_client import models
-
-        name = description.name
+        name, beside = description.name, companion.companion(description.name)
         backgrounds = None if points.sequences is None else points.backgrounds()
         mean = 0.0 if backgrounds is None else mean_background(backgrounds)
         quantized = description.points * description.dimension * 4 > QUANTIZED_BYTES
+        facts = Facts(description, mean, built=len(points))
         self._create(
             name,
             vectors_config=models.VectorParams(
@@ -225,34 +208,35 @@ class Server(Engine):
             ),
             hnsw_config=models.HnswConfigDiff(m=0),  # no graph, or not yet
             strict_mode_config=strict_mode(description.points),
-            metadata={
-                **Facts(description, mean, built=len(points)).as_metadata(),
-                "fields": MEANINGS,
-            },
+            metadata={**facts.as_metadata(), "fields": MEANINGS},
         )
         # Before the points, so that the graph is built for filters.
         writing.index_fields(self.connection, name)
-        writing.upload_points(self.connection, description, points, range(len(points)))
-        if points.sequences is not None and backgrounds is not None:
-            companion_name = companion.companion(name)
-            self._create(
-                companion_name,
-                vectors_config={},
-                metadata={"sequences of": name, "rate": description.rate},
-            )
-            writing.upload_sequences(
-                self.connection, companion_name, points.track_ids, points.sequences, backgrounds
-            )
+        rows = range(len(points))
+        writing.upload_points(self.connection, description, points, rows)
+        if backgrounds is not None:
+            metadata = {"sequences of": name, "rate": description.rate}
+            self._create(beside, vectors_config={}, metadata=metadata)
+            writing.upload_sequences(self.connection, beside, points, rows, backgrounds)
         if not is_exact(description.points, description.dimension):
             writing.build_graph(self.connection, description, quantized)
 
     def _create(self, name: str, *, metadata: dict[str, Any], **config: Any) -> None:
         """Create a collection with our mark, under a free name."""
         marked = {"deployment": self.collection, **metadata}
+        majority = None if self._replicas is None else self._replicas // 2 + 1
         try:
             self.connection.ask(
                 lambda client: client.create_collection(
-                    name, metadata=marked, **config, **self._placement()
+                    name,
+                    metadata=marked,
+                    on_disk_payload=True,  # the indexes for filters are in memory nevertheless
+                    shard_number=self._shards,
+                    replication_factor=self._replicas,
+                    # More than half. Of three replicas, one may be on a node that is down, and is
+                    # sent what it missed before it answers again. Of two, both have to confirm.
+                    write_consistency_factor=majority,
+                    **config,
                 )
             )
         except SearchError as error:
@@ -262,18 +246,6 @@ class Server(Engine):
             there = self.connection.metadata(name) or {}
             if any(there.get(key) != text for key, text in marked.items() if type(text) is str):
                 raise
-
-    def _placement(self) -> dict[str, Any]:
-        """Return where a collection's data are kept."""
-        majority = None if self._replicas is None else self._replicas // 2 + 1
-        return {
-            "on_disk_payload": True,  # the indexes for filters are in memory nevertheless
-            "shard_number": self._shards,
-            "replication_factor": self._replicas,
-            # More than half. Of three replicas, one may be on a node that is down, and is sent what
-            # it missed before it answers again. Of two replicas, both have to confirm.
-            "write_consistency_factor": majority,
-        }
 
     def change(self, description: Description, points: Points) -> list[int] | None:
         """Write the performances that differ, unless they are too many."""
@@ -323,17 +295,13 @@ class Server(Engine):
     def open(self, name: str | None = None) -> ServerCollection:
         """Open a collection by its name, by default the one that the alias points to."""
         if name is not None:
-            facts = self._facts(name)
-            return ServerCollection(
-                self.connection, facts.description, facts.mean_background, name, lambda: name
-            )
+            return ServerCollection(self.connection, self._facts(name), name, lambda: name)
         known = self._known
         if known is None or monotonic() > known[0] + FACTS_SECONDS:
             known = self._renew()
         return ServerCollection(
             self.connection,
-            known[1].description,
-            known[1].mean_background,
+            known[1],
             self.collection,
             lambda: self._renew()[1].description.name,
         )
@@ -352,8 +320,6 @@ class Server(Engine):
 
 def strict_mode(points: int) -> Any:
     """Forbid other clients of the server requests that would hold it up."""
-    from qdrant_client import models
-
     return models.StrictModeConfig(
         enabled=True,
         # A search asks for all points if ties or `leave_out_same_work` demand it. The dashboard

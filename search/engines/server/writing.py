@@ -4,7 +4,9 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from qdrant_client import QdrantClient, models
 
 from search.engines.comparing import Results
 from search.engines.patience import threads
@@ -12,11 +14,8 @@ from search.engines.server import companion
 from search.engines.server.connection import BATCH_POINTS, Connection
 from search.errors import SearchError
 from search.fields import FIELDS
-from search.point import Frames, Vectors, point_id
+from search.point import Vectors, point_id
 from search.points import Description, Points
-
-if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
 
 logger = logging.getLogger(__name__)
 
@@ -30,20 +29,19 @@ UPLOAD_THREADS = 4
 #: Seconds between two looks at a graph that is being built.
 POLL_SECONDS = 1.0
 
+INDEX_TYPES = {
+    str: models.PayloadSchemaType.KEYWORD,
+    int: models.PayloadSchemaType.INTEGER,
+    bool: models.PayloadSchemaType.BOOL,
+    float: models.PayloadSchemaType.FLOAT,
+}
+
 
 def index_fields(connection: Connection, name: str) -> None:
     """Have all fields indexed at the same time: an index takes a server 0.2 s or more."""
-    from qdrant_client import models
-
-    kinds = {
-        str: models.PayloadSchemaType.KEYWORD,
-        int: models.PayloadSchemaType.INTEGER,
-        bool: models.PayloadSchemaType.BOOL,
-        float: models.PayloadSchemaType.FLOAT,
-    }
 
     def index(field: str) -> None:
-        kind = kinds[FIELDS[field]]
+        kind = INDEX_TYPES[FIELDS[field]]
         connection.ask(
             lambda client: client.create_payload_index(name, field, field_schema=kind, wait=True)
         )
@@ -56,7 +54,6 @@ def upload_points(
     connection: Connection, description: Description, points: Points, rows: Sequence[int]
 ) -> None:
     """Write the points of some rows."""
-    from qdrant_client import models
 
     def point(i: int) -> models.PointStruct:
         vector: Any = points.vectors[i].tolist()
@@ -70,20 +67,17 @@ def upload_points(
 
 
 def upload_sequences(
-    connection: Connection,
-    name: str,
-    track_ids: Sequence[str],
-    sequences: Sequence[Frames],
-    backgrounds: Vectors,
+    connection: Connection, name: str, points: Points, rows: Sequence[int], backgrounds: Vectors
 ) -> None:
-    """Write sequences and their backgrounds into the collection of that name."""
-    from qdrant_client import models
+    """Write the sequences of some rows, and their backgrounds, into the collection of that name."""
+    sequences = points.sequences or []
 
     def point(i: int) -> models.PointStruct:
-        payload = companion.payload(track_ids[i], sequences[i], backgrounds[i])
-        return models.PointStruct(id=str(point_id(track_ids[i])), vector={}, payload=payload)
+        track_id = points.track_ids[rows[i]]
+        payload = companion.payload(track_id, sequences[rows[i]], backgrounds[i])
+        return models.PointStruct(id=str(point_id(track_id)), vector={}, payload=payload)
 
-    _upload(connection, name, companion.batches(sequences), point)
+    _upload(connection, name, companion.batches([sequences[row] for row in rows]), point)
 
 
 def _upload(
@@ -96,7 +90,7 @@ def _upload(
 
     def upload(batch: Sequence[int]) -> None:
         made = [point(i) for i in batch]
-        connection.ask_fast(lambda client: client.upsert(name, points=made, wait=True))
+        connection.ask(lambda client: client.upsert(name, points=made, wait=True), fast=True)
 
     with threads(UPLOAD_THREADS) as pool:
         for done, _ in enumerate(pool.map(upload, batches), 1):
@@ -106,8 +100,6 @@ def _upload(
 
 def delete_points(connection: Connection, name: str, ids: Sequence[str]) -> None:
     """Delete points by their ids."""
-    from qdrant_client import models
-
     in_batches(
         connection,
         ids,
@@ -117,8 +109,6 @@ def delete_points(connection: Connection, name: str, ids: Sequence[str]) -> None
 
 def write_results(connection: Connection, name: str, results: Results) -> None:
     """Set and remove payload fields of points."""
-    from qdrant_client import models
-
     operations: list[Any] = []
     for track_id, fields in results.items():
         points: list[Any] = [str(point_id(track_id))]
@@ -139,7 +129,7 @@ def write_results(connection: Connection, name: str, results: Results) -> None:
 def in_batches(
     connection: Connection,
     items: Sequence[Any],
-    request: Callable[["QdrantClient", list[Any]], object],
+    request: Callable[[QdrantClient, list[Any]], object],
 ) -> None:
     """Send a request for each batch of items."""
     for start in range(0, len(items), BATCH_POINTS):
@@ -149,8 +139,6 @@ def in_batches(
 
 def build_graph(connection: Connection, description: Description, quantized: bool) -> None:
     """Have the graph built, and wait until it is complete."""
-    from qdrant_client import models
-
     bytes_ = models.ScalarQuantizationConfig(
         type=models.ScalarType.INT8, quantile=0.99, always_ram=True
     )
@@ -165,8 +153,6 @@ def build_graph(connection: Connection, description: Description, quantized: boo
 
 
 def _wait_for_graph(connection: Connection, description: Description) -> None:
-    from qdrant_client import models
-
     name = description.name
     # 100,000 x 128 took two busy cores four minutes.
     allowed = 600 + description.points / 100

@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 #: A version encoder that comes with the package; its README says what it was trained on.
 PRETRAINED = Path(__file__).resolve().parent / "pretrained"
 
+#: The name of that bundle wherever a bundle is asked for.
+PRETRAINED_NAME = "pretrained"
+
 #: Increased when a bundle's files change their meaning.
 FORMAT = 3
 
@@ -120,7 +123,7 @@ class Bundle:
     Examples
     --------
     >>> from embedding import bundle
-    >>> pretrained = bundle.load(bundle.PRETRAINED)
+    >>> pretrained = bundle.load("pretrained")
     >>> pretrained.name, pretrained.dimension
     ('version', 256)
     """
@@ -262,18 +265,24 @@ def save(directory: Path, encoder: Encoder | ImportedConfig, training: Training)
     return load(directory)
 
 
-def load(directory: Path) -> Bundle:
-    """Load a bundle from its directory alone, without running code from it.
+def directory_of(bundle: str | Path) -> Path:
+    """Return the directory of a bundle that a user names: "pretrained", or a path."""
+    return PRETRAINED if str(bundle) == PRETRAINED_NAME else Path(bundle).expanduser()
+
+
+def load(bundle: str | Path) -> Bundle:
+    """Load a bundle, "pretrained" or a directory, without running code from it.
 
     Raises
     ------
     BadBundle
         If it is not a bundle, is damaged, or is for another version or other columns.
     """
-    directory = Path(directory)
+    directory = directory_of(bundle)
     if not (directory / "bundle.json").is_file():
         raise BadBundle(
-            f"{directory} is not a bundle (bundle.json is missing). Train an encoder first."
+            f"{directory} is not a bundle (bundle.json is missing). Train an encoder first, or use "
+            f"{PRETRAINED_NAME!r}, the bundle that comes with covers."
         )
     try:
         return _load(directory)

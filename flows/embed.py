@@ -11,7 +11,7 @@ from embedding import bundle as bundles
 from embedding.data.store import FeatureStore
 from flows import alert
 from flows.collection.vectors import VECTORS, origin, read
-from flows.workspace import PRETRAINED, PRETRAINED_NAME, Workspace, claimed
+from flows.workspace import Workspace, claimed
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def embed(
 
 def named(bundle: Path) -> Path:
     """Return the directory of a bundle that a user names: "pretrained", or a path."""
-    return PRETRAINED if str(bundle) == PRETRAINED_NAME else bundle.expanduser().resolve()
+    return bundles.directory_of(bundle).resolve()
 
 
 @task(cache_policy=NO_CACHE)

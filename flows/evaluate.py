@@ -32,7 +32,7 @@ from flows.workspace import Workspace, write_json
 from search.fields import RESULTS
 
 #: Increase it when a metric or a plot changes, so that evaluations are made again.
-VERSION = 4
+VERSION = 5
 
 #: Columns of quality.csv that are known without measuring anything.
 KNOWN_COLUMNS = {

@@ -15,11 +15,10 @@ from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
-from embedding.bundle import configure
+from embedding.bundle import PRETRAINED_NAME, configure
 from flows.pipeline import check_encoder
 from flows.slot import make_limit
 from flows.stages import STAGES, flow_of
-from flows.workspace import PRETRAINED_NAME
 
 
 def deployments(

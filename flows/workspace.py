@@ -37,7 +37,7 @@ from typing import Any
 import polars as pl
 from filelock import FileLock
 
-import embedding
+from embedding.bundle import PRETRAINED, PRETRAINED_NAME
 from embedding.data.atomic import whole_directory
 from search import settings
 
@@ -45,9 +45,6 @@ logger = logging.getLogger(__name__)
 
 #: The errors of a disk that is full, a quota, and a file that cannot grow.
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-#: The bundle that comes with the package, and the name that does not change with its installation.
-PRETRAINED, PRETRAINED_NAME = Path(embedding.__file__).resolve().parent / "pretrained", "pretrained"
 
 #: The roles in latest.json, with the noun and the command for messages.
 ROLES = {

@@ -157,9 +157,17 @@ def test_rollback_makes_the_previous_collection_the_current_one(home):
     assert (code, err.count("\n")) == (1, 1)
     assert "no other collection" in err
     shifted = points_of(["P_0"], np.zeros((1, 1), np.float32), [{"work_id": "W_0"}])
-    search.connect(home=home).publish(shifted, "dot")
-    assert covers("rollback", "--home", home)[0] == 0
+    dot = search.connect(home=home).publish(shifted, "dot").name
+    line = covers_json("status", "--home", home)["previous"][0]["name"]
+    text = f"collection: {line}\nprevious: {dot}\n"
+    assert covers("rollback", "--home", home) == (0, text, "")
     assert covers_json("status", "--home", home)["current"]["bundle"] == "line"
+    assert covers_json("rollback", dot, "--home", home) == {"collection": dot, "previous": [line]}
+    code, _, err = covers("rollback", "covers-other", "--home", home)
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"There is no collection covers-other: {home}" in err
+    assert err.endswith(f"keeps {dot}, {line}.\n")
+    assert covers_json("rollback", "--home", home)["collection"] == line
 
 
 @pytest.mark.parametrize(

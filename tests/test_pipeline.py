@@ -79,7 +79,7 @@ def test_the_result_names_the_metrics_and_files_that_scripts_rely_on(result):
     names = {"map", "mr1", "mrr", "hits@1", "hits@10", "p@10", "nar", "auc", "overlap"}
     assert names <= set(result["metrics"])
     assert all(np.isfinite(value) for value in result["metrics"].values())
-    assert names - {"auc", "overlap"} <= set(result["reranked"])
+    assert "reranked" not in result  # there are too few performances
     for path in ("features", "bundle", "vectors", "metrics"):
         assert Path(result["paths"][path]).exists()
     plots = {Path(path).name for path in result["paths"]["plots"]}

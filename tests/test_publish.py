@@ -97,6 +97,20 @@ def test_searchers_see_the_new_collection_and_rolling_back_twice_goes_forward_ag
     assert searcher.similar("P_1", 100) == after
 
 
+def test_any_collection_that_is_kept_can_be_named_to_go_back_or_forward_to_it(engine):
+    made = [description.name for description in publish_some(engine, 1, 2, 3, keep=3)]
+    for name, history in [
+        (made[0], [made[0], made[2], made[1]]),
+        (made[0], [made[0], made[2], made[1]]),  # it is current already
+        (None, [made[2], made[0], made[1]]),
+        (made[1], [made[1], made[2], made[0]]),
+        (None, [made[2], made[1], made[0]]),
+    ]:
+        assert engine.rollback(name).name == history[0]
+        assert names(engine) == history
+        assert engine.open().description.name == history[0]
+
+
 def test_what_was_rolled_back_makes_room_for_what_is_published_next(engine):
     first, _ = publish_some(engine, 1, 2)
     engine.rollback()
@@ -123,8 +137,14 @@ def test_as_many_collections_are_kept_as_was_asked_for(engine, keep):
 def test_keeping_none_and_rolling_back_to_nothing_are_refused(engine):
     with pytest.raises(ValueError, match="keep=0 would leave nothing to search"):
         publish_some(engine, 1, keep=0)
-    with pytest.raises(PublishError, match="nothing is all that is kept"):
+    with pytest.raises(PublishError, match=r"no other collection to go back to: .* nothing yet\.$"):
         engine.rollback()
+    (only,) = publish_some(engine, 1)
+    with pytest.raises(PublishError, match=f"no other collection to go back to: .* {only.name}"):
+        engine.rollback()
+    with pytest.raises(PublishError, match=f"There is no collection mine: .* keeps {only.name}"):
+        engine.rollback("mine")
+    assert names(engine) == [only.name]
 
 
 def test_two_deployments_in_one_place_leave_each_other_alone(engine, neighbour):

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 from catalogue import altered, make_points
-from tunes import CALIBRATED, SHORT
+from tunes import CALIBRATED, RATE, SHORT
 
 from flows.measuring import trial
 
@@ -22,7 +22,7 @@ def searcher(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def responses(searcher):
-    return trial.ask(searcher, ["P_0", "P_9", SHORT])
+    return trial.ask(searcher, ["P_0", "P_9", SHORT], 39)
 
 
 @pytest.mark.parametrize("rerank", [True, False])
@@ -59,7 +59,7 @@ def test_a_ranking_continues_by_distance_after_the_matches(responses):
 
 
 def test_certainty_counts_all_versions_of_the_queries_as_relevant(searcher):
-    matches = trial.ask(searcher, ["P_0", "P_9", "P_22"]).reranked
+    matches = trial.ask(searcher, ["P_0", "P_9", "P_22"], 39).reranked
     found = trial.certainty(matches, CALIBRATED)
     assert found["calibration_error"] < 0.1
     assert found["recall_at_precision_95"] == 1
@@ -90,9 +90,36 @@ def test_beyond_a_limit_whole_works_are_drawn_as_queries(monkeypatch):
     assert trial.choose_queries(CALIBRATED) == list(CALIBRATED.track_ids)
 
 
-def test_search_is_measured_with_reranking_and_probabilities(tmp_path):
+@pytest.mark.parametrize(
+    ("performances", "depth"),
+    [(2, 0), (11, 0), (12, 2), (33, 6), (193, 38), (501, 99), (502, 100), (15_000, 100)],
+)
+def test_less_than_a_fifth_of_the_candidates_is_aligned(performances, depth):
+    assert trial.rerank_depth(performances) == depth
+    assert depth < (performances - 1) / 5
+
+
+def test_reranking_does_not_hide_what_the_vectors_are_worth(tmp_path):
+    # These vectors are random, and versions align almost perfectly.
+    found, depth = trial.rerank(CALIBRATED, "b")
+    assert depth == 7
+    measured = trial.measure_search(CALIBRATED, "b", tmp_path)["reranked"]
+    assert (measured["map"], measured["depth"]) == (found.map, 7)
+    assert found.map < 0.5
+
+
+def test_too_few_performances_to_rerank_are_not_reranked(tmp_path):
+    few = altered(make_points(11, clique=4), sequences=CALIBRATED.sequences[:11], rate=RATE)
+    with pytest.raises(ValueError, match="11 performances are too few to measure reranking, which"):
+        trial.rerank(few, "b")
+    assert "reranked" not in trial.measure_search(few, "b", tmp_path)
+
+
+def test_search_is_measured_with_reranking_and_probabilities(tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "CANDIDATES_PER_ALIGNMENT", 1)
     result = trial.measure_search(CALIBRATED, "b", tmp_path)
-    assert result["reranked"]["map"] > 0.9
+    assert result["reranked"]["map"] > 0.85
+    assert result["reranked"]["depth"] == 38
     low, high = result["reranked"]["intervals"]["map"]
     assert low <= result["reranked"]["map"] <= high
     assert set(result["certainty"]) == {"distance", "reranked"}

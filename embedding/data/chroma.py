@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from embedding.data.frames import Frames
+from embedding.data.frames import Chroma, Frames
 
 #: The second axis of a sequence. The 12 pitch classes ascend by semitones, from A in HPCP and from
 #: C in CREMA (and CENS) of Da-TACOS: bin i of CREMA is the pitch class of bin (i + 3) % 12 of HPCP.
@@ -16,7 +16,7 @@ CHANNELS = ("hpcp", "crema")
 CHROMA_RATE = 44100 / 8192
 
 
-def reduce(frames: Frames, frame_rate: float) -> np.ndarray:
+def reduce(frames: Frames | Chroma, frame_rate: float) -> np.ndarray:
     """Average HPCP and CREMA over consecutive stretches of 1 / `CHROMA_RATE` seconds.
 
     Both are cut to their common length first. A last stretch is kept if at least half of it is

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,9 +48,16 @@ class Frames:
     novfn: np.ndarray  # (T,), like the next
     snovfn: np.ndarray
     tempo: float  # the strongest, in bpm
-    fingerprint: str  # SHA-256 of the contents of all files, as hex
-    size: int  # of the files when they were read, see layout.Performance.stat
-    mtime_ns: int
+    fingerprint: str = ""  # SHA-256 of the contents of all files, as hex
+    size: int = 0  # of the files when they were read, see layout.Performance.stat
+    mtime_ns: int = 0
+
+
+class Chroma(NamedTuple):
+    """Chroma alone, time first, shape=(T, 12)."""
+
+    hpcp: np.ndarray
+    crema: np.ndarray
 
 
 class UnreadablePerformance(ValueError):  # noqa: N818 - named for what it is
@@ -88,7 +95,8 @@ def read(performance: Performance) -> Frames:
         track; or if a feature has an unexpected type, shape or length.
     """
     try:
-        return _frames(*_load(performance, (*DATASETS, TEMPOS)))
+        arrays, facts = _load(performance, (*DATASETS, TEMPOS))
+        return from_arrays(arrays, **facts)
     except WrongContentsError as error:
         reason, lasting = str(error), True
     except OSError as error:
@@ -131,19 +139,17 @@ def _load(
     return arrays, {"fingerprint": digest.hexdigest(), "size": size, "mtime_ns": mtime_ns}
 
 
-def _frames(arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Frames:
-    if missing := [name for name in (*DATASETS, TEMPOS) if name not in arrays]:
-        raise WrongContentsError(f"it has no {', '.join(missing)}")
-    features = {name: _time_first(name, arrays[name]) for name in DATASETS}
+def from_arrays(arrays: Mapping[str, np.ndarray], **facts: Any) -> Frames:
+    """Check the arrays of all `DATASETS` and the `TEMPOS`, and turn them.
+
+    Raises
+    ------
+    WrongContentsError
+        If one is missing, or has an unexpected shape or length.
+    """
+    features = _turned_and_checked(arrays, DATASETS, (TEMPOS,))
     if arrays["crema"].shape == (12, 12):
         features["crema"] = _turned(arrays["crema"], [features["hpcp"], features["chroma_cens"]])
-
-    length = len(features["hpcp"])
-    for name, array in features.items():
-        if len(array) == 0:
-            raise WrongContentsError(f"{name} has no frames")
-        if abs(len(array) - length) > max(MAX_FRAMES_APART, MAX_SHARE_APART * length):
-            raise WrongContentsError(f"{name} has {len(array)} frames where hpcp has {length}")
     tempos = arrays[TEMPOS]
     if tempos.ndim != 2 or tempos.shape[0] == 0 or tempos.shape[1] != 2:
         raise WrongContentsError(f"{TEMPOS} has shape {tempos.shape}, expected (k, 2)")
@@ -151,6 +157,26 @@ def _frames(arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Frames:
         name.removeprefix("madmom_features/"): array for name, array in features.items()
     }
     return Frames(**named, tempo=float(tempos[0, 0]), **facts)
+
+
+def chroma_from_arrays(arrays: Mapping[str, np.ndarray]) -> Chroma:
+    """Check and turn `hpcp` and `crema` as `from_arrays` does, without needing the others."""
+    return Chroma(**_turned_and_checked(arrays, Chroma._fields))
+
+
+def _turned_and_checked(
+    arrays: Mapping[str, np.ndarray], names: Iterable[str], others: Iterable[str] = ()
+) -> dict[str, np.ndarray]:
+    if missing := [name for name in (*names, *others) if name not in arrays]:
+        raise WrongContentsError(f"it has no {', '.join(missing)}")
+    features = {name: _time_first(name, arrays[name]) for name in names}
+    length = len(features["hpcp"])
+    for name, array in features.items():
+        if len(array) == 0:
+            raise WrongContentsError(f"{name} has no frames")
+        if abs(len(array) - length) > max(MAX_FRAMES_APART, MAX_SHARE_APART * length):
+            raise WrongContentsError(f"{name} has {len(array)} frames where hpcp has {length}")
+    return features
 
 
 def _time_first(name: str, array: np.ndarray) -> np.ndarray:

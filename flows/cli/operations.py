@@ -15,12 +15,27 @@ def status(home: options.Home = None, as_json: options.AsJson = False) -> None:
     show(searcher(home).status(), as_json, tables.show_status)
 
 
-def rollback(home: options.Home = None, as_json: options.AsJson = False) -> None:
-    """Make the previous collection the current one again."""
+def rollback(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[COLLECTION]",
+            help="A collection that `covers status` shows; by default the one before.",
+        ),
+    ] = None,
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make the collection before, or the one that is named, the current one.
+
+    Run it again to go forward again.
+    """
     import search
 
-    current = search.connect(home=home).rollback()
-    show({"collection": current.name}, as_json, tables.show_paths)
+    engine = search.connect(home=home)
+    current = engine.rollback(name).name
+    previous = [other for other in engine.history() if other != current]
+    show({"collection": current, "previous": previous}, as_json, tables.show_paths)
 
 
 def copy(

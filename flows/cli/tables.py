@@ -30,7 +30,8 @@ def show_evaluation(result: dict[str, Any]) -> None:
     show_table(["measure", "value", "95 %"], rows)
     if reranked := result.get("reranked"):
         names = ["map", "mr1", "hits@1", "hits@10", "queries"]
-        show_table(["reranked", "value"], ((name, reranked[name]) for name in names))
+        heading = f"reranked (nearest {reranked['depth']})"
+        show_table([heading, "value"], ((name, reranked[name]) for name in names))
     for evidence, measured in result.get("certainty", {}).items():
         values = {name: value for name, value in measured.items() if isinstance(value, float)}
         kind = "alignment" if evidence == "reranked" else evidence
@@ -104,10 +105,15 @@ def show_comparison(result: dict[str, Any]) -> None:
     for row in result["rows"]:
         if row["why_not"]:
             say(f"{row['row']} is not measured: {row['why_not']}")
-    say(
-        "seeds: lowest and highest MAP; the other columns are of the seed with the median MAP. "
-        "s: seconds to train the encoder, or to compute all distances."
-    )
+    if any(row["map_min"] is not None for row in result["rows"]):
+        say("seeds: lowest and highest MAP; the other columns are of the seed with the median MAP.")
+    say("s: seconds to train the encoder, or to compute all distances.")
+    if aligned := next((row for row in result["rows"] if row["depth"]), None):
+        others = result["measured_on"]["performances"] - 1
+        say(
+            f"re-ranked: the nearest {aligned['depth']} of the {others} others are aligned, for "
+            f"{aligned['queries']} queries."
+        )
     say(result["measured_on"]["summary"])
     show_paths(result["paths"])
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,31 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from embedding import bundle as bundles
+from embedding.bundle import PRETRAINED, PRETRAINED_NAME
 from embedding.data import store
 from embedding.data.store import FeatureStore
-from embedding.encoders.registry import encoder_class
+from embedding.encoders.registry import ENCODERS, encoder_class
 from embedding.errors import first_line
 from embedding.metrics.cliques import group
-from embedding.metrics.distances import Distances, Euclidean
-from embedding.metrics.retrieval import retrieval
+from embedding.metrics.distances import Euclidean
+from embedding.metrics.retrieval import Retrieval, retrieval
 from embedding.metrics.separation import separation
 from embedding.splits import split_works
 from flows import alert, plots
 from flows.aggregate import aggregate
+from flows.collection.points import points_of
 from flows.collection.vectors import read
 from flows.embed import embed_features
-from flows.measuring.calibrate import calibrate
+from flows.measuring.calibrate import calibrate, read_calibration
 from flows.measuring.rows import ROWS, Row
+from flows.measuring.trial import rerank
 from flows.pipeline import HELD_OUT
 from flows.show import show_figures
 from flows.train import train_encoder
 from flows.workspace import Workspace, write_json
 
 #: Increase it when a row, a metric or the plot changes, so that rows are measured again.
-VERSION = 3
+VERSION = 4
 
 #: The columns of comparison.parquet. With several seeds, all figures but `map_min` and `map_max`
 #: are those of the seed with the median MAP. A row without figures says `why_not`.
@@ -48,6 +51,8 @@ COLUMNS: dict[str, Any] = {
     "mr1": pl.Float64,
     "hits@1": pl.Float64,
     "auc": pl.Float64,
+    "queries": pl.Int64,
+    "depth": pl.Int64,  # number of nearest performances that were aligned, in a reranked row
     "dimension": pl.Int64,
     "seconds": pl.Float64,  # to train the encoder, or to compute the distances
     "seeds": pl.Int64,
@@ -66,6 +71,8 @@ class Setup:
     seeds: int  # number of times to train each encoder
     config: dict[str, dict[str, Any]]  # by encoder, where it differs from the defaults
     home: Path
+    #: `Points.backgrounds` of `tracks`, once they are measured; they do not depend on vectors.
+    backgrounds: list[np.ndarray] = field(default_factory=list)
 
 
 @flow(name="compare", flow_run_name="compare {data}", **alert.WATCHED)
@@ -165,7 +172,7 @@ def choose_performances(
     seen = everything.table["work_id"].is_in(trained_on.table["work_id"].unique().implode())
     candidates = everything.select(~seen)
     unusable: dict[str, str] = {}
-    for name in sorted({row.encoder for row in ROWS if row.encoder}):
+    for name in sorted({row.encoder for row in ROWS if row.encoder in ENCODERS}):
         encoder = encoder_class(name)
         reasons = encoder.unusable(candidates.inputs(encoder.input))
         if len(reasons) < len(candidates):
@@ -199,6 +206,8 @@ def measure_row(row: Row, setup: Setup) -> dict[str, Any]:
     try:
         if row.encoder is None:
             runs = [measure(row, setup, None, None)]
+        elif row.encoder == PRETRAINED_NAME:
+            runs = [measure(row, setup, PRETRAINED, None)]
         else:
             runs = [train_and_measure(row, setup, seed) for seed in range(setup.seeds)]
         result = summarise_seeds(row.name, runs)
@@ -229,18 +238,20 @@ def measure(row: Row, setup: Setup, bundle: Path | None, seconds: float | None) 
     """
     everything = FeatureStore.open(setup.features)
     chosen = everything.select(everything.table["track_id"].is_in(setup.tracks))
-    trained = bundle and bundles.load(bundle)
+    trained = None if bundle is None else bundles.load(bundle)
     workspace = Workspace(setup.home)
 
     def make(directory: Path) -> None:
-        start, took = time.perf_counter(), seconds
-        if bundle is None:
-            distances = row.distances(chosen)
-            took = round(time.perf_counter() - start, 2)
+        if bundle is None or trained is None:
+            figures = measure_distances(row, chosen, chosen, directory)
         else:
-            distances = row.distances(chosen, vectors_of(row, setup, chosen, bundle), bundle)
-        figures = measure_distances(distances, chosen.table, directory)
-        figures |= {"seconds": took, "seed": trained and trained.training.seed}
+            vectors = vectors_of(row, setup, chosen, bundle)
+            if row.reranked:
+                figures = measure_reranking(setup, chosen, vectors, bundle, directory)
+            else:
+                figures = measure_distances(row, vectors, chosen, directory)
+            figures["seconds"] = seconds
+            figures["seed"] = None if bundle == PRETRAINED else trained.training.seed
         write_json(directory / "row.json", figures)
 
     name = row.name.lower().replace(",", "").replace(" ", "-")
@@ -265,22 +276,49 @@ def vectors_of(row: Row, setup: Setup, chosen: FeatureStore, bundle: Path) -> np
     return vectors.to_numpy()
 
 
-def measure_distances(distances: Distances, table: pl.DataFrame, directory: Path) -> dict[str, Any]:
-    """Return the figures of distances between the rows of a table; write queries.parquet."""
-    works, tracks = table["work_id"].to_list(), table["track_id"].to_list()
-    found = retrieval(distances, works, tracks)
+def measure_distances(
+    row: Row, source: FeatureStore | np.ndarray, chosen: FeatureStore, directory: Path
+) -> dict[str, Any]:
+    """Measure the distances that a row computes from a source; write queries.parquet."""
+    start = time.perf_counter()
+    distances = row.distances(source)
+    seconds = round(time.perf_counter() - start, 2)
+    works, tracks = chosen.table["work_id"].to_list(), chosen.table["track_id"].to_list()
+    dimension = distances.dimension if isinstance(distances, Euclidean) else None
+    return {
+        **figures_of(retrieval(distances, works, tracks), directory),
+        "auc": separation(distances, works, tracks).auc,
+        "dimension": dimension,
+        "seconds": seconds,
+    }
+
+
+def measure_reranking(
+    setup: Setup, chosen: FeatureStore, vectors: np.ndarray, bundle: Path, directory: Path
+) -> dict[str, Any]:
+    """Measure what `search` answers when it reranks; write queries.parquet."""
+    rows = chosen.table.select("track_id", "work_id").with_columns(
+        vector=pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))
+    )
+    points = points_of(rows, chosen, read_calibration(bundle))
+    if points.sequences is None:
+        raise ValueError(f"{chosen.name} has no chroma to align")
+    setup.backgrounds[:] = [points.backgrounds(*setup.backgrounds)]
+    found, depth = rerank(points, bundle.name)
+    return {**figures_of(found, directory), "depth": depth}
+
+
+def figures_of(found: Retrieval, directory: Path) -> dict[str, Any]:
+    """Return the columns that are about retrieval; write queries.parquet."""
     found.per_query.write_parquet(directory / "queries.parquet")
     low, high = found.intervals().get("map", (None, None))
-    # The AUC needs one distance per pair.
-    auc = separation(distances, works, tracks).auc if distances.symmetric else None
     return {
         "map": found.map,
         "map_low": low,
         "map_high": high,
         "mr1": found.mr1,
         "hits@1": found.hits_at_1,
-        "auc": auc,
-        "dimension": distances.dimension if isinstance(distances, Euclidean) else None,
+        "queries": len(found.per_query),
     }
 
 

@@ -18,9 +18,9 @@ import polars as pl
 from sklearn.metrics import roc_auc_score
 
 import search
-from embedding.metrics.distances import DistanceMatrix, Ints
+from embedding.metrics.distances import Ints
 from embedding.metrics.reliability import at_thresholds, recall_at_precision, reliability
-from embedding.metrics.retrieval import retrieval_of
+from embedding.metrics.retrieval import Retrieval, retrieval_of
 from search.engines.embedded import Embedded
 from search.matches import Identification, Match
 from search.versions import judging
@@ -28,6 +28,10 @@ from search.versions.reranking import CANDIDATES
 
 #: Queries that a trial asks at most. An alignment takes milliseconds, and each query has 100.
 MAX_QUERIES = 1000
+
+#: Alignments are measured on less than one of this many candidates. If all were aligned, the same
+#: would be found with any vectors, and more than in a large collection.
+CANDIDATES_PER_ALIGNMENT = 5
 
 #: Matches per query whose probabilities are compared with the labels: those that a user sees.
 MATCHES_SEEN = 10
@@ -52,8 +56,8 @@ class Responses:
     distance : pl.DataFrame
         The `CANDIDATES` nearest performances of each query (`MATCH_COLUMNS`), nearest first.
     reranked : pl.DataFrame
-        The same performances, the likeliest version first; nearest first if the query cannot be
-        aligned.
+        The nearest of them, which are aligned: the likeliest version first, or the nearest first if
+        the query cannot be aligned.
     names : pl.DataFrame or None
         The work that each query is identified with, or null (`NAME_COLUMNS`). None without
         calibration.
@@ -73,18 +77,18 @@ def measure_search(points: search.Points, bundle: str, directory: Path) -> dict[
     Returns
     -------
     dict
-        `reranked`: metrics, with `intervals`. `certainty`: by kind of evidence, how far
-        probabilities can be trusted.
+        `reranked`: metrics, with `intervals` and the `depth`, the number of nearest performances
+        that are aligned. `certainty`: by kind of evidence, how far probabilities can be trusted.
     """
     result: dict[str, Any] = {}
+    depth = 0 if points.sequences is None else rerank_depth(len(points))
     with published(points, bundle, directory) as searcher:
-        responses = ask(searcher, choose_queries(points))
+        responses = ask(searcher, choose_queries(points), depth)
     kinds = {"distance": responses.distance}
-    if points.sequences is not None:
+    if depth:
         kinds["reranked"] = responses.reranked
-        works = [str(payload["work_id"]) for payload in points.payloads]
-        found = retrieval_of(rankings(responses.reranked, points), works, points.track_ids)
-        result["reranked"] = found.summary() | {"intervals": found.intervals()}
+        found = _measured(responses.reranked, points)
+        result["reranked"] = {"depth": depth, **found.summary(), "intervals": found.intervals()}
     for kind, matches in kinds.items():
         matches.write_parquet(directory / f"matches_{kind}.parquet")
     if responses.names is not None:
@@ -95,22 +99,41 @@ def measure_search(points: search.Points, bundle: str, directory: Path) -> dict[
     return result
 
 
-def reranked_distances(points: search.Points, bundle: str) -> DistanceMatrix:
-    """Return the ranks that `search` gives after reranking, as distances from each query."""
-    if len(points) > MAX_QUERIES:
+def rerank_depth(performances: int) -> int:
+    """Return how many of the nearest performances are aligned to measure reranking.
+
+    It is `CANDIDATES`, as in a search, or fewer in a small collection; 0 if it would be 1, because
+    then nothing is reranked.
+    """
+    depth = min(CANDIDATES, (performances - 2) // CANDIDATES_PER_ALIGNMENT)
+    return depth if depth > 1 else 0
+
+
+def rerank(points: search.Points, bundle: str) -> tuple[Retrieval, int]:
+    """Measure reranking alone, with up to `MAX_QUERIES` queries; return the depth too.
+
+    Raises
+    ------
+    ValueError
+        If there are too few performances.
+    """
+    depth = rerank_depth(len(points))
+    if not depth:
         raise ValueError(
-            f"reranking all {len(points)} performances takes hours: compare at most {MAX_QUERIES}, "
-            "or run `covers evaluate`, which reranks a sample"
+            f"{len(points)} performances are too few to measure reranking, which needs at least "
+            f"{2 * CANDIDATES_PER_ALIGNMENT + 2}"
         )
-    ranks = np.zeros((len(points), len(points)))
     with (
         tempfile.TemporaryDirectory() as directory,
         published(points, bundle, Path(directory)) as searcher,
     ):
-        responses = ask(searcher, points.track_ids)
-    for query, ranking in rankings(responses.reranked, points):
-        ranks[query, ranking] = np.arange(1, len(ranking) + 1)
-    return DistanceMatrix(ranks)
+        responses = ask(searcher, choose_queries(points), depth)
+    return _measured(responses.reranked, points), depth
+
+
+def _measured(matches: pl.DataFrame, points: search.Points) -> Retrieval:
+    works = [str(payload["work_id"]) for payload in points.payloads]
+    return retrieval_of(rankings(matches, points), works, points.track_ids)
 
 
 @contextmanager
@@ -122,17 +145,21 @@ def published(points: search.Points, bundle: str, directory: Path) -> Iterator[s
         yield search.Searcher(engine)
 
 
-def ask(searcher: search.Searcher, queries: Sequence[str]) -> Responses:
-    """Ask `similar`, with and without reranking, and `identify`; each query is aligned once."""
+def ask(searcher: search.Searcher, queries: Sequence[str], depth: int) -> Responses:
+    """Ask `similar`, with and without reranking, and `identify`; each query is aligned once.
+
+    The `depth` nearest performances are aligned. If it is 0, `identify` judges by distance.
+    """
     collection = searcher.engine.open()
     nearest = searcher.similar_many(queries, CANDIDATES)
 
     def judge(query: str, matches: list[Match]) -> tuple[list[Match], Identification | None]:
-        aligned = judging.align(collection, query, matches)
+        nearest = matches[:depth]
+        aligned = judging.align(collection, query, nearest) if depth else None
         name = None
         if collection.description.calibration is not None:
-            name = judging.identify(collection, query, matches, aligned, 1)
-        return matches if aligned is None else aligned.judged, name
+            name = judging.identify(collection, query, nearest or matches, aligned, 1)
+        return nearest if aligned is None else aligned.judged, name
 
     with ThreadPoolExecutor(joblib.cpu_count()) as threads:  # compiled code releases the GIL
         reranked, names = zip(*threads.map(judge, queries, nearest), strict=True)

@@ -222,26 +222,26 @@ class Engine(ABC):
             built = self._build(new, points, thorough)
             return self._serve(built, known, history, keep)
 
-    def rollback(self, *, timeout: float = 600.0) -> Description:
-        """Make the previous collection current again; a second call goes forward again.
+    def rollback(self, name: str | None = None, *, timeout: float = 600.0) -> Description:
+        """Make a collection that is kept current again, by default the one before.
 
-        What was added to the current collection in place stays in that collection.
+        A second call without a name goes forward again. `status` lists what is kept. What was added
+        to the current collection in place stays in that collection.
 
         Raises
         ------
         PublishError
-            If there is no other collection, or another publisher does not finish in `timeout`
-            seconds.
+            If it is not kept, there is no other, or another publisher takes more than `timeout` s.
         """
         with self.publishing(timeout):
             history = self.history()
-            if len(history) < 2:
-                raise PublishError(
-                    f"There is no other collection in {self.location} to go back to: "
-                    f"{history[0] if history else 'nothing'} is all that is kept."
-                )
-            description = self.open(history[1]).description
-            self.serve([history[1], history[0], *history[2:]])
+            chosen = name or "".join(history[1:2])
+            if chosen not in history:
+                kept = f"{self.location} keeps {', '.join(history) or 'nothing yet'}"
+                wish = "other collection to go back to" if name is None else f"collection {name}"
+                raise PublishError(f"There is no {wish}: {kept}.")
+            description = self.open(chosen).description
+            self.serve([chosen, *(other for other in history if other != chosen)])
             logger.info("%s is current again", description.name)
             return description
 

@@ -21,7 +21,7 @@ from search.errors import (
     ServerUnreachable,
     TrackNotFound,
 )
-from search.fields import between, none_of
+from search.fields import between, contains, none_of
 from search.matches import Duplicate, Identification, Match, Work
 from search.point import Point
 from search.points import Description, Points
@@ -67,6 +67,7 @@ __all__ = [
     "Work",
     "between",
     "connect",
+    "contains",
     "copy",
     "distance",
     "duplicates",

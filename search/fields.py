@@ -1,12 +1,13 @@
 """The fields of a point's payload, and filters over them.
 
-A filter is a mapping of fields to what they must hold. All conditions must be met. A performance
-without a field meets no condition on it, except `none_of`:
+A filter is a mapping of fields to what they must hold, or a list of such mappings. All conditions
+must be met. A performance without a field meets no condition on it, except `none_of`:
 
 >>> where = {"instrumental": True, "artist": ["A", "B"], "year": between(1960, None)}
 
-A value asks for equality, a list for any of its values, `between` for a range, and `none_of` for
-anything else. A filter stays what it is when it is written as JSON and read again.
+A value asks for equality, a list (or a set, an array, a series) for any of its values, `between`
+for a range, `contains` for words of a title or a name, and `none_of` for anything else. A filter
+stays what it is when it is written as JSON and read again.
 """
 
 import math
@@ -17,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from search.errors import InvalidQuery
+from search.words import TEXTS, WORDS, words_of
 
 Value: TypeAlias = str | int | bool
 Result: TypeAlias = int | float | bool
@@ -69,6 +71,7 @@ MEANINGS = {
     "in_map": "true for performances of the largest works, to draw only these",
     "usual_distance": "mean of its distances to others",
     "usual_spread": "standard deviation of its distances to others",
+    WORDS: "words of title, artist, work_title and work_artist, to search for",
     "digest": "changes with the content of the performance and of its sequence",
     "collection": "the collection that the point is in",
 }
@@ -116,18 +119,42 @@ def between(low: float | None, high: float | None) -> dict[str, Any]:
     return {"between": [plain(low), plain(high)]}
 
 
-def none_of(values: Iterable[Value]) -> dict[str, Any]:
+def contains(text: str) -> dict[str, Any]:
+    """Ask for all words of a text, in any order, whatever their case and accents.
+
+    >>> contains("bach cello")
+    {'contains': 'bach cello'}
+    """
+    return {"contains": text}
+
+
+def none_of(values: Iterable[Value] | Value) -> dict[str, Any]:
     """Ask for performances that hold none of the values.
 
     >>> none_of(["live", "remix"])
     {'none_of': ['live', 'remix']}
     """
-    return {"none_of": [plain(value) for value in values]}
+    return {"none_of": _listed(values)}
 
 
 def plain(value: object) -> object:
     """Return a number of numpy as Python's own, and anything else as it is."""
-    return value.item() if isinstance(value, np.generic) else value
+    is_single = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim)
+    return value.item() if is_single else value  # type: ignore[attr-defined]
+
+
+def whole(value: object) -> object:
+    """Return a whole number as an integer, such as 1990.0, and anything else as `plain` does."""
+    value = plain(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _listed(values: object) -> list[object]:
+    """Return a value, or each of several, as Python's own."""
+    values = plain(values)
+    if isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping)):
+        return [plain(value) for value in values]
+    return [values]
 
 
 def fits(field: str, value: object) -> bool:
@@ -142,7 +169,9 @@ def fits(field: str, value: object) -> bool:
     return not isinstance(value, int) or MIN_INTEGER <= value <= MAX_INTEGER
 
 
-def conditions(where: Mapping[str, object] | None) -> tuple[Condition, ...]:
+def conditions(
+    where: Mapping[str, object] | Sequence[Mapping[str, object]] | None,
+) -> tuple[Condition, ...]:
     """Read a filter.
 
     Raises
@@ -150,25 +179,52 @@ def conditions(where: Mapping[str, object] | None) -> tuple[Condition, ...]:
     InvalidQuery
         If a field does not exist, or a value is not of its type.
     """
-    return tuple(_condition(field, wanted) for field, wanted in (where or {}).items())
+    filters = [where] if isinstance(where, Mapping) else where or []
+    if not all(isinstance(each, Mapping) for each in filters):
+        raise InvalidQuery(
+            f"{where!r} is not a filter: give fields with what they must hold, such as "
+            "{'year': 1990}, or a list of these."
+        )
+    return tuple(
+        condition
+        for each in filters
+        for field, wanted in each.items()
+        for condition in _conditions(field, wanted)
+    )
 
 
-def _condition(field: str, wanted: object) -> Condition:
+def _conditions(field: str, wanted: object) -> Sequence[Condition]:
     if field not in FIELDS:
         raise InvalidQuery(
             f"There is no field {field!r} to filter by: the fields are {', '.join(FIELDS)}."
         )
     if not isinstance(wanted, Mapping):
-        is_list = isinstance(wanted, (list, tuple, set, frozenset, range, np.ndarray))
-        return AnyOf(field, _values(field, [*wanted] if is_list else [wanted]))  # type: ignore[misc]
-    if len(wanted) == 1 and isinstance(wanted.get("between"), (list, tuple)):
-        return _range(field, wanted["between"])
-    if len(wanted) == 1 and isinstance(wanted.get("none_of"), (list, tuple)):
-        return NoneOf(field, _values(field, wanted["none_of"]))
+        return [AnyOf(field, _values(field, _listed(wanted)))]
+    match [*wanted.items()]:
+        case [("between", ends)]:
+            return [_range(field, _listed(ends))]
+        case [("none_of", values)]:
+            return [NoneOf(field, _values(field, _listed(values)))]
+        case [("contains", str(text))]:
+            return [AnyOf(WORDS, (word,)) for word in _words(field, text)]
     raise InvalidQuery(
         f"{field}={dict(wanted)!r} is not a condition: use a value, a list, "
-        "search.between(low, high) or search.none_of(values)."
+        "search.between(low, high), search.contains(words) or search.none_of(values)."
     )
+
+
+def _words(field: str, text: str) -> list[str]:
+    if field not in TEXTS:
+        raise InvalidQuery(
+            f"{field} has no words to search for: only {', '.join(TEXTS)} have, so give the whole "
+            f"value instead of {text!r}."
+        )
+    found = words_of({field: text})
+    if not found:
+        raise InvalidQuery(
+            f"{text!r} has no word to search for in {field}: give letters or digits."
+        )
+    return found
 
 
 def _values(field: str, given: Sequence[object]) -> tuple[Value, ...]:
@@ -177,7 +233,7 @@ def _values(field: str, given: Sequence[object]) -> tuple[Value, ...]:
             f"{field} is a number that hardly any performance has exactly: ask for a range, such "
             f"as search.between(4, None), instead of {', '.join(map(repr, given))}."
         )
-    values = tuple(plain(value) for value in given)
+    values = [whole(value) if FIELDS[field] is int else value for value in given]
     if not values:
         raise InvalidQuery(f"{field}=[] has no value: list at least one.")
     for value in values:
@@ -186,7 +242,7 @@ def _values(field: str, given: Sequence[object]) -> tuple[Value, ...]:
             raise InvalidQuery(
                 f"{field} is {KIND[FIELDS[field]]}, so it cannot be {value!r}{hint}."
             )
-    return values  # type: ignore[return-value]
+    return tuple(values)  # type: ignore[arg-type]
 
 
 def _range(field: str, given: Sequence[object]) -> Between:
@@ -195,7 +251,7 @@ def _range(field: str, given: Sequence[object]) -> Between:
             f"{field} is {KIND[FIELDS[field]]} and has no range: list its values instead of "
             f"{given!r}."
         )
-    ends = [plain(end) for end in given]
+    ends = [whole(end) if FIELDS[field] is int else end for end in given]
     if len(ends) != 2 or not all(end is None or _is_end(field, end) for end in ends):
         raise InvalidQuery(
             f"{given!r} is not a range of {field}: give two ends, each {KIND[FIELDS[field]]} or "

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import numpy as np
 
 from search.engines.collection import Candidate, Collection
-from search.errors import InvalidQuery, TrackNotFound
+from search.errors import InvalidQuery
 from search.fields import FIELDS, Condition, NoneOf
 from search.matches import Match
 from search.point import Payload, Vectors
 from search.points import USUAL_DISTANCE, USUAL_SPREAD
+from search.suggestions import unknown_track
 from search.versions import judging
 from search.versions.calibration import relative
 
@@ -27,9 +27,6 @@ MAX_CANDIDATES = 100_000
 
 #: Additional candidates if the query's own work is left out; nearly all works are smaller.
 OWN_WORK_CANDIDATES = 16
-
-#: Maximum number of ids that an unknown id is compared with.
-COMPARED_IDS = 1_000
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ def around(collection: Collection, track_ids: Sequence[str], request: Request) -
         found = collection.around(batch, count, request.conditions)
         for track_id, answer in zip(batch, found, strict=True):
             if answer is None:
-                raise _not_found(collection, track_id)
+                raise unknown_track(collection, track_id)
             stored, nearest = answer
             queries.append(Query(stored.vector, stored.payload))
             candidates.append(nearest)
@@ -117,7 +114,7 @@ def look_up(collection: Collection, track_ids: Sequence[str]) -> list[Query]:
     queries = []
     for track_id, found in zip(track_ids, collection.performances(track_ids), strict=True):
         if found is None:
-            raise _not_found(collection, track_id)
+            raise unknown_track(collection, track_id)
         queries.append(Query(found.vector, found.payload))
     return queries
 
@@ -232,21 +229,3 @@ def _choose(candidates: Sequence[Candidate], query: Query, request: Request) -> 
             seen_works.add(work_id)
         best.append(candidate)
     return best
-
-
-def _not_found(collection: Collection, track_id: str) -> TrackNotFound:
-    """Say that the collection has no such performance, and which ids are similar."""
-    bare = track_id.strip()
-    forms = [bare, bare.upper(), bare.lower(), f"P_{bare}", f"p_{bare}", bare.replace("-", "_")]
-    tries = [form for form in dict.fromkeys(forms) if form != track_id]
-    found = collection.performances(tries)
-    close = [form for form, stored in zip(tries, found, strict=True) if stored is not None]
-    sample = collection.some_track_ids(COMPARED_IDS)
-    close = close or get_close_matches(track_id, sample, n=3)
-    hint = (
-        f"did you mean {' or '.join(close[:3])}?"
-        if close
-        else f"its ids look like {', '.join(sample[:2])}."
-    )
-    name = collection.description.name
-    return TrackNotFound(f"There is no performance {track_id!r} in {name}: {hint}")

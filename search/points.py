@@ -32,9 +32,10 @@ from search.point import (
 )
 from search.versions.calibration import Calibration, usual_distances
 from search.versions.reranking import backgrounds
+from search.words import WORDS, words_of
 
 #: Part of every digest, so that another layout of the points gives a new collection.
-LAYOUT = 5
+LAYOUT = 6
 
 #: Mean and standard deviation of a performance's distances to the others of its collection.
 USUAL_DISTANCE, USUAL_SPREAD = "usual_distance", "usual_spread"
@@ -146,6 +147,7 @@ class Points:
         """Return what is stored of performance `i`, without what is computed from others."""
         return {
             **self.payloads[i],
+            WORDS: words_of(self.payloads[i]),
             "bundle": description.bundle,
             COLLECTION: description.name,
             DIGEST: self.digests[i],

@@ -7,12 +7,12 @@ from typing import Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from search import nearest
+from search import nearest, suggestions
 from search.connecting import connect
 from search.engines.collection import Candidate, Collection
 from search.engines.engine import Engine, Status
 from search.errors import CollectionGone, InvalidQuery, SearchError
-from search.fields import conditions, plain
+from search.fields import conditions, whole
 from search.matches import Duplicate, Identification, Match
 from search.nearest import Query, Request
 from search.point import Payload, Vectors
@@ -21,7 +21,7 @@ from search.versions.duplicates import NEIGHBOURS, find_duplicates
 from search.versions.reranking import CANDIDATES
 
 Answer = TypeVar("Answer")
-Where = Mapping[str, object]
+Where = Mapping[str, object] | Sequence[Mapping[str, object]]
 
 #: Maximum number of matches of one query, and of one call.
 MAX_LIMIT, MAX_MATCHES = 10_000, 1_000_000
@@ -93,8 +93,8 @@ class Searcher:
             match shows what matches. It needs a collection with sequences.
         leave_out_same_work : bool
             Leave out the work of the query.
-        where : mapping, optional
-            A filter, see `search.fields`.
+        where : mapping or list of mappings, optional
+            A filter, see `search.fields`. If nothing is found, `why_nothing` says why.
 
         Returns
         -------
@@ -182,6 +182,11 @@ class Searcher:
             return nearest.near(collection, [Query(_as_vector(vector, collection))], request)[0]
 
         return self._ask(answer)
+
+    def why_nothing(self, where: Where | None = None) -> str:
+        """Say why a filter finds nothing: what no performance has, and which values are near."""
+        asked = conditions(where)
+        return self._ask(lambda collection: suggestions.why_nothing(collection, asked))
 
     def distance(self, a: str, b: str) -> float:
         """Return the Euclidean distance between two performances; raise TrackNotFound."""
@@ -285,7 +290,7 @@ class Searcher:
 
 
 def _checked_limit(limit: object, name: str = "limit") -> int:
-    limit = plain(limit)
+    limit = whole(limit)
     if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
         raise InvalidQuery(
             f"{name}={limit!r} is out of range: give a number from 1 to {MAX_LIMIT}."

@@ -1,6 +1,7 @@
 """What a person or a script sees at the command line."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ from catalogue import points_of
 from command_line import covers, covers_json
 
 import search
-from flows.cli import stages, tables
+from flows.cli import options, stages, tables
 from flows.cli.commands import COMMANDS
 from flows.workspace import Workspace
 
@@ -86,13 +87,18 @@ def test_similar_shows_how_reranked_performances_align(tmp_path):
     [
         ("year=1902..1903", ["P_2", "P_3"]),
         ("year=1903..", ["P_3", "P_4"]),
-        ("year=1901,1904", ["P_1", "P_4"]),
         ("instrumental=no", ["P_1", "P_2"]),
         ("work_id=W_1", ["P_1", "P_3"]),
         ("title=Tune 3", ["P_3"]),
         ("outlier=yes", ["P_3"]),
         ("clique_distance=4..", ["P_3"]),
         ("clique_distance=.25..0.75", ["P_1"]),
+        ("clique_distance=1e-3..7e-1", ["P_1"]),
+        ("year=1901 year=1904", ["P_1", "P_4"]),
+        ("year=1902.. year=..1903", ["P_2", "P_3"]),
+        ("year=1901..1903 year=1903 year=1904", ["P_3"]),
+        ("title~TUNE title=Tune 2 title=Tune 4", ["P_2", "P_4"]),
+        ("title~tune year=1904 instrumental=Yes", ["P_4"]),
     ],
 )
 def test_filters_narrow_the_answer(home, condition, expected):
@@ -101,7 +107,37 @@ def test_filters_narrow_the_answer(home, condition, expected):
         "P_3": {"outlier": True, "clique_distance": 4.25, "nearest_cover": 9},
     }
     search.connect(home=home).annotate(judged, "line")
-    assert ids(covers_json("similar", "P_0", "--where", condition, "--home", home)) == expected
+    where = [part for each in re.split(r" (?=\w+[=~])", condition) for part in ("--where", each)]
+    assert ids(covers_json("similar", "P_0", *where, "--home", home)) == expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "filters"),
+    [
+        (["artist=Yes"], [{"artist": ["Yes"]}]),
+        (["artist=311", "title=1999"], [{"artist": ["311"]}, {"title": ["1999"]}]),
+        (["artist=Earth, Wind & Fire"], [{"artist": ["Earth, Wind & Fire"]}]),
+        (["title=...Baby One More Time"], [{"title": ["...Baby One More Time"]}]),
+        (["title = a=b~c", "artist~x=y"], [{"artist": {"contains": "x=y"}}, {"title": ["a=b~c"]}]),
+        (["work_id=2", "track_id=true"], [{"work_id": ["2"]}, {"track_id": ["true"]}]),
+        (["year=1999", "instrumental=Yes"], [{"year": [1999]}, {"instrumental": [True]}]),
+        (["year=nineteen", "instrumental=1"], [{"year": ["nineteen"]}, {"instrumental": ["1"]}]),
+        (["subset=a", "subset=b"], [{"subset": ["a", "b"]}]),
+        (["year=..1990", "year=1960.."], [{"year": {"between": [None, 1990]}},
+                                          {"year": {"between": [1960, None]}}]),
+        ([], []),
+    ],
+)  # fmt: skip
+def test_the_type_of_a_field_decides_what_a_value_means(texts, filters):
+    assert options.read_filter(texts) == filters
+
+
+def test_a_filter_that_finds_nothing_says_what_is_near(home):
+    question = ("similar", "P_0", "--where", "title=tune", "--home", home)
+    code, out, err = covers(*question)
+    assert (code, out, err.count("\n")) == (0, "", 1)
+    assert "has title 'tune': near ones are 'Tune " in err
+    assert covers(*question, "--json")[1:] == ('{"query": "P_0", "matches": []}\n', err)
 
 
 def test_works_and_distance_and_status(home):
@@ -175,7 +211,10 @@ def test_rollback_makes_the_previous_collection_the_current_one(home):
     [
         (["similar", "P_77"], "no performance 'P_77'"),
         (["similar", "P_0", "--where", "genre=folk"], "no field 'genre'"),
-        (["similar", "P_0", "--where", "year"], "not of the form key=value"),
+        (["similar", "P_0", "--where", "year"], "not of the form field=value or field~words"),
+        (["similar", "P_0", "--where", "year="], "not of the form field=value or field~words"),
+        (["similar", "P_0", "--where", "year=x"], "year is an integer, so it cannot be 'x'"),
+        (["similar", "P_0", "--where", "work_id~W"], "work_id has no words to search for"),
         (["similar", "P_0", "--where", "clique_distance=4"], "ask for a range, such as"),
         (["aggregate", ".", "--frame-rate", "fast"], "fast"),
         (["copy"], "Give either --to or --from."),

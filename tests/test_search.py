@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -15,8 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import search
-from search import InvalidQuery, NoCollection, Searcher, TrackNotFound, between, none_of
+from search import (
+    InvalidQuery,
+    NoCollection,
+    Searcher,
+    TrackNotFound,
+    between,
+    contains,
+    none_of,
+)
 from search.fields import FIELDS
+from search.words import words
 
 POINTS = make_points(60)
 
@@ -146,6 +156,7 @@ FILTERS = st.fixed_dictionaries(
         "subset": st.sampled_from(["benchmark", "coveranalysis", "neither"]),
         "clique_size": st.just(between(4, None)),
         "title": st.just("Title 7") | st.just(none_of(["Title 7", "Title 8"])),
+        "artist": st.sampled_from(["3", "ARTIST 4", "4 artist", "art"]).map(contains),
     },
 )
 
@@ -153,6 +164,8 @@ FILTERS = st.fixed_dictionaries(
 def meets(value, asked) -> bool:
     if isinstance(asked, dict) and "none_of" in asked:
         return value not in asked["none_of"]
+    if isinstance(asked, dict) and "contains" in asked:
+        return set(words(asked["contains"])) <= set(words(value or ""))
     if isinstance(asked, dict):
         low, high = asked["between"]
         return (
@@ -204,7 +217,7 @@ def test_an_id_unlike_any_other_is_shown_what_ids_look_like(searcher, far):
         searcher.similar(far)
 
 
-@pytest.mark.parametrize("limit", [0, -1, 10_001, 2.0, True, "3", None])
+@pytest.mark.parametrize("limit", [0, -1, 10_001, 2.5, float("nan"), True, "3", None])
 def test_a_limit_out_of_range_is_refused(searcher, limit):
     for ask in (searcher.similar, searcher.works, lambda _, n: searcher.similar_to([0] * 4, n)):
         with pytest.raises(InvalidQuery, match=r"limit=.* is out of range: give a number from 1"):
@@ -224,6 +237,10 @@ def test_a_limit_out_of_range_is_refused(searcher, limit):
         ({"title": between("A", "B")}, "title is text and has no range"),
         ({"artist": []}, r"artist=\[\] has no value"),
         ({"artist": none_of([])}, r"artist=\[\] has no value"),
+        ({"artist": contains("…")}, "'…' has no word to search for in artist"),
+        ({"artist": contains(3)}, "is not a condition"),
+        ({"work_id": contains("W")}, "work_id has no words to search for: only title, artist, wo"),
+        ([{"year": 1960}, "year"], r"\['?.*'year'\] is not a filter: give fields"),
         ({"artist": {"like": "A"}}, "is not a condition: use a value, a list, search.between"),
         ({"year": {"between": [1960]}}, "give two ends, each an integer or None"),
         ({"year": (1960, None)}, r"cannot be None \(a range is search"),
@@ -321,14 +338,120 @@ def test_a_fresh_process_answers_without_loading_what_it_does_not_need(tmp_path,
     assert not set(heavy.split()) & {name.split(".")[0] for name in loaded}
 
 
-def test_numbers_of_numpy_are_numbers(searcher):
-    where = {"year": np.arange(1950, 1970), "instrumental": np.bool_(True)}
-    plain = {"year": [*range(1950, 1970)], "instrumental": True}
-    found = searcher.similar("P_1", np.int64(3), where=where)
-    assert found == searcher.similar("P_1", 3, where=plain)
-    years = between(np.int64(1950), np.int32(1970))
-    assert json.loads(json.dumps(years)) == {"between": [1950, 1970]}
-    assert searcher.similar("P_1", where={"year": years})
+@pytest.mark.parametrize("three", [3.0, np.int64(3), np.float32(3), np.array(3), np.uint8(3)])
+def test_a_whole_number_is_a_limit_whatever_its_type(searcher, three):
+    assert searcher.similar("P_1", three) == searcher.similar("P_1", 3)
+    assert searcher.works("P_1", three) == searcher.works("P_1", 3)
+
+
+YEARS = [1951, 1953, 1955]
+
+
+@pytest.mark.parametrize(
+    "years",
+    [
+        tuple(YEARS),
+        set(YEARS),
+        frozenset(YEARS),
+        range(1951, 1956, 2),
+        np.array(YEARS),
+        np.array(YEARS, np.float64),
+        pl.Series(YEARS),
+        pl.Series(YEARS).to_numpy(),
+        dict.fromkeys(YEARS).keys(),
+        [np.int64(1951), 1953.0, np.float32(1955)],
+    ],
+)
+def test_several_values_may_come_in_anything_that_holds_several(searcher, years):
+    expected = searcher.similar("P_1", where={"year": YEARS})
+    assert expected
+    assert searcher.similar("P_1", where={"year": years}) == expected
+    others = none_of(years)
+    assert searcher.similar("P_1", where={"year": others}) == searcher.similar(
+        "P_1", where={"year": none_of(YEARS)}
+    )
+    assert sorted(json.loads(json.dumps(others))["none_of"]) == YEARS
+
+
+def test_numbers_of_numpy_are_numbers_in_every_condition(searcher):
+    where = {"year": between(np.int64(1950), np.float64(1970)), "instrumental": np.bool_(True)}
+    plain = {"year": between(1950, 1970), "instrumental": True}
+    assert searcher.similar("P_1", where=where) == searcher.similar("P_1", where=plain)
+    assert json.loads(json.dumps(where["year"])) == {"between": [1950, 1970]}
+    assert none_of("live") == {"none_of": ["live"]}
+
+
+SONGS = points_of(
+    [f"P_{i}" for i in range(7)],
+    np.arange(7.0)[:, None],
+    [
+        {"work_id": f"W_{i}", "title": title, "artist": artist, "year": 1960 + i}
+        for i, (title, artist) in enumerate(
+            [
+                ("Air", "J. S. Bach"),
+                ("Für Elise", "Ludwig van Beethoven"),
+                ("Devil's Dream", "Johann Sebastian Bach"),
+                ("夜に駆ける", "YOASOBI"),
+                ("September (live)", "Earth, Wind & Fire"),
+                ("…", "Bachman-Turner Overdrive"),
+                (None, None),
+            ]
+        )
+    ],
+)
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def songs(request):
+    with published(SONGS, request.param) as engine:
+        yield Searcher(engine)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"artist": contains("bach")}, ["P_0", "P_2"]),
+        ({"artist": contains("BACH johann")}, ["P_2"]),
+        ({"title": contains("bach")}, []),
+        ({"title": contains("fur elise")}, ["P_1"]),
+        ({"title": contains("devils")}, ["P_2"]),
+        ({"title": contains("devil’s dream!")}, ["P_2"]),
+        ({"title": contains("夜")}, ["P_3"]),
+        ({"artist": contains("fire earth")}, ["P_4"]),
+        ([{"artist": contains("bach")}, {"artist": "J. S. Bach"}], ["P_0"]),
+        ([{"year": between(1961, None)}, {"year": between(None, 1962)}], ["P_1", "P_2"]),
+        ([{"year": between(1961, 1963)}, {"year": none_of([1962])}], ["P_1", "P_3"]),
+        ([], [f"P_{i}" for i in range(7)]),
+    ],
+)
+def test_words_are_found_in_any_order_and_all_conditions_hold(songs, where, expected):
+    assert track_ids(songs.similar_to([0], where=where)) == expected
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ({"artist": "Bach"}, "has artist 'Bach': near ones are '(J. S.|Johann Sebastian) Bach', "),
+        (
+            {"artist": "Ludwig von Beethoven"},
+            "near ones are 'Ludwig van Beethoven' \\(single words",
+        ),
+        (
+            {"artist": "Zappa"},
+            "has artist 'Zappa': other ones are '.*', '.*', '.*' \\(single words",
+        ),
+        ({"artist": contains("bethoven")}, "word 'bethoven' in artist: near ones are 'beethoven'"),
+        ({"year": [1999, 2000]}, "has year 1999 or 2000: it is 1960 to 1966 in those"),
+        ({"year": between(None, 1900)}, "has year from any to 1900: it is 1960 to 1966"),
+        ({"work_title": "Air"}, "none of those that were looked at has a work_title"),
+        ({"work_id": "w_1"}, "near ones are 'W_1'"),
+        ({"bundle": none_of(["b"])}, "has anything but bundle 'b': near ones are 'b'."),
+        ({"artist": "J. S. Bach", "year": 1963}, "No other performance meets all conditions."),
+        (None, "No other performance is there."),
+    ],
+)
+def test_a_filter_that_finds_nothing_is_explained(songs, where, sentence):
+    assert re.search(sentence, songs.why_nothing(where))
 
 
 def test_matches_become_a_table_in_one_step_and_show_every_field(searcher):

@@ -1,6 +1,8 @@
 """The options that several commands share, and how their values are read."""
 
+import contextlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,8 +72,9 @@ OtherWorks = Annotated[
 Where = Annotated[
     list[str] | None,
     typer.Option(
-        help="Filter by a field: key=value, key=a,b (any of these) or key=1960..1990 (a range; "
-        "either end may be omitted). Repeat the option to combine filters."
+        help="Filter by a field: artist=NAME (the whole text), artist~WORDS (all of these words), "
+        "year=1960..1990 (a range; either end may be omitted) or instrumental=yes. Repeat the "
+        "option to narrow the answer, or with the same field for any of several values."
     ),
 ]
 
@@ -98,11 +101,38 @@ def read_frame_rate(text: str | None) -> float | None:
     return parse_frame_rate(text)
 
 
-def read_filter(texts: Sequence[str] | None) -> dict[str, Any] | None:
-    """Read the values of --where."""
-    if not texts:
-        return None
-    return {key: _condition(value) for key, value in read_pairs(texts, "--where")}
+def read_filter(texts: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Read the values of --where. Several values of one field are alternatives."""
+    from search.fields import FIELDS, between, contains
+
+    values: dict[str, list[object]] = {}
+    others: list[dict[str, Any]] = []
+    for text in texts or ():
+        parts = re.fullmatch(r"\s*([^=~]+?)\s*([=~])\s*(.*\S)\s*", text, re.DOTALL)
+        if parts is None:
+            raise ValueError(f"--where {text!r} is not of the form field=value or field~words.")
+        field, sign, wanted = parts.groups()
+        kind = FIELDS.get(field, str)
+        low, dots, high = wanted.partition("..")
+        if sign == "~":
+            others.append({field: contains(wanted)})
+        elif dots and kind in (int, float):
+            others.append(
+                {field: between(*(_value(kind, end) if end else None for end in (low, high)))}
+            )
+        else:
+            values.setdefault(field, []).append(_value(kind, wanted))
+    return [*others, *({field: wanted} for field, wanted in values.items())]
+
+
+def _value(kind: type, text: str) -> Any:
+    """Read a value of a field; what is not of its type is refused where the filter is checked."""
+    if kind is bool:
+        return {"yes": True, "true": True, "no": False, "false": False}.get(text.lower(), text)
+    for read in () if kind is str else (int, float):
+        with contextlib.suppress(ValueError):
+            return read(text)
+    return text
 
 
 def read_pairs(texts: Iterable[str], option: str) -> Iterator[tuple[str, str]]:
@@ -112,31 +142,3 @@ def read_pairs(texts: Iterable[str], option: str) -> Iterator[tuple[str, str]]:
         if not (key and value):
             raise ValueError(f"{option} {text!r} is not of the form key=value.")
         yield key, value
-
-
-def _condition(text: str) -> Any:
-    low, dots, high = text.partition("..")
-    if dots:
-        from search import between
-
-        return between(*(_range_end(end) for end in (low, high)))
-    values = [_value(part.strip()) for part in text.split(",")]
-    return values if len(values) > 1 else values[0]
-
-
-def _value(text: str) -> str | int | bool:
-    if text.lower() in ("yes", "true"):
-        return True
-    if text.lower() in ("no", "false"):
-        return False
-    return int(text) if text.lstrip("-").isdigit() else text
-
-
-def _range_end(text: str) -> Any:
-    """A number; what is not a number is refused where the filter is checked."""
-    if not text:
-        return None
-    try:
-        return float(text) if "." in text else _value(text)
-    except ValueError:
-        return text

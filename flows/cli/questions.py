@@ -1,12 +1,16 @@
 """Commands that ask the collection."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli import options, tables
-from flows.cli.printing import show
+from flows.cli.printing import show, visible
 from flows.cli.running import run_flow, searcher
+
+if TYPE_CHECKING:
+    from search import Match
 
 
 def similar(
@@ -25,14 +29,11 @@ def similar(
 
     Example: covers similar P_135582 --where instrumental=yes --where year=1950..1980
     """
-    matches = searcher(home).similar(
-        track_id,
-        limit,
-        rerank=rerank,
-        leave_out_same_work=other_works,
-        where=options.read_filter(where),
+    asked, filter_ = searcher(home), options.read_filter(where)
+    matches = asked.similar(
+        track_id, limit, rerank=rerank, leave_out_same_work=other_works, where=filter_
     )
-    show({"query": track_id, "matches": matches}, as_json, tables.show_matches)
+    _show_matches(track_id, matches, as_json, lambda: asked.why_nothing(filter_))
 
 
 def works(
@@ -47,10 +48,18 @@ def works(
 
     Example: covers works P_135582 --other-works
     """
-    matches = searcher(home).works(
-        track_id, limit, leave_out_same_work=other_works, where=options.read_filter(where)
-    )
+    asked, filter_ = searcher(home), options.read_filter(where)
+    matches = asked.works(track_id, limit, leave_out_same_work=other_works, where=filter_)
+    _show_matches(track_id, matches, as_json, lambda: asked.why_nothing(filter_))
+
+
+def _show_matches(
+    track_id: str, matches: list["Match"], as_json: bool, why_nothing: Callable[[], str]
+) -> None:
+    """Print matches; if there are none, stderr says why."""
     show({"query": track_id, "matches": matches}, as_json, tables.show_matches)
+    if not matches:
+        typer.echo(visible(why_nothing()), err=True)
 
 
 def identify(

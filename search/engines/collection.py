@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from search.fields import Condition
 from search.point import Frames, Payload, Vectors
@@ -87,8 +87,11 @@ class Collection(Protocol):
         The nearest comes first. Of several that are equally near, any may be cut off.
         """
 
-    def some_track_ids(self, limit: int) -> list[str]:
-        """Return up to `limit` track ids, always the same."""
+    def values(self, field: str, limit: int, conditions: Sequence[Condition] = ()) -> list[Any]:
+        """Return a field of up to `limit` performances that meet all conditions, always the same.
+
+        Performances without the field are left out.
+        """
 
     def everything(self) -> Iterator[Stored]:
         """Yield all performances, sorted by point id, which is effectively random."""

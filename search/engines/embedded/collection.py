@@ -133,12 +133,11 @@ class EmbeddedCollection:
         self, vectors: Vectors, limit: int, conditions: Sequence[Condition]
     ) -> list[list[Candidate]]:
         """Search for all vectors in one batch, which passes over the collection once."""
-        filter_ = edge.Filter(must=[_condition(condition) for condition in conditions])
         requests = [
             edge.QueryRequest(
                 limit=limit,
                 query=edge.Query.Nearest(vector),
-                filter=filter_ if conditions else None,
+                filter=_filter(conditions),
                 params=self._params,
                 with_payload=True,
             )
@@ -150,10 +149,15 @@ class EmbeddedCollection:
             [Candidate(point.score, point.payload or {}) for point in found] for found in answers
         ]
 
-    def some_track_ids(self, limit: int) -> list[str]:
-        """Return the first track ids by point id, which is effectively random."""
-        records, _ = self._shard.scroll(edge.ScrollRequest(limit=limit, with_payload=["track_id"]))
-        return [record.payload["track_id"] for record in records if record.payload]
+    def values(self, field: str, limit: int, conditions: Sequence[Condition] = ()) -> list[Any]:
+        """Scroll by point id, which is effectively random."""
+        request = edge.ScrollRequest(
+            limit=limit, filter=_filter(conditions), with_payload=[field], with_vector=False
+        )
+        with engine_errors(self._damaged):
+            records, _ = self._shard.scroll(request)
+        payloads = [record.payload or {} for record in records]
+        return [payload[field] for payload in payloads if field in payload]
 
     def everything(self) -> Iterator[Stored]:
         """Scroll through all points, a batch at a time."""
@@ -174,6 +178,10 @@ def _without(candidates: list[Candidate], track_id: str) -> list[Candidate]:
     return [each for each in candidates if each.payload["track_id"] != track_id]
 
 
+def _filter(conditions: Sequence[Condition]) -> Any:
+    return edge.Filter(must=[_condition(each) for each in conditions]) if conditions else None
+
+
 def _condition(condition: Condition) -> Any:
     if isinstance(condition, Between):
         span = edge.RangeFloat(gte=condition.low, lte=condition.high)
@@ -181,7 +189,7 @@ def _condition(condition: Condition) -> Any:
     if isinstance(condition, NoneOf):
         return edge.Filter(must_not=[_condition(AnyOf(condition.field, condition.values))])
     values: Any = condition.values
-    if FIELDS[condition.field] is not bool:
+    if FIELDS.get(condition.field) is not bool:
         return edge.FieldCondition(condition.field, match=edge.MatchAny(list(values)))
     # qdrant-edge 0.9 takes Python's True for the integer 1, which matches no bool; not numpy's.
     either: list[Any] = [

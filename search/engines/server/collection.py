@@ -14,6 +14,7 @@ from search.errors import CollectionGone
 from search.fields import FIELDS, AnyOf, Between, Condition, NoneOf
 from search.point import Vectors, point_id
 from search.points import COLLECTION, DIGEST, is_exact
+from search.words import WORDS
 
 Answer = TypeVar("Answer")
 
@@ -26,7 +27,7 @@ HNSW_EF = 384
 OVERSAMPLING = 4.0
 
 #: Fields of a candidate that are not needed.
-UNREAD_FIELDS = [COLLECTION, DIGEST]
+UNREAD_FIELDS = [COLLECTION, DIGEST, WORDS]
 
 
 class ServerCollection:
@@ -174,24 +175,24 @@ class ServerCollection:
         return found
 
     def _request(self, query: Any, limit: int, conditions: Sequence[Condition]) -> Any:
-        filter_ = models.Filter(must=[_condition(condition) for condition in conditions])
         return models.QueryRequest(
             query=query,
             limit=limit,
-            filter=filter_ if conditions else None,
+            filter=_filter(conditions),
             params=self._params,
             with_payload=models.PayloadSelectorExclude(exclude=UNREAD_FIELDS),
         )
 
-    def some_track_ids(self, limit: int) -> list[str]:
-        """Return the first track ids by point id, which is effectively random."""
+    def values(self, field: str, limit: int, conditions: Sequence[Condition] = ()) -> list[Any]:
+        """Scroll by point id, which is effectively random."""
         records, _ = self._ask(
             lambda client, name: client.scroll(
-                name, limit=limit, with_payload=["track_id", COLLECTION]
+                name, _filter(conditions), limit=limit, with_payload=[field, COLLECTION]
             )
         )
         self._confirm(records)
-        return [record.payload["track_id"] for record in records if record.payload]
+        payloads = [record.payload or {} for record in records]
+        return [payload[field] for payload in payloads if field in payload]
 
     def everything(self) -> Iterator[Stored]:
         """Scroll through all points, a batch per request."""
@@ -211,6 +212,10 @@ def _candidates(points: Iterable[Any]) -> list[Candidate]:
     return [Candidate(float(np.float32(point.score)), point.payload or {}) for point in points]
 
 
+def _filter(conditions: Sequence[Condition]) -> Any:
+    return models.Filter(must=[_condition(each) for each in conditions]) if conditions else None
+
+
 def _condition(condition: Condition) -> Any:
     key = condition.field
     if isinstance(condition, Between):
@@ -218,7 +223,7 @@ def _condition(condition: Condition) -> Any:
         return models.FieldCondition(key=key, range=span)
     if isinstance(condition, NoneOf):
         return models.Filter(must_not=[_condition(AnyOf(key, condition.values))])
-    if FIELDS[key] is not bool:
+    if FIELDS.get(key) is not bool:
         match = models.MatchAny(any=list(condition.values))  # type: ignore[arg-type]
         return models.FieldCondition(key=key, match=match)
     # Qdrant cannot match a list of bools.

@@ -33,7 +33,6 @@ from search import (
 from search.engines.server.collection import HNSW_EF
 from search.engines.server.server import Server
 from search.errors import CollectionGone
-from search.fields import FIELDS
 
 #: Distances are all different, so that no cut is in doubt.
 VARIED = points_of(
@@ -383,11 +382,6 @@ def test_strict_mode_lets_everything_through_that_we_ask(stub, make_server):
         for query in body["searches"]:
             assert query["limit"] <= strict.max_query_limit
         assert set(re.findall(r'"key": "(\w+)"', json.dumps(body))) <= indexed
-
-
-def test_a_filter_may_name_any_field(stub, make_server):
-    make_server().publish(make_points(12), "b")
-    assert {body["field_name"] for body in asked(stub, "PUT", "/index")} == set(FIELDS)
 
 
 def test_metadata_says_what_a_collection_is_in_words_and_exactly(stub, make_server):

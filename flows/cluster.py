@@ -16,7 +16,7 @@ from flows.show import show_figures
 from flows.workspace import Workspace
 
 #: Increase this number when the computation or the plots change.
-VERSION = 2
+VERSION = 3
 
 
 @flow(name="cluster", flow_run_name="cluster", **alert.WATCHED)
@@ -75,8 +75,9 @@ def find_clusters(features: Path, smallest: int, largest: int, seed: int, home: 
         found.cooccurrence.write_parquet(directory / "cooccurrence.parquet")
         text = json.dumps({"curve": curve, "metrics": found.summary()}, indent=1) + "\n"
         (directory / "clusters.json").write_text(text, encoding="utf-8")
-        plots.save(plots.elbow(found), directory / "elbow.png")
-        plots.save(plots.silhouette(found), directory / "silhouette.png")
+        about = f"{store.name}, {len(store)} performances", "standardised means of the features"
+        plots.save(plots.elbow(found), directory / "elbow.png", *about)
+        plots.save(plots.silhouette(found), directory / "silhouette.png", *about)
 
     made_of = (VERSION, about, store.fingerprint, smallest, largest, seed)
     return workspace.result("clusters", store.name, made_of, make, {"features": about})

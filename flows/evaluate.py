@@ -128,13 +128,18 @@ def measure(vectors: Path, home: Path, sample: int | None) -> Path:
             "sample": sample,
             "summary": _summary(bundle, made_with["data"], len(table), left_out, sample),
         }
-        result = _measure_vectors(table, points, sample, directory)
+        about = f"{made_with['data']}, {len(table)} performances", bundle.id
+        result = _measure_vectors(table, points, sample, directory, about)
         result |= {"measured_on": measured_on} | measure_search(points, bundle.id, directory)
         write_json(directory / "metrics.json", result)
         if "certainty" in result:
-            plots.save(plots.reliability(result["certainty"]), directory / "reliability.png")
-        if len(bundle.training.loss_curve):
-            plots.save(plots.loss_curve(bundle.training.loss_curve), directory / "loss.png")
+            drawn = plots.reliability(result["certainty"])
+            plots.save(drawn, directory / "reliability.png", *about)
+        curve = bundle.training.loss_curve
+        # What was trained elsewhere was not trained on anything that is known here.
+        if bundle.encoder and len(curve) and bundle_path.is_relative_to(workspace.root):
+            drawn, trained_on = plots.loss_curve(curve, bundle.encoder.loss), bundle.training.data
+            plots.save(drawn, directory / "loss.png", f"trained on {trained_on}", bundle.id)
 
     about = {"vectors": workspace.relative(vectors)}
     made_of = (VERSION, bundle.id, about["vectors"], sample)
@@ -155,7 +160,11 @@ def select_performances(
 
 
 def _measure_vectors(
-    table: pl.DataFrame, points: search.Points, sample: int | None, directory: Path
+    table: pl.DataFrame,
+    points: search.Points,
+    sample: int | None,
+    directory: Path,
+    about: tuple[str, ...],
 ) -> dict[str, Any]:
     """Measure retrieval and separation, and write the tables and plots about them."""
     works, tracks = table["work_id"].to_list(), table["track_id"].to_list()
@@ -165,8 +174,8 @@ def _measure_vectors(
     separated = separation(distances, works, tracks, sample)
     ranked.per_query.write_parquet(directory / "queries.parquet")
     separated.per_clique.write_parquet(directory / "cliques.parquet")
-    plots.save(plots.separation(separated), directory / "separation.png")
-    plots.save(plots.collection_map(vectors, works), directory / "map.png")
+    plots.save(plots.separation(separated), directory / "separation.png", *about)
+    plots.save(plots.collection_map(vectors, works), directory / "performances.png", *about)
     result: dict[str, Any] = {
         "metrics": ranked.summary() | separated.summary(),
         "intervals": ranked.intervals() | separated.intervals,

@@ -5,6 +5,7 @@ pyplot is not used: it has global state, and flows can draw in any thread.
 
 import warnings
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from embedding.metrics.separation import Separation
 # The palette of Okabe and Ito (2008) for all kinds of colour vision. Its yellow is left out: it is
 # too pale for small dots.
 BLUE, VERMILION, ORANGE, GREY = "#0072B2", "#D55E00", "#E69F00", "#9A9A9A"
+CAPTION_COLOUR = "#5F5F5F"
 GRID_COLOUR = "#ECECEC"
 #: Colour and shape of a series; the shape repeats what the colour says.
 SERIES_MARKS = [
@@ -32,6 +34,8 @@ SERIES_MARKS = [
     ("#56B4E9", "P"),
     ("#000000", "X"),
 ]
+#: What the kinds of evidence in metrics.json are called.
+EVIDENCE = {"distance": "vectors alone", "reranked": "re-ranked"}
 MAX_NAME_LENGTH = 20
 MAX_REASON_LENGTH = 70
 
@@ -55,18 +59,21 @@ def separation(apart: Separation, ax: Axes | None = None) -> Axes:
     ax.set_xlim(apart.edges[0], apart.edges[-1])
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    ax.set_xlabel("distance between two performances")
+    ax.set_xlabel("Euclidean distance between the vectors of two performances, not re-ranked")
     ax.set_ylabel("share of pairs per bin")
-    return _finish(ax, f"Distances: AUC {apart.auc:.3f}, overlap {apart.overlap:.3f}")
+    title = f"Distances between vectors: AUC {apart.auc:.3f}, overlap {apart.overlap:.3f}"
+    return _finish(ax, title)
 
 
-def loss_curve(curve: pl.DataFrame, ax: Axes | None = None) -> Axes:
+def loss_curve(curve: pl.DataFrame, loss: str, ax: Axes | None = None) -> Axes:
     """Draw training and validation loss, and mark the epoch with the lowest validation loss.
 
     Parameters
     ----------
     curve : pl.DataFrame
         A row per epoch, with columns epoch, train and validation (finite).
+    loss : str
+        What the loss is, as `Encoder.loss` says it.
     ax : Axes, optional
         New axes by default.
     """
@@ -80,40 +87,50 @@ def loss_curve(curve: pl.DataFrame, ax: Axes | None = None) -> Axes:
     ax.plot(epoch[best], validation[best], "o", color=BLUE, markersize=8, label=label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch")
-    ax.set_ylabel("loss")
+    ax.set_ylabel(loss)
     return _finish(ax, "Training and validation loss")
 
 
-def reliability(certainty: Mapping[str, Mapping[str, Any]], ax: Axes | None = None) -> Axes:
+def reliability(certainty: Mapping[str, Mapping[str, Any]]) -> Axes:
     """Draw the share of matches that are versions against the stated probability.
+
+    Bars below show the number of matches in each bin of the probability.
 
     Parameters
     ----------
     certainty : mapping
         What `flows.measuring.trial.certainty` returns, by the kind of evidence.
-    ax : Axes, optional
-        New axes by default.
     """
-    ax = ax or _new_axes()
+    figure = Figure(figsize=(7.2, 5.2), layout="constrained")
+    ax, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="as stated")
-    for (name, known), (colour, mark) in zip(certainty.items(), SERIES_MARKS, strict=False):
-        curve = known["curve"]
-        sizes = [12 + 40 * np.log10(row["pairs"]) for row in curve]
-        stated, observed = ([row[key] for row in curve] for key in ("stated", "observed"))
-        ax.plot(stated, observed, color=colour, linewidth=1.2)
+    width = 0.9 / len(certainty)  # of a bin
+    series = zip(certainty.items(), SERIES_MARKS, strict=False)
+    for i, ((evidence, known), (colour, mark)) in enumerate(series):
+        curve = pl.DataFrame(known["curve"])
+        name = EVIDENCE.get(evidence, evidence)
         label = f"{name}: error {known['calibration_error']:.3f}"
-        ax.scatter(stated, observed, sizes, color=colour, marker=mark, label=label, zorder=3)
+        stated, observed = curve["stated"], curve["observed"]
+        ax.plot(stated, observed, color=colour, marker=mark, linewidth=1.2, label=label)
+        bins = curve["high"] - curve["low"]
+        places = curve["low"] + bins * (0.05 + width * (i + 0.5))
+        bars = below.bar(places, curve["pairs"], bins * width, color=colour, alpha=0.8)
+        below.bar_label(bars, padding=1, fontsize=6)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(xmax=1))
-    ax.set_xlabel("stated probability of being a version")
-    ax.set_ylabel("share of versions")
-    return _finish(ax, "The ten likeliest matches of each query (larger marks: more pairs)")
+    below.set_yscale("log")
+    below.margins(y=0.2)
+    below.set_ylabel("matches")
+    below.set_xlabel("stated probability of being a version")
+    ax.set_ylabel("share that are versions")
+    _tidy(below, "y")
+    return _finish(ax, "Probabilities of the ten likeliest matches of each query")
 
 
 def elbow(found: Clusters, ax: Axes | None = None) -> Axes:
     """Draw the inertia of K-Means over k."""
     ax = _over_k(found, found.inertia, ax)
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.08 * max(found.inertia))
     ax.set_ylabel("inertia (sum of squared distances)")
     return _finish(ax, "K-Means: inertia")
 
@@ -180,7 +197,7 @@ def collection_map(vectors: ArrayLike, work_ids: Iterable[str], ax: Axes | None 
 
 
 def comparison(table: pl.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw the MAP of each row with its confidence interval and its range over the seeds.
+    """Draw the MAP of each row, its confidence interval and, with several seeds, its range.
 
     Parameters
     ----------
@@ -196,7 +213,9 @@ def comparison(table: pl.DataFrame, ax: Axes | None = None) -> Axes:
         table[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in names
     )
     ax.hlines(y, low, high, color=BLUE, linewidth=1.5, label="95 % interval (cliques resampled)")
-    ax.hlines(y, smallest, largest, color=ORANGE, linewidth=7, alpha=0.6, label="range over seeds")
+    if not np.isnan(smallest).all():
+        label = f"range over {max(filter(None, table['seeds']))} seeds"
+        ax.hlines(y, smallest, largest, color=ORANGE, linewidth=7, alpha=0.6, label=label)
     ax.plot(mean, y, "o", color=BLUE, markersize=6, label="MAP")
     for row, reason in zip(y, table["why_not"], strict=True):
         if reason is not None:
@@ -211,11 +230,18 @@ def comparison(table: pl.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def save(ax: Axes, path: Path) -> None:
-    """Write the figure of these axes as a PNG, atomically."""
+def save(ax: Axes, path: Path, *about: str) -> None:
+    """Write the figure of these axes as a PNG, atomically.
+
+    `about` says which data and encoder it is about. A line below the axes shows it with the date.
+    """
     figure = ax.get_figure(root=True)
     if figure is None:
         raise ValueError(f"The axes for {path} are not on a figure. Draw on axes of a figure.")
+    if about:
+        line = " · ".join([*about, datetime.now(UTC).date().isoformat()])
+        text = figure.supxlabel(line, x=0.01, ha="left", fontsize=8, color=CAPTION_COLOUR)
+        text.set_parse_math(False)
     part = path.with_name(f".{path.name}.part")
     with warnings.catch_warnings():
         # Ids can be in any script. The font shows a box for a character that it lacks.
@@ -253,7 +279,7 @@ def _over_k(found: Clusters, values: tuple[float, ...], ax: Axes | None) -> Axes
     best = found.ks.index(found.k)
     ax.plot(found.ks, values, "o-", color=BLUE, linewidth=1.8, markersize=5, label="all k")
     label = f"best: k = {found.k}, silhouette {found.silhouette[best]:.3f}"
-    ax.plot(found.k, values[best], "D", color=VERMILION, markersize=9, label=label)
+    ax.plot(found.k, values[best], "D", color=VERMILION, markersize=9, label=label, clip_on=False)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("number of clusters k")
     return ax

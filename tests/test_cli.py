@@ -296,7 +296,8 @@ def test_the_demo_shows_matches_an_identification_and_measures(demo):
     places = [demo.index(heading) for heading in headings]
     assert places == sorted(places)
     assert "is a version of " in demo
-    assert "map.png" in demo
+    assert "performances.png" in demo
+    assert "loss.png" not in demo  # the bundle was trained elsewhere
 
 
 def test_a_performance_is_identified_and_judged(demo):

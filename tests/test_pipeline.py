@@ -83,7 +83,7 @@ def test_the_result_names_the_metrics_and_files_that_scripts_rely_on(result):
     for path in ("features", "bundle", "vectors", "metrics"):
         assert Path(result["paths"][path]).exists()
     plots = {Path(path).name for path in result["paths"]["plots"]}
-    assert plots == {"separation.png", "map.png", "loss.png"}
+    assert plots == {"separation.png", "performances.png", "loss.png"}
 
 
 def test_the_collection_has_what_was_measured_of_each_performance(result, stored, home):

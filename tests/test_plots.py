@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +46,17 @@ def test_the_histogram_shows_both_distributions_as_shares_of_their_pairs(collect
         f"252 in-clique pairs, mean {apart.in_clique:.3g}",
         f"5,104 out-of-clique pairs, mean {apart.out_of_clique:.3g}",
     ]
-    assert ax.get_title("left") == f"Distances: AUC {apart.auc:.3f}, overlap {apart.overlap:.3f}"
+    figures = f"AUC {apart.auc:.3f}, overlap {apart.overlap:.3f}"
+    assert ax.get_title("left") == f"Distances between vectors: {figures}"
+    assert "not re-ranked" in ax.get_xlabel()
 
 
 def test_the_loss_curve_marks_the_epoch_with_the_lowest_validation_loss():
     curve = pl.DataFrame(
         {"epoch": [1, 2, 3, 4], "train": [4.0, 3, 2, 1], "validation": [4.0, 2.5, 2.25, 3]}
     )
-    ax = plots.loss_curve(curve)
+    ax = plots.loss_curve(curve, "contrastive loss")
+    assert ax.get_ylabel() == "contrastive loss"
     train, validation, _, mark = ax.lines
     assert train.get_xydata().tolist() == [[1, 4], [2, 3], [3, 2], [4, 1]]
     assert validation.get_ydata().tolist() == [4.0, 2.5, 2.25, 3]
@@ -69,6 +73,7 @@ def test_plots_over_k_mark_the_best_k(clusters, name):
     assert every.get_ydata().tolist() == list(values)
     index = clusters.ks.index(clusters.k)
     assert best.get_xydata().tolist() == [[clusters.k, values[index]]]
+    assert not best.get_clip_on()
 
 
 def test_the_map_colours_the_largest_cliques_and_shows_everything_once():
@@ -119,6 +124,14 @@ def test_a_saved_plot_replaces_an_earlier_file_and_always_has_the_same_bytes(clu
     assert path.read_bytes() == again.read_bytes()
 
 
+def test_a_saved_plot_says_what_it_is_about_and_when_it_was_made(clusters, tmp_path):
+    ax = plots.elbow(clusters)
+    plots.save(ax, tmp_path / "elbow.png", "$my songs$, 92 performances", "version-1a2b")
+    line = ax.get_figure().get_supxlabel()
+    today = datetime.now(UTC).date().isoformat()
+    assert line == f"$my songs$, 92 performances · version-1a2b · {today}"
+
+
 def test_a_plot_is_drawn_on_the_axes_that_are_given(clusters):
     left, right = Figure().subplots(1, 2)
     assert plots.elbow(clusters, left) is left
@@ -127,28 +140,32 @@ def test_a_plot_is_drawn_on_the_axes_that_are_given(clusters):
 
 CERTAINTY = {
     evidence: {
-        "curve": [{"stated": 0.1, "observed": 0.2, "pairs": 10}, {"stated": 0.9, "observed": 0.8,
-                  "pairs": 1000}],
+        "curve": [
+            {"low": 0.0, "high": 0.1, "stated": 0.05, "observed": 0.2, "pairs": 10},
+            {"low": 0.8, "high": 0.9, "stated": 0.85, "observed": 0.8, "pairs": 1000},
+        ],
         "calibration_error": 0.1,
     }
-    for evidence in ("distance", "alignment")
-}  # fmt: skip
+    for evidence in ("distance", "reranked")
+}
 
 
-def test_the_reliability_curve_shows_the_observed_shares_and_larger_marks_for_more_pairs():
+def test_the_reliability_plot_shows_the_observed_shares_and_the_number_of_matches():
     ax = plots.reliability(CERTAINTY)
     _, curve, _ = ax.lines
-    assert curve.get_xydata().tolist() == [[0.1, 0.2], [0.9, 0.8]]
-    small, large = ax.collections[0].get_sizes()
-    assert small < large
-    assert "distance: error 0.100" in legend(ax)
+    assert curve.get_xydata().tolist() == [[0.05, 0.2], [0.85, 0.8]]
+    assert legend(ax) == ["as stated", "vectors alone: error 0.100", "re-ranked: error 0.100"]
+    _, below = ax.get_figure().axes
+    assert [bar.get_height() for bar in below.patches] == [10, 1000] * 2
+    assert [text.get_text() for text in below.texts] == ["10", "1000"] * 2
+    assert all(0 <= bar.get_x() % 0.1 < 0.1 for bar in below.patches)
 
 
 def test_no_legend_covers_the_data(collection, clusters):
     curve = pl.DataFrame({"epoch": [0, 1], "train": [2.0, 1], "validation": [2.0, 1.5]})
     for ax in (
         plots.separation(separation(Euclidean(collection[0]), *collection[1:])),
-        plots.loss_curve(curve),
+        plots.loss_curve(curve, "loss"),
         plots.reliability(CERTAINTY),
         plots.elbow(clusters),
         plots.silhouette(clusters),

@@ -70,6 +70,8 @@ class Encoder(ABC):
     name: ClassVar[str]
     input: ClassVar[Literal["means", "chroma"]]
     columns: ClassVar[tuple[str, ...]]
+    #: What the loss curve shows, for an encoder with epochs.
+    loss: ClassVar[str] = "loss"
     Config: ClassVar[type]
     config: Any
 

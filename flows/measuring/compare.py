@@ -339,6 +339,10 @@ def write_table(rows: list[dict[str, Any]], measured_on: dict[str, Any], home: P
         table = pl.DataFrame(rows, schema=COLUMNS)
         table.write_parquet(directory / "comparison.parquet")
         write_json(directory / "comparison.json", {"rows": rows, "measured_on": measured_on})
-        plots.save(plots.comparison(table), directory / "comparison.png")
+        about = (
+            f"{measured_on['data']}, {measured_on['performances']} performances",
+            f"trained on {measured_on['trained_on']}",
+        )
+        plots.save(plots.comparison(table), directory / "comparison.png", *about)
 
     return Workspace(home).result("comparisons", "", (VERSION, rows, measured_on), make)

@@ -80,6 +80,7 @@ class Autoencoder(MeansEncoder):
     """The encoding half of the network, after standardisation."""
 
     name = "autoencoder"
+    loss = "mean squared error of standardised features"
     Config = AutoencoderConfig
 
     config: AutoencoderConfig

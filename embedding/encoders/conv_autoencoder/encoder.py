@@ -117,6 +117,7 @@ class ConvAutoencoder(ChromaEncoder):
     """Tempered principal components of the pooled codes."""
 
     name = "conv-autoencoder"
+    loss = "mean squared error of chroma"
     Config = ConvAutoencoderConfig
 
     network: ConvAutoencoderNetwork

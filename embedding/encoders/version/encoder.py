@@ -29,6 +29,7 @@ class VersionEncoder(ChromaEncoder):
     """A projection and a network, whose vectors are joined and scaled to unit length."""
 
     name = "version"
+    loss = "supervised contrastive loss of the network"
     Config = VersionConfig
 
     motifs: Motifs

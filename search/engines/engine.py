@@ -23,14 +23,8 @@ logger = logging.getLogger(__name__)
 class Status:
     """What is published.
 
-    Attributes
-    ----------
-    location : str
-        Where the collections are: a directory, or the URL of a server.
-    current : Description or None
-        The collection that searches see.
-    previous : tuple of Description
-        The collections that were current before, latest first; `rollback` returns to the first.
+    `location` is a directory or the URL of a server, `current` the collection that searches see,
+    and `previous` those that were current before, latest first; `rollback` returns to the first.
     """
 
     location: str
@@ -41,15 +35,9 @@ class Status:
 class Engine(ABC):
     """Where the collections of a deployment are kept.
 
-    An engine is a context manager that closes its connections. `search.connect` makes one.
-
-    Attributes
-    ----------
-    collection : str
-        The deployment: the name of the pointer to the current collection, and the beginning of the
-        names of its collections.
-    lock : Path
-        A file that a publisher locks.
+    An engine is a context manager that closes its connections. `search.connect` makes one. Its
+    `collection` is the deployment: the name of the pointer to the current collection, and the
+    beginning of the names of all its collections. A publisher locks the file `lock`.
     """
 
     collection: str
@@ -93,13 +81,7 @@ class Engine(ABC):
 
     @abstractmethod
     def open(self, name: str | None = None) -> Collection:
-        """Open a collection for searching, by default the current one.
-
-        Raises
-        ------
-        NoCollection
-            If nothing is published.
-        """
+        """Open a collection for searching, by default the current one, or raise `NoCollection`."""
 
     @abstractmethod
     def build(self, description: Description, points: Points) -> None:
@@ -110,12 +92,8 @@ class Engine(ABC):
         """Make the collection of that name hold these points, while it is searched.
 
         Only the difference is written. A change that was interrupted is completed by the next one.
-
-        Returns
-        -------
-        list of int or None
-            Rows of the points that were written. None, with nothing changed, if it is better to
-            build a new collection.
+        Returns the rows of the points that were written. If it is better to build a new collection,
+        nothing is changed and None is returned.
         """
 
     @abstractmethod
@@ -250,7 +228,7 @@ class Engine(ABC):
 
         Results are about distances, which are those of one bundle. Performances that a collection
         does not hold are skipped, and so are values that it has already. A later publication does
-        not know the results.
+        not carry the results over.
 
         Parameters
         ----------
@@ -310,10 +288,8 @@ class Engine(ABC):
     def publishing(self, timeout: float) -> Iterator[None]:
         """Be the only publisher. A process that dies releases the lock.
 
-        Raises
-        ------
-        PublishError
-            If another publisher does not finish in `timeout` seconds, or nothing can be written.
+        Raises a `PublishError` if another publisher does not finish in `timeout` seconds, or if
+        nothing can be written.
         """
         from filelock import FileLock, Timeout  # importing it takes longer than a search
 

@@ -9,7 +9,6 @@ from search.errors import CollectionGone, DamagedCollection
 from search.points import Description, Points
 
 #: Performances, evenly spread over the track ids, that are read back before a collection is served.
-#: If a collection was changed in place, performances that were written come first.
 SAMPLE_SIZE = 64
 
 #: A collection that raises one of these does not hold what it should. Any other failure says
@@ -28,21 +27,9 @@ def find_fault(
 ) -> str | None:
     """Return how a collection differs from its points, or None if it does not.
 
-    Parameters
-    ----------
-    collection : Collection
-        The collection.
-    description : Description
-        What it should say about itself.
-    points : Points
-        What it should hold.
-    thorough : bool
-        Compare all performances instead of `SAMPLE_SIZE` of them.
-    written : sequence of int
-        Rows that were written in place, which are compared first.
-    is_new : bool
-        Whether it was built just now. Otherwise it may have results of an evaluation, and values
-        that were computed for an earlier state of the collection.
+    `SAMPLE_SIZE` performances are compared, those of the rows `written` in place first, or all of
+    them if `thorough`. A collection that `is_new` was built just now. Any other may have results of
+    an evaluation, and values that were computed for an earlier state of the collection.
     """
     if (count := collection.count()) != len(points):
         return f"it holds {count} performances and not {len(points)}"

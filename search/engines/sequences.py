@@ -48,19 +48,9 @@ def write(
 
 
 class MappedSequences:
-    """Sequences in files.
+    """Sequences in the files that `write` wrote, which may be deleted once they are open.
 
-    Parameters
-    ----------
-    directory : Path
-        Where `write` put them. It may be deleted once they are open.
-    rate : float
-        Frames per second.
-
-    Raises
-    ------
-    ValueError
-        If a file is damaged.
+    A ValueError says that a file is damaged.
     """
 
     def __init__(self, directory: Path, rate: float) -> None:

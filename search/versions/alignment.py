@@ -142,12 +142,7 @@ def explain(
 ) -> Alignment:
     """Trace back which stretches correspond, for a pair that `similarities` has aligned.
 
-    Parameters
-    ----------
-    query, candidate, rate
-        As for `similarities`.
-    similarity, hypothesis
-        The result of `similarities` for this pair: a number, and shape=(2,).
+    `similarity`, and `hypothesis` of shape (2,), are what it returned for this pair.
     """
     ratio, rotation = TEMPO_RATIOS[hypothesis[0]], int(hypothesis[1])
     transposition = (5 - rotation) % 12 - 5
@@ -184,12 +179,8 @@ def likely_rotations(query: Chroma, candidates: Sequence[Chroma]) -> Indices:
 
     This is the optimal transposition index (J. Serrà, E. Gómez, P. Herrera, "Transposing chroma
     representations to a common key", 2008): the correlation of the mean chroma under each of 12
-    rotations, here summed over HPCP and CREMA.
-
-    Returns
-    -------
-    np.ndarray, shape=(n, MAX_TRANSPOSITIONS), int64
-        Semitones from 0 to 11, the most likely first.
+    rotations, here summed over HPCP and CREMA. Returns semitones from 0 to 11, the most likely
+    first, shape=(n, MAX_TRANSPOSITIONS).
     """
     profile = _profile(query)
     profiles = np.array([_profile(candidate) for candidate in candidates])

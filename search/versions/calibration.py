@@ -58,10 +58,7 @@ class Calibration:
     def from_json(cls, content: dict[str, Any]) -> Self:
         """Read what `dataclasses.asdict` and JSON wrote.
 
-        Raises
-        ------
-        KeyError, TypeError, ValueError
-            If the content is not a calibration.
+        Raises a KeyError, TypeError or ValueError if the content is not a calibration.
         """
 
         def curve(part: dict[str, Any], columns: int) -> Logistic:
@@ -77,21 +74,12 @@ class Calibration:
 
 
 def usual_distances(vectors: npt.NDArray[np.float32]) -> Numbers:
-    """Return the usual distance from each vector to others.
+    """Return mean and standard deviation of the distances from each vector to others, shape=(n, 2).
 
     Some performances (hubs) are near to everything, and in a catalogue of one kind of music all
-    distances are small. So a distance is informative only relative to these.
-
-    Parameters
-    ----------
-    vectors : np.ndarray, shape=(n, d)
-        All vectors of a catalogue.
-
-    Returns
-    -------
-    np.ndarray, shape=(n, 2)
-        Mean and standard deviation of the distances to up to `MAX_REFERENCES` others; 0 and 1 if
-        there are no others.
+    distances are small. So a distance is informative only relative to these. The others are up to
+    `MAX_REFERENCES` of the vectors, shape=(n, d), of the catalogue. Without others, the result is
+    0 and 1.
     """
     count = len(vectors)
     chosen = np.sort(np.random.default_rng(0).permutation(count)[:MAX_REFERENCES])
@@ -137,22 +125,12 @@ def alignment_columns(
     match_background: npt.ArrayLike,
     mean_background: float,
 ) -> Numbers:
-    """Return the columns of aligned pairs, which are the same for both orders of a pair.
+    """Return the columns of aligned pairs, shape=(n, 4), the same for both orders of a pair.
 
-    Parameters
-    ----------
-    relative_distance, log_similarity : array_like, shape=(n,)
-        From `relative` and `search.versions.reranking.log_similarity`.
-    query_background, match_background : array_like, shape=(n, 2) or (2,)
-        From `search.versions.reranking.backgrounds`.
-    mean_background : float
-        The mean background of the whole catalogue.
-
-    Returns
-    -------
-    np.ndarray, shape=(n, 4)
-        Relative similarity, its square where it is positive, relative distance, and how far the
-        two backgrounds exceed the mean background.
+    They are the relative similarity, its square where it is positive, the relative distance, and
+    how far the two backgrounds exceed the mean background of the catalogue. Distances, from
+    `relative`, and similarities have the shape (n,), and backgrounds (n, 2) or (2,); both come from
+    `search.versions.reranking`.
     """
     similarity = relative(log_similarity, query_background, match_background)
     hub = np.zeros_like(similarity) - 2 * mean_background
@@ -183,15 +161,9 @@ def work_probabilities(
     work is the mean over its performances. The prior `linked`, that the query has a version in the
     catalogue, is divided among the works by size. The remaining prior is that of no work.
 
-    Parameters
-    ----------
-    evidence : sequence of np.ndarray
-        For each work, the log likelihood ratios of the query with its performances. A performance
-        without a ratio counts as impossible.
-    linked : float in [0, 1]
-        Share of the performances in the catalogue whose work has another performance.
-    points : int
-        Number of performances in the catalogue.
+    `evidence` has, for each work, the log likelihood ratios of the query with its performances. A
+    performance without a ratio counts as impossible. `linked`, 0 to 1, is the share of the
+    performances in the catalogue whose work has another performance, and `points` their number.
     """
     linked = float(np.clip(linked, MIN_LINKED, MAX_LINKED))
     shared = np.log(linked / (1 - linked) / max(points - 1, 1))

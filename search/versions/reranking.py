@@ -50,17 +50,10 @@ def backgrounds(
     should be arbitrary. The similarity of a performance to itself and the highest tenth of its
     similarities are left out of the mean, because those references may be versions of it.
 
-    It takes `MAX_REFERENCES` alignments per performance, and uses all cores.
-
-    Parameters
-    ----------
-    sequences : sequence of np.ndarray, each shape=(F, 2, 12)
-        Of all performances of the catalogue; any may be empty.
-    rate : float
-        Frames per second.
-    known : array_like, shape=(n, 2), optional
-        Backgrounds that were measured before, and NaN where there is none. They are kept, because
-        other references would give nearly the same.
+    `sequences`, each of shape (F, 2, 12) or empty, are those of all performances of the catalogue,
+    at `rate` frames per second. `known`, shape=(n, 2), are backgrounds that were measured before,
+    with NaN where there is none; they are kept, because other references would give nearly the
+    same. It takes `MAX_REFERENCES` alignments per performance, and uses all cores.
 
     Returns
     -------

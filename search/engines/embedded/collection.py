@@ -97,21 +97,23 @@ class EmbeddedCollection:
 
     def performances(self, track_ids: Sequence[str]) -> list[Stored | None]:
         """Look points up by their ids."""
-        ids = [point_id(track_id) for track_id in track_ids]
-        with engine_errors(self._damaged):
-            records = self._shard.retrieve(list(set(ids)), True, True)
-        found = {
-            record.id: Stored(np.array(record.vector, dtype=np.float32), record.payload or {})
-            for record in records
-        }
-        return [found.get(id_) for id_ in ids]
+        return [
+            None if record is None else _stored(record)
+            for record in self._retrieve(track_ids, True, True)
+        ]
 
     def digests(self, track_ids: Sequence[str]) -> list[str | None]:
         """Read the digests alone."""
+        return [
+            None if record is None else record.payload.get(DIGEST)
+            for record in self._retrieve(track_ids, [DIGEST], False)
+        ]
+
+    def _retrieve(self, track_ids: Sequence[str], payload: Any, vectors: bool) -> list[Any | None]:
         ids = [point_id(track_id) for track_id in track_ids]
         with engine_errors(self._damaged):
-            records = self._shard.retrieve(list(set(ids)), [DIGEST], False)
-        found = {record.id: (record.payload or {}).get(DIGEST) for record in records}
+            records = self._shard.retrieve(list(set(ids)), payload, vectors)
+        found = {record.id: record for record in records}
         return [found.get(id_) for id_ in ids]
 
     def around(
@@ -168,10 +170,13 @@ class EmbeddedCollection:
             )
             with engine_errors(self._damaged):
                 records, start = self._shard.scroll(request)
-            for record in records:
-                yield Stored(np.array(record.vector, dtype=np.float32), record.payload or {})
+            yield from map(_stored, records)
             if start is None:
                 return
+
+
+def _stored(record: Any) -> Stored:
+    return Stored(np.array(record.vector, dtype=np.float32), record.payload or {})
 
 
 def _without(candidates: list[Candidate], track_id: str) -> list[Candidate]:

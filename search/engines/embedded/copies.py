@@ -57,21 +57,9 @@ def is_linked(path: Path) -> bool:
 def copy_of(published: Path, files: Mapping[str, int], to_copy: int) -> Iterator[Path]:
     """Give a directory with a copy of a collection, and delete it afterwards.
 
-    Parameters
-    ----------
-    published : Path
-        The directory of the collection.
-    files : mapping of str to int
-        The size of each file, by its path in the directory.
-    to_copy : int
-        Bytes of the files that are copied.
-
-    Raises
-    ------
-    IncompleteError
-        If a file is missing or has another size.
-    SearchError
-        If the copy cannot be made.
+    `files` has the size of each file by its path in the collection's directory; those that are
+    copied and not linked have `to_copy` bytes. Raises an `IncompleteError` if a file is missing or
+    has another size, and a `SearchError` if the copy cannot be made.
     """
     parent = _choose_parent(to_copy)
     _sweep(parent)

@@ -51,14 +51,8 @@ BUILDING, REMOVED = ".building", ".removed"
 class Embedded(Engine):
     """Collections in a directory, for any number of processes of this machine.
 
-    Threads may share an `Embedded`. After a fork, the child opens its own copy.
-
-    Parameters
-    ----------
-    directory : Path
-        Holds nothing else. The first publication makes it.
-    collection : str
-        The deployment, with which the names of the collections begin.
+    Threads may share an `Embedded`. After a fork, the child opens its own copy. The directory holds
+    nothing else, and the first publication makes it.
     """
 
     def __init__(self, directory: Path, collection: str = COLLECTION) -> None:

@@ -20,20 +20,10 @@ Identity: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True)
 class Manifest:
-    """What collection.json says.
+    """What collection.json says, and the identity of the file that said it.
 
-    Attributes
-    ----------
-    description : Description
-        The description of the collection.
-    files : dict of str to int
-        The size of each file, by its path in the collection's directory.
-    to_copy : int
-        Bytes of the files that a reader copies.
-    shard : str
-        The directory of the engine's files.
-    identity : Identity
-        Which file said it.
+    `files` has the size of each file by its path in the collection's directory, `to_copy` is the
+    number of bytes that a reader copies, and `shard` the directory of the engine's files.
     """
 
     description: Description
@@ -44,13 +34,7 @@ class Manifest:
 
 
 def read(directory: Path) -> Manifest:
-    """Read the manifest of a collection.
-
-    Raises
-    ------
-    OSError, ValueError, KeyError, TypeError
-        If it is missing or damaged.
-    """
+    """Read the manifest of a collection, which may be missing or damaged."""
     with (directory / FILE).open(encoding="utf-8") as file:
         identity = _identity(os.fstat(file.fileno()))
         content = json.load(file)

@@ -111,12 +111,8 @@ class Bundle:
         digits of its content. Equal weights have equal ids.
     name : str
         A key of `ENCODERS`, or `IMPORTED`.
-    dimension : int
-        Components of a vector.
     encoder : Encoder or None
         None if the vectors were made elsewhere.
-    training : Training
-        Where the encoder comes from.
     versions : dict of str to str
         Versions of the packages that it was made with.
 
@@ -152,17 +148,10 @@ class Bundle:
         return {store.table["track_id"][row]: reason for row, reason in reasons.items()}
 
     def embed(self, store: FeatureStore) -> np.ndarray:
-        """Embed every performance of a store.
+        """Embed every performance of a store, in its order; shape=(len(store), dimension), float32.
 
-        Returns
-        -------
-        np.ndarray, shape=(len(store), dimension), float32
-            Finite, in the store's order; other rows change a vector by 1e-5 at most.
-
-        Raises
-        ------
-        ValueError
-            If the vectors were made elsewhere, or a performance is unusable or far out of range.
+        Other rows change a vector by 1e-5 at most. Raises ValueError if the vectors were made
+        elsewhere, or a performance is unusable or far out of range.
         """
         encoder = self._encoder(store)
         for track_id, reason in self.unusable(store).items():
@@ -195,10 +184,7 @@ class Bundle:
 def configure(encoder_name: str, fields: Mapping[str, Any]) -> Any:
     """Make an encoder's configuration from the fields that differ from its defaults.
 
-    Raises
-    ------
-    ValueError
-        If the encoder or a field does not exist, or a value is out of range.
+    Raises ValueError if the encoder or a field does not exist, or a value is out of range.
     """
     if encoder_name not in ENCODERS:
         choice = ", ".join(ENCODERS)
@@ -219,12 +205,8 @@ def configure(encoder_name: str, fields: Mapping[str, Any]) -> Any:
 def save(directory: Path, encoder: Encoder | ImportedConfig, training: Training) -> Bundle:
     """Write a bundle as a whole or not at all, replacing an earlier bundle, and load it.
 
-    Instead of an encoder, it may hold the configuration of the model that made vectors elsewhere.
-
-    Raises
-    ------
-    ValueError
-        If a weight is not finite, or `directory` holds something that is not a bundle.
+    Instead of an encoder, it can hold the configuration of the model that made vectors elsewhere.
+    Raises ValueError if a weight is not finite, or `directory` holds something else.
     """
     directory = Path(directory)
     name: str = IMPORTED
@@ -271,12 +253,7 @@ def directory_of(bundle: str | Path) -> Path:
 
 
 def load(bundle: str | Path) -> Bundle:
-    """Load a bundle, "pretrained" or a directory, without running code from it.
-
-    Raises
-    ------
-    BadBundle
-        If it is not a bundle, is damaged, or is for another version or other columns.
+    """Load a bundle, "pretrained" or a directory, without running code from it; or raise BadBundle.
     """
     directory = directory_of(bundle)
     if not (directory / "bundle.json").is_file():

@@ -19,27 +19,12 @@ def split_works(
     when the catalogue grows. The exception is a set so small that a side would be empty: the works
     nearest to that side then move to it.
 
-    Parameters
-    ----------
-    work_ids : iterable of str
-        One per performance.
-    shares : sequence of float, each in (0, 1)
-        Approximate share of the works on each side; they sum to 1.
-    seed : int
-        Another seed gives another split.
-    purpose : str
-        Splits for different purposes are independent. Give another purpose to split one side
-        again, which the same purpose would put on one side as a whole.
+    There is one work id for each performance, and one share for each side; the shares sum to 1.
+    Splits for different purposes are independent. Give another purpose to split one side again,
+    because the same purpose would put all of it on one side.
 
-    Returns
-    -------
-    np.ndarray, shape=(performances,)
-        The side of each performance, an index into `shares`.
-
-    Raises
-    ------
-    ValueError
-        If the shares do not sum to 1, or there are fewer works than sides.
+    The result, shape=(performances,), is the side of each performance, an index into `shares`.
+    Raises ValueError if the shares do not sum to 1, or there are fewer works than sides.
 
     Examples
     --------
@@ -57,9 +42,10 @@ def split_works(
         )
     works = sorted(position, key=lambda work: (position[work], work))
     cuts = np.searchsorted([position[work] for work in works], np.cumsum(shares)[:-1])
-    for side, cut in enumerate(cuts, start=1):
-        previous, sides_left = cuts[side - 2] if side > 1 else 0, len(shares) - side
-        cuts[side - 1] = min(max(cut, previous + 1), len(works) - sides_left)
+    smallest, largest = 1, len(works) - len(cuts)  # of a cut that leaves a work to every side
+    for i, cut in enumerate(cuts):
+        cuts[i] = min(max(cut, smallest), largest + i)
+        smallest = cuts[i] + 1
     side_of = dict(zip(works, np.searchsorted(cuts, np.arange(len(works)), "right"), strict=True))
     return np.array([side_of[work] for work in ids], dtype=np.intp)
 

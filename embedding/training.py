@@ -25,14 +25,9 @@ VALIDATION_SHARE = 0.2
 
 
 def train(
-    store: FeatureStore,
-    encoder_name: str,
-    *,
-    config: Any = None,
-    seed: int = 0,
-    progress: bool = True,
+    store: FeatureStore, encoder_name: str, *, config: Any = None, seed: int = 0
 ) -> tuple[Encoder, Training]:
-    """Train an encoder on a store.
+    """Train an encoder on a store; returns the arguments of `bundle.save`.
 
     The same arguments give the same weights on the same kind of processor, whatever its number of
     cores. `VALIDATION_SHARE` of the works are not fitted, but choose the epoch. The parts that were
@@ -49,13 +44,6 @@ def train(
         The encoder's configuration, or the fields that differ from its defaults.
     seed : int
         Seed of the split, the initial weights and the batches.
-    progress : bool
-        Whether to show a bar on standard error, if that is a terminal.
-
-    Returns
-    -------
-    tuple of (Encoder, Training)
-        The arguments of `bundle.save`.
 
     Raises
     ------
@@ -78,10 +66,10 @@ def train(
             f"{count}{' that can be used' if unusable else ''}: aggregate performances of others."
         )
     side = split_works(works, (1 - VALIDATION_SHARE, VALIDATION_SHARE), seed, "validation")
-    fit_rows, validation_rows = (_samples(usable, kind, side == number) for number in (0, 1))
+    known, unseen = (_samples(usable.select(side == number), kind) for number in (0, 1))
     with _reproducible(seed):
-        fitted = kind.fit(fit_rows, validation_rows, config, seed=seed, progress=progress)
-        vectors = fitted.encoder.embed(validation_rows.inputs)
+        fitted = kind.fit(known, unseen, config, seed=seed)
+        vectors = fitted.encoder.embed(unseen.inputs)
         encoder = fitted.encoder.refit(_samples(usable, kind), seed=seed)
     sides = pl.DataFrame({"work_id": works, "side": np.where(side == 0, "train", "validation")})
     return encoder, Training(
@@ -96,17 +84,15 @@ def train(
         ),
         loss_curve=fitted.loss_curve,
         figures={
-            "train_performances": int((side == 0).sum()),
-            "validation_performances": int((side == 1).sum()),
+            "train_performances": len(known.works),
+            "validation_performances": len(unseen.works),
             "unusable_performances": len(unusable),
             **fitted.figures,
         },
     )
 
 
-def _samples(store: FeatureStore, kind: type[Encoder], mask: np.ndarray | None = None) -> Samples:
-    if mask is not None:
-        store = store.select(mask)
+def _samples(store: FeatureStore, kind: type[Encoder]) -> Samples:
     return Samples(store.inputs(kind.input), np.array(store.table["work_id"].to_list(), dtype=str))
 
 

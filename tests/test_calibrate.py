@@ -24,7 +24,7 @@ from search.versions.calibration import relative, usual_distances
 
 def make_bundle(store: FeatureStore, place) -> bundles.Bundle:
     config = {"dimension": 8, "tempos": []}
-    encoder, facts = training.train(store, "descriptors", config=config, progress=False)
+    encoder, facts = training.train(store, "descriptors", config=config)
     return bundles.save(place, encoder, facts)
 
 
@@ -96,7 +96,7 @@ def test_without_chroma_only_distances_are_calibrated(tmp_path):
     store = make_store(
         tmp_path / "features", works=60, each=4, sequences=[np.empty((0, 2, 12))] * 240
     )
-    encoder, facts = training.train(store, "means", progress=False)
+    encoder, facts = training.train(store, "means")
     bundle = bundles.save(tmp_path / "bundle", encoder, facts)
     made = fit(bundle, store)
     assert made.alignment is None

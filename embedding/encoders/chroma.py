@@ -32,11 +32,9 @@ class ChromaEncoder(Encoder):
 
     @property
     def dimension(self) -> int:
-        """Components of a vector."""
         return self.projection.dimension
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return the projection."""
         return self.projection.tensors()
 
     @staticmethod

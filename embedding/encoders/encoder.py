@@ -25,20 +25,16 @@ LOSS_CURVE_SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Samples:
-    """Performances to fit an encoder to: inputs as `Encoder.embed` takes them, and work ids."""
+    """Performances to fit an encoder to."""
 
-    inputs: Any
-    works: np.ndarray
+    inputs: Any  # as `Encoder.embed` takes them
+    works: np.ndarray  # of work ids
 
     def of_several(self) -> Samples:
         """Return the performances whose work has another performance."""
         _, work, size = np.unique(self.works, return_inverse=True, return_counts=True)
         rows = np.flatnonzero(size[work] > 1)
         return Samples([self.inputs[row] for row in rows], self.works[rows])
-
-    def numbers(self) -> np.ndarray:
-        """Return the works as numbers from 0, shape=(n,)."""
-        return np.unique(self.works, return_inverse=True)[1]
 
 
 class Fitted(NamedTuple):
@@ -50,28 +46,22 @@ class Fitted(NamedTuple):
 
 
 class Encoder(ABC):
-    """Turns the features of performances into vectors that are compared by Euclidean distance.
+    """Turns the features of performances into vectors that are compared by Euclidean distance."""
 
-    Attributes
-    ----------
-    name : str
-        The name in bundles and on the command line.
-    input : str
-        "means" for an array of shape (n, 52), in the order of `FEATURE_NAMES`; "chroma" for a list
-        of n arrays of shape (F, 2, 12), at `CHROMA_RATE` frames per second.
-    columns : tuple of str
-        Names of the columns or channels of the input.
-    Config : type
-        A frozen dataclass with JSON-able fields.
-    config : Config
-        The configuration of this encoder.
-    """
-
+    #: The name in bundles and on the command line.
     name: ClassVar[str]
+
+    #: "means" for an array of shape (n, 52), in the order of `FEATURE_NAMES`; "chroma" for a list
+    #: of n arrays of shape (F, 2, 12), at `CHROMA_RATE` frames per second.
     input: ClassVar[Literal["means", "chroma"]]
+
+    #: Names of the columns or channels of the input.
     columns: ClassVar[tuple[str, ...]]
+
     #: What the loss curve shows, for an encoder with epochs.
     loss: ClassVar[str] = "loss"
+
+    #: The class of the configuration: a frozen dataclass with JSON-able fields.
     Config: ClassVar[type]
     config: Any
 
@@ -99,16 +89,14 @@ class Encoder(ABC):
     @classmethod
     @abstractmethod
     def from_tensors(cls, config: Any, tensors: dict[str, np.ndarray]) -> Self:
-        """Make the encoder again from what `tensors` returned.
+        """Make the encoder again from what `tensors` returned; raises KeyError if one is missing.
 
-        Raises KeyError if a tensor is missing, ValueError if its shape is not as `config` says.
+        Tensors whose shapes are not as `config` says raise ValueError or RuntimeError.
         """
 
     @classmethod
     @abstractmethod
-    def fit(
-        cls, train: Samples, validation: Samples, config: Any, *, seed: int, progress: bool
-    ) -> Fitted:
+    def fit(cls, train: Samples, validation: Samples, config: Any, *, seed: int) -> Fitted:
         """Fit an encoder to usable performances, and choose its epoch by those of other works."""
 
     def refit(self, samples: Samples, *, seed: int) -> Encoder:

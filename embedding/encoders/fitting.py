@@ -19,13 +19,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import (
-    EarlyStopping,
-    ModelCheckpoint,
-    RichProgressBar,
-    WeightAveraging,
-)
+from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
 from torch.utils.data import DataLoader
 
 from embedding.encoders.encoder import LOSS_CURVE_SCHEMA
@@ -37,67 +31,47 @@ class Diverged(ValueError):  # noqa: N818 - named for what happened
 
 def run(
     module: LightningModule,
-    train: DataLoader[Any],
-    validation: DataLoader[Any],
+    train: Any,
+    validation: Any,
     *,
     max_epochs: int,
     patience: int | None = None,
-    progress: bool,
-    averaging: WeightAveraging | None = None,
+    averaging: callbacks.WeightAveraging | None = None,
     **options: Any,
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Train a module, and leave it on the CPU with the weights of its best epoch.
 
-    Parameters
-    ----------
-    module : LightningModule
-        Logs the losses "train" and "validation"; changed in place.
-    train, validation : DataLoader
-        The data of both sides.
-    max_epochs, patience : int
-        Maximum number of epochs, and epochs without a lower validation loss before stopping;
-        without patience all epochs are run.
-    progress : bool
-        Whether to show a bar on standard error, if that is a terminal.
-    averaging : WeightAveraging, optional
-        How weights are averaged; the averages are validated and kept.
-    **options
-        Further arguments of Lightning's `Trainer`.
+    The module logs the losses "train" and "validation". Both sides are loaders, or sequences of
+    batches. Training stops after `patience` epochs without a lower validation loss, if given. With
+    `averaging`, averages of the weights are validated and kept. Further options are those of
+    Lightning's `Trainer`. If standard error is a terminal, it shows a bar.
 
-    Returns
-    -------
-    tuple of (pl.DataFrame, dict)
-        The loss curve, and figures about the training.
-
-    Raises
-    ------
-    Diverged
-        If a loss becomes infinite or not a number.
+    Returns the loss curve, and figures about the training. Raises Diverged if a loss becomes
+    infinite or not a number.
     """
     curve = LossCurve()
-    callbacks = [curve, EarlyStopping("validation", patience=patience or max_epochs)]
+    stopping = callbacks.EarlyStopping("validation", patience=patience or max_epochs)
+    used: list[Callback] = [curve, stopping]
     if averaging is not None:
-        callbacks.append(averaging)
-    show_bar = progress and sys.stderr.isatty()
-    if show_bar:
-        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+        used.append(averaging)
+    if sys.stderr.isatty():
+        used.append(callbacks.RichProgressBar(console_kwargs={"stderr": True}))
     with TemporaryDirectory() as scratch, _quiet():
         # A checkpoint of weights alone would not have their averages.
-        best = ModelCheckpoint(scratch, monitor="validation")
+        best = callbacks.ModelCheckpoint(scratch, monitor="validation")
         trainer = Trainer(
             devices=1,
             max_epochs=max_epochs,
             deterministic=True,
-            callbacks=[*callbacks, best],
+            callbacks=[*used, best],
             logger=False,
-            enable_progress_bar=show_bar,
+            enable_progress_bar=sys.stderr.isatty(),
             enable_model_summary=False,
             num_sanity_val_steps=0,
             **options,
         )
         start = time.perf_counter()
-        trainer.fit(module, train, validation)
-        curve.check()
+        trainer.fit(module, _loader(train), _loader(validation))
         weights = torch.load(Path(best.best_model_path), weights_only=True, map_location="cpu")
     module.cpu().eval().load_state_dict(weights["state_dict"])
     losses = pl.DataFrame(curve.rows, schema=LOSS_CURVE_SCHEMA, orient="row")
@@ -111,24 +85,27 @@ def run(
     }
 
 
+def _loader(batches: Any) -> DataLoader[Any]:
+    return batches if isinstance(batches, DataLoader) else DataLoader(batches, batch_size=None)
+
+
 class LossCurve(Callback):
-    """Records both losses of each epoch."""
+    """Records both losses of each epoch, and raises Diverged if one is not a finite number."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, float, float]] = []
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        losses = (float(trainer.callback_metrics[side]) for side in ("train", "validation"))
-        self.rows.append((trainer.current_epoch + 1, *losses))  # type: ignore[arg-type]
-
-    def check(self) -> None:
-        """Raise Diverged if a loss is not a finite number."""
-        for epoch, train, validation in self.rows:
-            if not np.isfinite([train, validation]).all():
-                raise Diverged(
-                    f"The loss became {train} in training and {validation} in validation in epoch "
-                    f"{epoch}: try a smaller learning rate."
-                )
+        train, validation = (
+            float(trainer.callback_metrics[side]) for side in ("train", "validation")
+        )
+        epoch = trainer.current_epoch + 1
+        if not np.isfinite([train, validation]).all():
+            raise Diverged(
+                f"The loss became {train} in training and {validation} in validation in epoch "
+                f"{epoch}: try a smaller learning rate."
+            )
+        self.rows.append((epoch, train, validation))
 
 
 @contextlib.contextmanager

@@ -16,20 +16,12 @@ MAX_NAME_LENGTH = 40
 class ImportedConfig:
     """Which model made the vectors.
 
-    Attributes
-    ----------
-    model : str
-        Its name.
-    dimension : int
-        Components of a vector.
-    file : str or None
-        A digest of the file of vectors if the model has no name: two files without a name may be
-        from two models.
+    A model without a name is known by its file, as two such files may be from two models.
     """
 
     model: str
-    dimension: int
-    file: str | None = None
+    dimension: int  # components of a vector
+    file: str | None = None  # the path of the file of vectors, if the model has no name
 
     def __post_init__(self) -> None:
         if not self.model or self.dimension < 1:

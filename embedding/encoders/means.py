@@ -28,30 +28,22 @@ class Means(MeansEncoder):
 
     @property
     def dimension(self) -> int:
-        """Components of a vector: 52."""
         return len(self.columns)
 
     def embed(self, inputs: np.ndarray) -> np.ndarray:
-        """Return the standardised features, shape=(n, 52), float32."""
         with np.errstate(over="ignore"):  # a bundle refuses the infinity that comes out
             return self.standardizer.transform(inputs).astype(np.float32)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return the statistics of the training performances."""
         return self.standardizer.tensors()
 
     @classmethod
     def from_tensors(cls, config: MeansConfig, tensors: dict[str, np.ndarray]) -> Means:
-        """Make the encoder again; see `Encoder.from_tensors`."""
         return cls(config, Standardizer.from_tensors(tensors))
 
     @classmethod
-    def fit(
-        cls, train: Samples, validation: Samples, config: Any, *, seed: int, progress: bool
-    ) -> Fitted:
-        """Take the statistics of the training performances."""
+    def fit(cls, train: Samples, validation: Samples, config: Any, *, seed: int) -> Fitted:
         return Fitted(cls(config, Standardizer.fit(train.inputs)))
 
     def refit(self, samples: Samples, *, seed: int) -> Means:
-        """Take the statistics of all performances."""
         return Means(self.config, Standardizer.fit(samples.inputs))

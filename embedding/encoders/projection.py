@@ -21,16 +21,12 @@ BLOCK_DIMENSION = 120
 class Projection:
     """An affine map onto the unit sphere.
 
-    Attributes
-    ----------
-    mean : np.ndarray, shape=(D,), float32
-    matrix : np.ndarray, shape=(D, d), float16
-        Its scale has no effect; its largest entry is 1. It has half precision, as it takes most of
-        the space in a bundle.
+    The scale of the matrix has no effect; its largest entry is 1. It has half precision, as it
+    takes most of the space in a bundle.
     """
 
-    mean: np.ndarray
-    matrix: np.ndarray
+    mean: np.ndarray  # shape=(D,), float32
+    matrix: np.ndarray  # shape=(D, d), float16
 
     @property
     def dimension(self) -> int:
@@ -59,22 +55,15 @@ class Projection:
         return cls(mean, matrix)
 
 
-def fit_principal(x: np.ndarray, *, dimension: int, tempering: float) -> Projection:
-    """Fit tempered principal components to rows, shape=(n, D).
+#: The projection of an encoder before it is fitted.
+UNFITTED = Projection(np.empty(0), np.empty((0, 0)))
 
-    Parameters
-    ----------
-    x : np.ndarray, shape=(n, D)
-        Training rows.
-    dimension : int
-        Components, at most; fewer if the rows vary in fewer directions.
-    tempering : float
-        Components are divided by their variance to this power: 0 is plain PCA, 0.5 is whitening.
 
-    Raises
-    ------
-    ValueError
-        If all rows are the same.
+def fit_principal(x: np.ndarray, dimension: int, tempering: float) -> Projection:
+    """Fit tempered principal components to rows, shape=(n, D), that are not all the same.
+
+    There are `dimension` components, or fewer if the rows vary in fewer directions. They are
+    divided by their variance to the power `tempering`: 0 is plain PCA, and 0.5 is whitening.
     """
     mean = x.mean(axis=0)
     axes, variances = _principal(x - mean, dimension)
@@ -82,7 +71,7 @@ def fit_principal(x: np.ndarray, *, dimension: int, tempering: float) -> Project
 
 
 def fit_discriminant(
-    blocks: Sequence[np.ndarray], works: Iterable[str], *, dimension: int, shrinkage: float
+    blocks: Sequence[np.ndarray], works: Iterable[str], dimension: int, shrinkage: float
 ) -> Projection:
     """Fit a projection in which versions of a work lie near each other, in two stages.
 
@@ -93,21 +82,10 @@ def fit_discriminant(
     works, so that noisy blocks do little harm. This share is Fisher's criterion ("The use of
     multiple measurements in taxonomic problems", Annals of Eugenics 1936) divided by 1 plus itself.
 
-    Parameters
-    ----------
-    blocks : sequence of np.ndarray, shape=(n, D_i)
-        Training rows; each block measures one thing. The projection is of the blocks side by side.
-    works : iterable of str
-        The work id of each row.
-    dimension : int
-        Components, at most; fewer if the rows vary in fewer directions.
-    shrinkage : float in (0, 1]
-        Share of the identity in the covariance within works; within a block, it is doubled.
-
-    Raises
-    ------
-    ValueError
-        If all rows are the same.
+    Each block, shape=(n, D_i), measures one thing, and the projection is of the blocks side by
+    side. It has `dimension` components, or fewer if the rows vary in fewer directions. `shrinkage`,
+    in (0, 1], is the share of the identity in the covariance within works; within a block, it is
+    doubled. Raises ValueError if all rows are the same.
     """
     labels = np.array(list(works), dtype=str)
     matrices, projected = [], []

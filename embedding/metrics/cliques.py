@@ -39,11 +39,6 @@ class Cliques:
         """Draw `size` of the first `among` canonical rows, all equally likely, sorted.
 
         If `size` is None or at least `among`, these are all of them.
-
-        Raises
-        ------
-        ValueError
-            If `size` is below 1.
         """
         if size is None or size >= among:
             return np.arange(among)
@@ -73,11 +68,8 @@ class Cliques:
 def group(work_ids: Iterable[str], track_ids: Iterable[str]) -> Cliques:
     """Group performances by work, from the work id and the track id of each performance.
 
-    Raises
-    ------
-    ValueError
-        If the lengths differ, an id is not a string, a track id occurs twice, or no work has two
-        performances.
+    Raises ValueError if the lengths differ, an id is not a string, a track id occurs twice, or no
+    work has two performances.
 
     Examples
     --------

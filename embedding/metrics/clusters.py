@@ -71,24 +71,10 @@ class Clusters:
 def cluster(
     vectors: ArrayLike, work_ids: Iterable[str], ks: Iterable[int], seed: int = 0
 ) -> Clusters:
-    """Cluster vectors by K-Means for each k.
+    """Cluster vectors, shape=(performances, dimension), by K-Means for each number of clusters k.
 
-    Parameters
-    ----------
-    vectors : array_like, shape=(performances, dimension)
-        Finite.
-    work_ids : iterable of str
-        One per vector.
-    ks : iterable of int
-        Numbers of clusters, each at least 2 and below the number of vectors.
-    seed : int
-        The same seed gives the same clusters.
-
-    Raises
-    ------
-    ValueError
-        If the vectors are not a finite matrix, the lengths differ, or a k is out of range or above
-        the number of distinct vectors.
+    Raises ValueError if the vectors are not a finite matrix, there is not one work id for each, or
+    a k is below 2, or not below the number of vectors, or above the number of distinct vectors.
 
     Examples
     --------
@@ -102,21 +88,20 @@ def cluster(
         raise ValueError(
             f"There are {len(values)} vectors and {len(works)} work ids: give one for each vector."
         )
-    tried = _checked(ks, len(values), count_distinct(values))
+    tried = tuple(sorted(set(ks)))
+    _check(tried, len(values), count_distinct(values))
     fits = [KMeans(k, n_init=KMEANS_STARTS, random_state=seed).fit(values) for k in tried]
     silhouette = tuple(_silhouette(distances, fit.labels_, seed) for fit in fits)
     best = int(np.argmax(silhouette))
     labels = fits[best].labels_.astype(np.intp)
+    shared = pl.DataFrame({"work_id": works, "cluster": labels}).group_by("work_id", "cluster")
     return Clusters(
         ks=tried,
         inertia=tuple(float(fit.inertia_) for fit in fits),
         silhouette=silhouette,
         k=tried[best],
         labels=labels,
-        cooccurrence=pl.DataFrame({"work_id": works, "cluster": labels})
-        .group_by("work_id", "cluster")
-        .agg(performances=pl.len())
-        .sort("work_id", "cluster"),
+        cooccurrence=shared.agg(performances=pl.len()).sort("work_id", "cluster"),
         v_measure=float(v_measure_score(works, labels)),
         adjusted_rand=float(adjusted_rand_score(works, labels)),
     )
@@ -127,8 +112,7 @@ def count_distinct(vectors: ArrayLike) -> int:
     return len(np.unique(np.asarray(vectors), axis=0))
 
 
-def _checked(ks: Iterable[int], count: int, distinct: int) -> tuple[int, ...]:
-    tried = tuple(sorted(set(ks)))
+def _check(tried: tuple[int, ...], count: int, distinct: int) -> None:
     if not tried:
         raise ValueError("There is no k to try: give at least one number of clusters.")
     if tried[0] < 2 or tried[-1] >= count:
@@ -141,7 +125,6 @@ def _checked(ks: Iterable[int], count: int, distinct: int) -> tuple[int, ...]:
             f"{tried[-1]} clusters need as many distinct vectors, and there are {distinct}: "
             "choose a smaller k."
         )
-    return tried
 
 
 def _silhouette(distances: Euclidean, labels: Ints, seed: int) -> float:

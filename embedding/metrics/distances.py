@@ -4,8 +4,11 @@ The n x n matrix is never held in memory. A metric takes a few rows, reduces the
 and drops them, so memory grows with n and time with n squared.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Self, TypeVar
+from copy import copy
+from typing import TypeVar
 
 import joblib
 import numpy as np
@@ -35,15 +38,8 @@ class Euclidean:
     no more than twice this bound, and a squared distance below it is 0. The vectors are centred
     first, because the bound grows with their distance from the origin.
 
-    Parameters
-    ----------
-    vectors : array_like, shape=(performances, dimension)
-        Finite.
-
-    Raises
-    ------
-    ValueError
-        If the vectors are not a matrix, or a value or its square is not finite.
+    The vectors have shape=(performances, dimension). ValueError is raised if they are not a matrix,
+    or a value or its square is not finite.
 
     Examples
     --------
@@ -51,6 +47,8 @@ class Euclidean:
     array([[0., 5.],
            [5., 0.]])
     """
+
+    symmetric = True
 
     def __init__(self, vectors: ArrayLike) -> None:
         values = np.asarray(vectors)
@@ -71,37 +69,21 @@ class Euclidean:
                 f"The vectors reach {largest:.3g}, and its square overflows: scale them to below "
                 f"{MAX_VALUE:.0e}."
             )
-        self._set(values - values.mean(axis=0, dtype=np.float64))
-
-    def _set(self, centred: Floats) -> None:
-        self._vectors = centred
-        self._squares = (centred**2).sum(axis=1)
-        self._upper = 2 * float(np.sqrt(self._squares.max()))
+        self._vectors = values - values.mean(axis=0, dtype=np.float64)
+        self._squares = (self._vectors**2).sum(axis=1)
+        self.dimension = values.shape[1]
+        #: A bound that no distance exceeds: twice the largest distance from the mean.
+        self.upper = 2 * float(np.sqrt(self._squares.max()))
         # 16 more than the dimension, for centring and adding up.
-        self._error = (self.dimension + 16) * np.finfo(np.float64).eps * self._upper**2
+        self._error = (self.dimension + 16) * np.finfo(np.float64).eps * self.upper**2
 
     def __len__(self) -> int:
         return len(self._vectors)
 
-    @property
-    def upper(self) -> float:
-        """A bound that no distance exceeds: twice the largest distance from the mean."""
-        return self._upper
-
-    @property
-    def dimension(self) -> int:
-        """Components of a vector."""
-        return int(self._vectors.shape[1])
-
-    @property
-    def symmetric(self) -> bool:
-        """True."""
-        return True
-
-    def reordered(self, order: Ints) -> Self:
+    def reordered(self, order: Ints) -> Euclidean:
         """Return the same distances with performance `order[i]` in row and column i."""
-        other = object.__new__(type(self))
-        other._set(self._vectors[order])
+        other = copy(self)
+        other._vectors, other._squares = self._vectors[order], self._squares[order]
         return other
 
     def block(self, rows: slice | Ints, columns: slice | Ints = slice(None)) -> Floats:
@@ -122,16 +104,9 @@ class Euclidean:
 class DistanceMatrix:
     """Distances computed elsewhere, for example by alignment. They tie if they are equal.
 
-    Parameters
-    ----------
-    values : array_like, shape=(performances, performances)
-        Row i holds the distances from performance i, finite and at least 0. The metrics ignore
-        the diagonal. May be memory-mapped.
-
-    Raises
-    ------
-    ValueError
-        If it is not square, or holds a value that is negative or not finite.
+    The values have shape=(performances, performances) and may be memory-mapped. Row i holds the
+    distances from performance i; the metrics ignore the diagonal. ValueError is raised if they are
+    not square, or one is negative or not finite.
     """
 
     def __init__(self, values: ArrayLike) -> None:
@@ -142,20 +117,17 @@ class DistanceMatrix:
                 "one column for each performance."
             )
         self._order = np.arange(len(self._values))
-        least, self._upper = float(self._values.min()), float(self._values.max())
-        if not (least >= 0 and self._upper <= MAX_VALUE):  # False for NaN
+        #: The largest distance.
+        self.upper = float(self._values.max())
+        smallest = float(self._values.min())
+        if not (smallest >= 0 and self.upper <= MAX_VALUE):  # False for NaN
             raise ValueError(
-                f"The distances range from {least:g} to {self._upper:g}: they must be finite and "
+                f"The distances range from {smallest:g} to {self.upper:g}: they must be finite and "
                 "at least 0, so turn similarities into distances first."
             )
 
     def __len__(self) -> int:
         return len(self._order)
-
-    @property
-    def upper(self) -> float:
-        """The largest distance."""
-        return self._upper
 
     @property
     def symmetric(self) -> bool:
@@ -166,10 +138,10 @@ class DistanceMatrix:
 
         return all(over_blocks(len(self), len(self), agree))
 
-    def reordered(self, order: Ints) -> Self:
+    def reordered(self, order: Ints) -> DistanceMatrix:
         """Return the same distances with performance `order[i]` in row and column i."""
-        other = object.__new__(type(self))
-        other._values, other._order, other._upper = self._values, self._order[order], self._upper
+        other = copy(self)
+        other._order = self._order[order]
         return other
 
     def block(self, rows: slice | Ints, columns: slice | Ints = slice(None)) -> Floats:
@@ -189,8 +161,7 @@ def over_blocks(rows: int, columns: int, reduce: Callable[[slice], Result]) -> l
     """Apply `reduce` to consecutive runs of rows, and return the results in order.
 
     A run of rows and all columns make a block of about `BLOCK_SIZE` distances. Each core works on
-    one block in one thread, because numpy releases the interpreter's lock; more threads in the
-    matrix product would only compete with these.
+    one block in one thread, as more threads in the matrix product would only compete with these.
     """
     height = max(MIN_BLOCK_ROWS, BLOCK_SIZE // columns)
     runs = [slice(start, min(start + height, rows)) for start in range(0, rows, height)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -159,11 +158,19 @@ def transpositions(chroma: list[Floats]) -> Ints:
 
 
 def _aligned(store: FeatureStore, alignment: str) -> DistanceMatrix:
-    essentia = _essentia()
-    plot = essentia.ChromaCrossSimilarity(
+    try:
+        import essentia
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "needs essentia: pip install --pre essentia, and compare again"
+        ) from error
+    essentia.log.infoActive = False  # it reports models that are not used here
+    from essentia import standard
+
+    plot = standard.ChromaCrossSimilarity(
         frameStackSize=STACKED_FRAMES, binarizePercentile=NEIGHBOUR_SHARE, oti=False
     )
-    align = essentia.CoverSongSimilarity(alignmentType=alignment, distanceType="symmetric")
+    align = standard.CoverSongSimilarity(alignmentType=alignment, distanceType="symmetric")
     chroma = _hpcp(store, ALIGNED_RATE)
     shifts = transpositions(chroma)
     frames = [x.astype(np.float32) for x in chroma]
@@ -175,19 +182,6 @@ def _aligned(store: FeatureStore, alignment: str) -> DistanceMatrix:
         return float(lengths.mean() / max(longest, 0.5))
 
     return _pair_by_pair(len(store), distance)
-
-
-def _essentia() -> Any:
-    try:
-        import essentia
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "needs essentia: pip install --pre essentia, and compare again"
-        ) from error
-    essentia.log.infoActive = False  # it reports models that are not used here
-    import essentia.standard
-
-    return essentia.standard
 
 
 def _pair_by_pair(count: int, distance: Callable[[int, int], float]) -> DistanceMatrix:

@@ -16,23 +16,9 @@ def quality(found: Retrieval, apart: Separation) -> pl.DataFrame:
     distance is not compared with those to other works: where labels were swapped at random, that
     found them no better, and the distance is what an editor sees.
 
-    Parameters
-    ----------
-    found : Retrieval
-        Gives the ranks.
-    apart : Separation
-        Gives the distances, of the same performances.
-
-    Returns
-    -------
-    pl.DataFrame
-        One row per query, sorted by track id: track_id, work_id, nearest_cover (rank of its
-        nearest version), clique_distance (mean distance to its versions), outlier.
-
-    Raises
-    ------
-    ValueError
-        If the two are of different performances.
+    The result has one row per query, sorted by track id: track_id, work_id, nearest_cover (rank of
+    its nearest version), clique_distance (mean distance to its versions), outlier. ValueError is
+    raised if the ranks and the distances are of different performances.
     """
     first = found.per_query.select("track_id", "work_id", nearest_cover="first")
     spread = apart.per_query.select("track_id", "work_id", clique_distance="in_clique")

@@ -35,19 +35,9 @@ class Reliability:
 
 
 def reliability(probabilities: ArrayLike, true: ArrayLike) -> Reliability:
-    """Compare probabilities with the truth.
+    """Compare the stated probability of each pair, in [0, 1], with whether it is true.
 
-    Parameters
-    ----------
-    probabilities : array_like, shape=(pairs,), in [0, 1]
-        The stated probability of each pair, for example that it is two versions of one work.
-    true : array_like of bool, shape=(pairs,)
-        Whether it is true.
-
-    Raises
-    ------
-    ValueError
-        If there are no pairs, the lengths differ, or a probability is outside [0, 1].
+    Raises ValueError if there are no pairs, the lengths differ, or a probability is out of range.
 
     Examples
     --------
@@ -60,10 +50,8 @@ def reliability(probabilities: ArrayLike, true: ArrayLike) -> Reliability:
     pairs = np.bincount(edges[1:-1].searchsorted(stated), minlength=PROBABILITY_BINS)
     low, high, pairs = edges[:-1][pairs > 0], edges[1:][pairs > 0], pairs[pairs > 0]
     columns = {"low": low, "high": high, "pairs": pairs, "stated": mean, "observed": observed}
-    return Reliability(
-        error=float(np.average(np.abs(mean - observed), weights=pairs)),
-        curve=pl.DataFrame(columns),
-    )
+    error = float(np.average(np.abs(mean - observed), weights=pairs))
+    return Reliability(error, pl.DataFrame(columns))
 
 
 def at_thresholds(probabilities: ArrayLike, true: ArrayLike, relevant: int) -> pl.DataFrame:

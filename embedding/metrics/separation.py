@@ -107,17 +107,9 @@ def separation(
 ) -> Separation:
     """Compare in-clique with out-of-clique distances, over all pairs or those of a sample.
 
-    Parameters
-    ----------
-    distances : Distances
-        `Euclidean(vectors)` or a symmetric `DistanceMatrix(values)`; row i belongs to the i-th
-        ids. In-clique distances are held in memory, all others are only counted.
-    work_ids, track_ids : iterable of str
-        One of each per performance; track ids are unique.
-    sample : int, optional
-        Number of performances to draw, all equally likely; by default, all are measured.
-    seed : int
-        Seed of the sample.
+    Row i of the distances belongs to the i-th ids, and track ids are unique. A sample is a number
+    of performances, all equally likely. In-clique distances are held in memory, all others are only
+    counted.
 
     Raises
     ------
@@ -140,9 +132,8 @@ def separation(
     parts = _parts(cliques, drawn, seed)
     tallies = [_tally(ordered, cliques, inside, drawn, rows, fine) for rows in parts]
     every = _merged(tallies)
-    in_counts, out_counts, edges = _histograms(
-        _fine_cells(inside.distances, fine), every.cells, fine
-    )
+    in_cells = _fine_cells(inside.distances, fine)
+    in_counts, out_counts, edges = _histograms(in_cells, every.cells, fine)
     figures = _figures(inside.distances, every, fine)
     figures["auc"] = float(1 - every.nearer / (2 * in_counts.sum() * out_counts.sum()))  # exact
     shares = in_counts / in_counts.sum(), out_counts / out_counts.sum()
@@ -199,14 +190,8 @@ def _tally(
 
 
 def _merged(tallies: Sequence[_Tally]) -> _Tally:
-    nearer, cells, total, out_sums, of_points = zip(*tallies, strict=True)
-    return _Tally(
-        nearer=sum(nearer),
-        cells=np.sum(cells, axis=0),
-        total=sum(total),
-        out_sums=np.concatenate(out_sums),
-        silhouettes=np.concatenate(of_points),
-    )
+    nearer, cells, total, sums, points = zip(*tallies, strict=True)
+    return _Tally(sum(nearer), sum(cells), sum(total), np.concatenate(sums), np.concatenate(points))
 
 
 def _counted(rows: Ints, drawn: Ints, n: int) -> NDArray[np.bool_]:
@@ -281,7 +266,7 @@ def silhouettes(sums: Floats, sizes: Ints, own: Ints) -> Floats:
     """Return the silhouette of each point, shape=(points,).
 
     `sums` are the sums of distances from each point to all points of each group, shape=(points,
-    groups); `sizes` the points in each group; `own` the group of each point.
+    groups); `sizes` are the numbers of points in the groups; `own` is the group of each point.
     """
     point = np.arange(len(own))
     inside = sums[point, own] / np.maximum(sizes[own] - 1, 1)

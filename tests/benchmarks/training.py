@@ -110,7 +110,7 @@ def version(path: Path) -> Generator[None, None, dict[str, float]]:
     config = VersionConfig(epochs=TIMED_EPOCHS)
     yield
     sides = (samples_of(opened.select(mask), "chroma") for mask in (~unseen, unseen))
-    _, _, figures = VersionEncoder.fit(*sides, config, seed=0, progress=False)
+    _, _, figures = VersionEncoder.fit(*sides, config, seed=0)
     return {"epoch": figures["seconds"] / TIMED_EPOCHS}
 
 
@@ -133,12 +133,12 @@ def ours(path: Path) -> Generator[None, None, dict[str, float]]:
 
     sides = [samples_of(side, "means") for side in _sides(path)]
     warm = AutoencoderConfig(max_epochs=1, batch_size=BATCH_ROWS)
-    Autoencoder.fit(*sides, warm, seed=0, progress=False)
+    Autoencoder.fit(*sides, warm, seed=0)
     config = AutoencoderConfig(max_epochs=EPOCHS, patience=EPOCHS, batch_size=BATCH_ROWS)
     torch.set_num_threads(1)  # as `embedding.training.train` does
     torch.manual_seed(0)
     yield
-    _, _, figures = Autoencoder.fit(*sides, config, seed=0, progress=False)
+    _, _, figures = Autoencoder.fit(*sides, config, seed=0)
     return {"loss": figures["validation_loss"]}
 
 

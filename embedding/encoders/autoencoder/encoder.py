@@ -23,27 +23,14 @@ from embedding.encoders.weights import arrays_of, rebuild
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Layer sizes of the encoding half, and how the network is trained.
+    """Layer sizes of the encoding half, and how the network is trained."""
 
-    Attributes
-    ----------
-    sizes : tuple of int
-        From the 52 features to the dimension of the code; the decoding half mirrors them.
-    batch_size : int
-        Performances per step.
-    learning_rate : float
-        Of Adam.
-    max_epochs : int
-        Maximum number of epochs.
-    patience : int
-        Epochs without a lower validation loss before training stops.
-    """
-
+    #: From the 52 features to the dimension of the code; the decoding half mirrors them.
     sizes: tuple[int, ...] = (52, 300, 200, 100, 50, 20)
-    batch_size: int = 128
-    learning_rate: float = 1e-3
+    batch_size: int = 128  # performances per step
+    learning_rate: float = 1e-3  # of Adam
     max_epochs: int = 300
-    patience: int = 30
+    patience: int = 30  # epochs without a lower validation loss before training stops
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", tuple(self.sizes))  # JSON knows lists only
@@ -89,11 +76,9 @@ class Autoencoder(MeansEncoder):
 
     @property
     def dimension(self) -> int:
-        """Components of a code."""
         return self.config.sizes[-1]
 
     def embed(self, inputs: np.ndarray) -> np.ndarray:
-        """Return the codes, shape=(n, dimension), float32."""
         # In float64, as float32 sums depend on the size of the batch.
         encoder = copy.deepcopy(self.network.encoder).to("cpu", torch.float64).eval()
         with torch.inference_mode(), np.errstate(over="ignore"):
@@ -101,30 +86,20 @@ class Autoencoder(MeansEncoder):
             return codes.numpy().astype(np.float32)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return the weights and the statistics of the training performances."""
-        return {**arrays_of(self.network), **self.standardizer.tensors()}
+        return self.standardizer.tensors() | arrays_of(self.network)
 
     @classmethod
     def from_tensors(cls, config: AutoencoderConfig, tensors: dict[str, np.ndarray]) -> Autoencoder:
-        """Make the encoder again; see `Encoder.from_tensors`."""
         network = rebuild(lambda: AutoencoderNetwork(config.sizes), tensors)
         return cls(config, Standardizer.from_tensors(tensors), network)
 
     @classmethod
-    def fit(
-        cls, train: Samples, validation: Samples, config: Any, *, seed: int, progress: bool
-    ) -> Fitted:
-        """Learn to reconstruct the standardised features."""
+    def fit(cls, train: Samples, validation: Samples, config: Any, *, seed: int) -> Fitted:
         from embedding.encoders.autoencoder.training import fit_network
 
         standardizer = Standardizer.fit(train.inputs)
-        network, loss_curve, figures = fit_network(
-            standardizer.transform(train.inputs),
-            standardizer.transform(validation.inputs),
-            config,
-            seed=seed,
-            progress=progress,
-        )
+        rows, validation_rows = (standardizer.transform(x.inputs) for x in (train, validation))
+        network, loss_curve, figures = fit_network(rows, validation_rows, config, seed)
         return Fitted(cls(config, standardizer, network), loss_curve, figures)
 
 

@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.functional import mse_loss
-from torch.utils.data import DataLoader
 
 from embedding.encoders.autoencoder.encoder import AutoencoderConfig, AutoencoderNetwork
 from embedding.encoders.fitting import run
@@ -20,25 +19,17 @@ VALIDATION_ROWS = 1_024
 
 
 def fit_network(
-    train: np.ndarray,
-    validation: np.ndarray,
-    config: AutoencoderConfig,
-    *,
-    seed: int,
-    progress: bool,
+    train: np.ndarray, validation: np.ndarray, config: AutoencoderConfig, seed: int
 ) -> tuple[AutoencoderNetwork, pl.DataFrame, dict[str, Any]]:
     """Train on standardised features, shape=(n, 52), and keep the best epoch."""
     rows, validation_rows = (torch.from_numpy(x).float() for x in (train, validation))
-    batches: Any = list(torch.split(validation_rows, VALIDATION_ROWS))
-    whole: Any = [rows]
     module = Reconstruction(config, torch.Generator().manual_seed(seed))
     loss_curve, figures = run(
         module,
-        DataLoader(whole, batch_size=None),
-        DataLoader(batches, batch_size=None),
+        [rows],
+        torch.split(validation_rows, VALIDATION_ROWS),
         max_epochs=config.max_epochs,
         patience=config.patience,
-        progress=progress,
     )
     # Features are standardised, so predicting their mean is predicting zero.
     figures = {"loss_of_the_mean": float(validation_rows.square().mean()), **figures}

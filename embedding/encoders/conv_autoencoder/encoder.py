@@ -19,7 +19,7 @@ from torch.nn.functional import relu
 from embedding.data.chroma import CHANNELS
 from embedding.encoders.chroma import ChromaEncoder, trimmed
 from embedding.encoders.encoder import Fitted, Samples, check_numbers
-from embedding.encoders.projection import Floats, Projection, fit_principal
+from embedding.encoders.projection import UNFITTED, Floats, Projection, fit_principal
 from embedding.encoders.weights import arrays_of, rebuild
 
 #: Frames per step of the code.
@@ -32,35 +32,17 @@ MAGNITUDES = 2 * 7
 
 @dataclass(frozen=True)
 class ConvAutoencoderConfig:
-    """What the network consists of, how it is trained, and how its codes are projected.
+    """What the network consists of, how it is trained, and how its codes are projected."""
 
-    Attributes
-    ----------
-    channels, code : int
-        Width of the hidden layers, and components of the code.
-    window : int
-        Steps of the code that are reconstructed at once; the shortest usable performances have 7.
-    dimension : int
-        Components of a vector; at most 14 for each component of the code.
-    tempering : float
-        As in `projection.fit_principal`.
-    batch : int
-        Windows per step.
-    steps, epochs : int
-        Batches per epoch, and the number of epochs; the best epoch is kept.
-    learning_rate : float
-        Of Adam.
-    """
-
-    channels: int = 48
-    code: int = 32
-    window: int = 7
-    dimension: int = 128
-    tempering: float = 0.35
-    batch: int = 64
-    steps: int = 30
-    epochs: int = 20
-    learning_rate: float = 2e-3
+    channels: int = 48  # width of the hidden layers
+    code: int = 32  # components of the code
+    window: int = 7  # steps of the code that are reconstructed at once; short performances have 7
+    dimension: int = 128  # components of a vector; at most 14 for each component of the code
+    tempering: float = 0.35  # as in `projection.fit_principal`
+    batch: int = 64  # windows per step
+    steps: int = 30  # batches per epoch
+    epochs: int = 20  # the best one is kept
+    learning_rate: float = 2e-3  # of Adam
 
     def __post_init__(self) -> None:
         check_numbers(self, window=(1, 7), tempering=(0, 0.5))
@@ -94,11 +76,11 @@ class ConvAutoencoderNetwork(nn.Module):
 
     @torch.no_grad()
     def pooled_codes(self, sequence: np.ndarray) -> Floats:
-        """Pool the codes of a sequence over time and keys; shape=(14 * code,).
+        """Pool the codes of a sequence, shape=(F, 2, 12), over time and keys; shape=(14 * code,).
 
         These are the mean and standard deviation over time of each component in all twelve keys,
         and of both the Fourier magnitudes over the keys. Rotating the input only rotates the keys.
-        The sequence, shape=(F, 2, 12), has at least `FRAMES_PER_STEP` frames and is not padded.
+        The sequence has at least `FRAMES_PER_STEP` frames.
         """
         x = torch.from_numpy(np.asarray(sequence)).to(next(self.parameters()))
         keys = torch.stack([x.roll(key, 2) for key in range(12)])
@@ -114,7 +96,7 @@ def as_image(x: Tensor) -> Tensor:  # (B, T, 2, 12) -> (B, 24, T)
 
 @dataclass(frozen=True)
 class ConvAutoencoder(ChromaEncoder):
-    """Tempered principal components of the pooled codes."""
+    """Tempered principal components of the pooled codes, scaled to unit length."""
 
     name = "conv-autoencoder"
     loss = "mean squared error of chroma"
@@ -123,55 +105,35 @@ class ConvAutoencoder(ChromaEncoder):
     network: ConvAutoencoderNetwork
 
     def embed(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        """Return vectors of unit length, shape=(n, dimension), float32."""
-        return self.projection(_pooled_codes(self.network, trimmed(inputs))).astype(np.float32)
+        return self.projection(self._pooled_codes(inputs)).astype(np.float32)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return the projection and the weights."""
-        return {**super().tensors(), **arrays_of(self.network, "network.")}
+        return super().tensors() | arrays_of(self.network, "network.")
 
     @classmethod
     def from_tensors(
         cls, config: ConvAutoencoderConfig, tensors: dict[str, np.ndarray]
     ) -> ConvAutoencoder:
-        """Make the encoder again; see `Encoder.from_tensors`."""
         network = rebuild(lambda: ConvAutoencoderNetwork(config), tensors, "network.")
         projection = Projection.from_tensors(tensors, MAGNITUDES * config.code)
         return cls(config, projection, network)
 
     @classmethod
-    def fit(
-        cls, train: Samples, validation: Samples, config: Any, *, seed: int, progress: bool
-    ) -> Fitted:
-        """Learn to reconstruct windows of chroma, then project the pooled codes."""
+    def fit(cls, train: Samples, validation: Samples, config: Any, *, seed: int) -> Fitted:
         from embedding.encoders.conv_autoencoder.training import fit_network
 
-        sequences = trimmed(train.inputs)
-        network, loss_curve, figures = fit_network(
-            sequences, trimmed(validation.inputs), config, seed=seed, progress=progress
-        )
-        encoder = cls(config, _project(network, sequences, config, config.dimension), network)
+        sides = trimmed(train.inputs), trimmed(validation.inputs)
+        network, loss_curve, figures = fit_network(*sides, config, seed)
+        encoder = cls(config, UNFITTED, network).refit(train, seed=seed)
         return Fitted(encoder, loss_curve, figures)
 
     def refit(self, samples: Samples, *, seed: int) -> ConvAutoencoder:
-        """Project the pooled codes of all performances; validation chose the network only."""
-        sequences = trimmed(samples.inputs)
-        projection = _project(self.network, sequences, self.config, self.dimension)
-        return replace(self, projection=projection)
+        dimension = self.dimension or self.config.dimension
+        codes = self._pooled_codes(samples.inputs)
+        return replace(self, projection=fit_principal(codes, dimension, self.config.tempering))
 
-
-def _project(
-    network: ConvAutoencoderNetwork,
-    sequences: list[np.ndarray],
-    config: ConvAutoencoderConfig,
-    dimension: int,
-) -> Projection:
-    codes = _pooled_codes(network, sequences)
-    return fit_principal(codes, dimension=dimension, tempering=config.tempering)
-
-
-def _pooled_codes(network: ConvAutoencoderNetwork, sequences: list[np.ndarray]) -> Floats:
-    # In float64, as the projection enlarges small components, and with them rounding errors.
-    exact = copy.deepcopy(network).to("cpu", torch.float64).eval()
-    length = MAGNITUDES * exact.encode[-1].out_channels  # type: ignore[operator]
-    return np.reshape([exact.pooled_codes(sequence) for sequence in sequences], (-1, length))
+    def _pooled_codes(self, inputs: Sequence[np.ndarray]) -> Floats:
+        # In float64, as the projection enlarges small components, and with them rounding errors.
+        exact = copy.deepcopy(self.network).to("cpu", torch.float64).eval()
+        codes = [exact.pooled_codes(sequence) for sequence in trimmed(inputs)]
+        return np.reshape(codes, (-1, MAGNITUDES * self.config.code))

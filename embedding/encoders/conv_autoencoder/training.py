@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.functional import mse_loss
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from embedding.encoders.conv_autoencoder.encoder import (
     FRAMES_PER_STEP,
@@ -25,25 +25,18 @@ VALIDATION_WINDOWS = 2_048
 
 
 def fit_network(
-    train: list[np.ndarray],
-    validation: list[np.ndarray],
-    config: ConvAutoencoderConfig,
-    *,
-    seed: int,
-    progress: bool,
+    train: list[np.ndarray], validation: list[np.ndarray], config: ConvAutoencoderConfig, seed: int
 ) -> tuple[ConvAutoencoderNetwork, pl.DataFrame, dict[str, Any]]:
     """Train on sequences, each shape=(F, 2, 12), and keep the best epoch."""
     frames = config.window * FRAMES_PER_STEP
     sequences = [torch.from_numpy(sequence.astype(np.float32)) for sequence in validation]
     windows = torch.cat([x.unfold(0, frames, frames).flatten(1, 2) for x in sequences])
-    batches: Any = list(torch.split(windows, VALIDATION_WINDOWS))
     module = Reconstruction(config)
     loss_curve, figures = run(
         module,
-        DataLoader(RandomWindows(train, config, seed), batch_size=None),
-        DataLoader(batches, batch_size=None),
+        RandomWindows(train, config, seed),
+        torch.split(windows, VALIDATION_WINDOWS),
         max_epochs=config.epochs,
-        progress=progress,
     )
     # The error of a reconstruction of each window by its mean over time.
     mean = windows.mean(dim=2, keepdim=True).expand_as(windows)

@@ -15,18 +15,9 @@ from torch.nn.functional import interpolate
 def augment(x: Tensor, frames: Tensor, crop: int, strength: float, rng: torch.Generator) -> Tensor:
     """Cut a stretch of `crop` frames out of each sequence, and alter it.
 
-    Parameters
-    ----------
-    x : Tensor, shape=(B, T, 2, 12), in [0, 1]
-        Padded with zeros, on the CPU.
-    frames : Tensor, shape=(B,)
-        Frames of each sequence, at least 2.
-    crop : int
-        Frames of each result.
-    strength : float in [0, 1]
-        At 0 only time changes, and the sound does not.
-    rng : torch.Generator
-        The generator of all random choices.
+    The sequences, shape=(B, T, 2, 12), are in [0, 1], padded with zeros, and on the CPU. `frames`,
+    shape=(B,), are their lengths, at least 2. With strength 0, only time changes; the highest
+    strength is 1.
     """
     return _sound(_time(x, frames, crop, strength, rng), strength, rng)
 

@@ -18,7 +18,7 @@ import numpy as np
 from embedding.encoders.chroma import ChromaEncoder, trimmed, with_altered_copies
 from embedding.encoders.encoder import Fitted, Samples
 from embedding.encoders.moments import map_sequences, moment_count
-from embedding.encoders.projection import Projection, fit_discriminant
+from embedding.encoders.projection import UNFITTED, Projection, fit_discriminant
 from embedding.encoders.version.motifs import Motifs, cut_motifs, statistics
 from embedding.encoders.version.network import TwelveKeyNet, VersionConfig
 from embedding.encoders.weights import arrays_of, rebuild
@@ -37,11 +37,9 @@ class VersionEncoder(ChromaEncoder):
 
     @property
     def dimension(self) -> int:
-        """Components of a vector."""
         return super().dimension + int(self.config.network_dimension)
 
     def embed(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
-        """Return vectors of unit length, shape=(n, dimension), float32."""
         if not inputs:
             return np.empty((0, self.dimension), np.float32)
         sequences = trimmed(inputs)
@@ -52,7 +50,6 @@ class VersionEncoder(ChromaEncoder):
         return (vectors / math.hypot(1, self.config.network_weight)).astype(np.float32)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return the motifs, the projection and the weights."""
         return {
             "motifs": self.motifs.patterns,
             **super().tensors(),
@@ -61,17 +58,14 @@ class VersionEncoder(ChromaEncoder):
 
     @classmethod
     def from_tensors(cls, config: VersionConfig, tensors: dict[str, np.ndarray]) -> VersionEncoder:
-        """Make the encoder again; see `Encoder.from_tensors`."""
         network = rebuild(lambda: TwelveKeyNet(config), tensors, "network.")
         motifs = Motifs(tensors["motifs"])
         projection = Projection.from_tensors(tensors, moment_count() + motifs.count)
         return cls(config, projection, motifs, network)
 
     @classmethod
-    def fit(
-        cls, train: Samples, validation: Samples, config: Any, *, seed: int, progress: bool
-    ) -> Fitted:
-        """Cut motifs, fit the projection, and train the network to tell works apart.
+    def fit(cls, train: Samples, validation: Samples, config: Any, *, seed: int) -> Fitted:
+        """Cut motifs, train the network to tell works apart, and fit the projection.
 
         Works with one performance take no part. Raises ValueError if either side has fewer than
         two works with several performances.
@@ -85,36 +79,16 @@ class VersionEncoder(ChromaEncoder):
                     "The version encoder needs at least 2 works of several performances to "
                     f"{purpose}, and the data has {count}: aggregate more."
                 )
-        sequences = trimmed(train.inputs)
-        motifs = cut_motifs(sequences, np.random.default_rng(seed))
-        width = config.projection_dimension
-        projection = _project(sequences, train.works, motifs, config, seed, width)
-        network, loss_curve, figures = fit_network(
-            (sequences, train.numbers()),
-            (trimmed(validation.inputs), validation.numbers()),
-            config,
-            seed=seed,
-            progress=progress,
-        )
-        return Fitted(cls(config, projection, motifs, network), loss_curve, figures)
+        motifs = cut_motifs(trimmed(train.inputs), np.random.default_rng(seed))
+        network, loss_curve, figures = fit_network(train, validation, config, seed)
+        encoder = cls(config, UNFITTED, motifs, network).refit(train, seed=seed)
+        return Fitted(encoder, loss_curve, figures)
 
     def refit(self, samples: Samples, *, seed: int) -> VersionEncoder:
-        """Fit the projection to all works; validation chose the network only."""
-        samples, width = samples.of_several(), self.projection.dimension
-        sequences = trimmed(samples.inputs)
-        projection = _project(sequences, samples.works, self.motifs, self.config, seed, width)
+        samples, tempos = samples.of_several(), self.config.tempos
+        copies = with_altered_copies(trimmed(samples.inputs), tempos, seed)
+        blocks = map_sequences(partial(statistics, motifs=self.motifs, without_own=True), copies)
+        works = np.tile(samples.works, 1 + len(tempos))
+        dimension = self.projection.dimension or self.config.projection_dimension
+        projection = fit_discriminant(blocks, works, dimension, self.config.shrinkage)
         return replace(self, projection=projection)
-
-
-def _project(
-    sequences: list[np.ndarray],
-    works: np.ndarray,
-    motifs: Motifs,
-    config: VersionConfig,
-    seed: int,
-    dimension: int,
-) -> Projection:
-    copies = with_altered_copies(sequences, config.tempos, seed)
-    blocks = map_sequences(partial(statistics, motifs=motifs, without_own=True), copies)
-    of_copies = list(works) * (1 + len(config.tempos))
-    return fit_discriminant(blocks, of_copies, dimension=dimension, shrinkage=config.shrinkage)

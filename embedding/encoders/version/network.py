@@ -23,59 +23,30 @@ class VersionConfig:
     """What a version encoder consists of, and how it is trained.
 
     The defaults were chosen on works that share no tune with the sample.
-
-    Attributes
-    ----------
-    projection_dimension, network_dimension : int
-        Components of the two halves; the first has at most as many as there are training
-        performances.
-    network_weight : float
-        Length of the network's half; the projection's half has length 1.
-    shrinkage : float
-        As in `projection.fit_discriminant`.
-    tempos : tuple of float
-        Tempos of the altered copies that join the performances when the projection is fitted.
-    channels, wide_channels, hidden : int
-        Widths of the network, from its input to its output.
-    dropout : float
-        Share of the channels that are left out in training.
-    crop : int
-        Frames of a performance that are used at a time in training.
-    works, views : int
-        Works in a batch, and performances of each.
-    min_steps, epochs : int
-        Batches per epoch, at least, and the number of epochs. An epoch has more batches if it takes
-        more to see about every performance once. All epochs are run, as the learning rate follows
-        one cycle over all of them.
-    learning_rate, weight_decay : float
-        Of AdamW; the highest learning rate of the cycle.
-    temperature : float
-        Of the supervised contrastive loss.
-    ema_decay : float
-        Weight of the past in the exponential moving average (EMA) of the weights, which is kept.
-    augmentation : float in [0, 1]
-        As `strength` in `augmentation.augment`.
     """
 
+    #: Components of the two halves; the first has at most one for each training performance.
     projection_dimension: int = 208
     network_dimension: int = 48
-    network_weight: float = 0.5
-    shrinkage: float = 0.1
-    tempos: tuple[float, ...] = (0.82, 1.22)
+    network_weight: float = 0.5  # length of the network's half; the projection's half has length 1
+    shrinkage: float = 0.1  # as in `projection.fit_discriminant`
+    tempos: tuple[float, ...] = (0.82, 1.22)  # of altered copies to fit the projection to
+    #: Widths of the network, from its input to its output.
     channels: int = 32
     wide_channels: int = 64
     hidden: int = 256
-    dropout: float = 0.1
-    crop: int = 224
-    works: int = 32
-    views: int = 2
+    dropout: float = 0.1  # share of the channels that are left out in training
+    crop: int = 224  # frames of a performance that are used at a time in training
+    works: int = 32  # in a batch
+    views: int = 2  # performances of each work in a batch
+    #: Batches per epoch, at least; there are more if it takes more to see about every performance.
     min_steps: int = 30
-    epochs: int = 10
-    learning_rate: float = 3e-3
+    epochs: int = 10  # all are run, as the learning rate follows one cycle over all of them
+    learning_rate: float = 3e-3  # of AdamW, at the top of the cycle
     weight_decay: float = 0.02
-    temperature: float = 0.1
-    ema_decay: float = 0.99
-    augmentation: float = 0.4
+    temperature: float = 0.1  # of the supervised contrastive loss
+    ema_decay: float = 0.99  # weight of the past in the moving average of the weights
+    augmentation: float = 0.4  # as `strength` in `augmentation.augment`
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tempos", check_tempos(self.tempos))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -19,6 +19,8 @@ from pytorch_metric_learning.utils import common_functions
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from embedding.encoders.chroma import trimmed
+from embedding.encoders.encoder import Samples
 from embedding.encoders.fitting import run
 from embedding.encoders.version.augmentation import augment
 from embedding.encoders.version.network import TwelveKeyNet, VersionConfig, padded
@@ -27,18 +29,18 @@ from embedding.encoders.version.network import TwelveKeyNet, VersionConfig, padd
 VALIDATION_PERFORMANCES = 2_048
 
 #: Sequences, and the number of the work of each.
-Labelled = tuple[Sequence[np.ndarray], np.ndarray]
+Labelled = tuple[list[np.ndarray], np.ndarray]
 
 
 def fit_network(
-    train: Labelled, validation: Labelled, config: VersionConfig, *, seed: int, progress: bool
+    train: Samples, validation: Samples, config: VersionConfig, seed: int
 ) -> tuple[TwelveKeyNet, pl.DataFrame, dict[str, Any]]:
     """Train with the supervised contrastive loss, and keep the best epoch.
 
     What is validated and kept is an exponential moving average of the weights. Training uses
     augmented stretches, validation whole sequences as they are.
     """
-    sequences, works = train
+    sequences, works = _labelled(train)
     size = config.views * min(config.works, len(set(works.tolist())))
     steps = max(config.min_steps, math.ceil(len(works) / size))
     module = Contrast(config, steps)
@@ -50,18 +52,21 @@ def fit_network(
         sampler=MPerClassSampler(works, config.views, size, size * steps),
         collate_fn=partial(_augmented, config=config, generator=generator),
     )
-    batches: Any = whole_cliques(*validation)
+    batches: Any = whole_cliques(*_labelled(validation))
     with _sampler_seed(seed):
         loss_curve, figures = run(
             module,
             loader,
             DataLoader(batches, batch_size=None, collate_fn=_unchanged),
             max_epochs=config.epochs,
-            progress=progress,
             averaging=WeightAveraging(avg_fn=partial(_moving_average, decay=config.ema_decay)),
             gradient_clip_val=5.0,
         )
     return module.network, loss_curve, figures
+
+
+def _labelled(samples: Samples) -> Labelled:
+    return trimmed(samples.inputs), np.unique(samples.works, return_inverse=True)[1]
 
 
 @contextmanager
@@ -95,7 +100,7 @@ def _unchanged(batch: Any) -> Any:
 
 
 def whole_cliques(
-    sequences: Sequence[np.ndarray], works: np.ndarray
+    sequences: list[np.ndarray], works: np.ndarray
 ) -> list[tuple[list[np.ndarray], Tensor]]:
     """Return batches of about `VALIDATION_PERFORMANCES` performances that split no clique."""
     count = math.ceil(len(works) / VALIDATION_PERFORMANCES)

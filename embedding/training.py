@@ -102,7 +102,7 @@ def _reproducible(seed: int) -> Iterator[None]:
 
     One core is enough for small matrices, and sums are then not split by the number of cores.
     """
-    deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    threads = torch.get_num_threads()
     devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices=devices), threadpool_limits(1, user_api="blas"):
         torch.manual_seed(seed)
@@ -111,4 +111,3 @@ def _reproducible(seed: int) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(deterministic)

@@ -33,6 +33,7 @@ def pytest_configure(config):
     imported, for flows read some settings when they are; and not where xdist is about to start the
     processes that test, which need them for `catalogue` and then take them away themselves.
     """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, as tests run side by side
     if config.getoption("dist", "no") == "no":
         for name in list(os.environ):
             if name.startswith(("QDRANT_", "COVERS_", "PREFECT_API_")):
@@ -74,10 +75,10 @@ def small_sample(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def songs(tmp_path_factory):
-    """A feature store of 15 works with three performances each."""
+    """A feature store of 12 works with two performances each."""
     from feature_stores import make_store
 
-    return make_store(tmp_path_factory.mktemp("songs") / "features")
+    return make_store(tmp_path_factory.mktemp("songs") / "features", works=12, each=2)
 
 
 @pytest.fixture(scope="session")

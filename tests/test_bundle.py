@@ -54,10 +54,10 @@ def test_a_large_store_is_embedded_in_batches_and_the_log_counts_them(
     made = save(tmp_path / "saved", *trained[name])
     whole = made.embed(songs)
     assert not caplog.messages
-    monkeypatch.setattr(bundle, "BATCH_PERFORMANCES", 20)
+    monkeypatch.setattr(bundle, "BATCH_PERFORMANCES", 10)
     with caplog.at_level("INFO"):
         np.testing.assert_allclose(made.embed(songs), whole, rtol=0, atol=1e-6)
-    assert caplog.messages == [f"embedded {done} of 45" for done in (20, 40, 45)]
+    assert caplog.messages == [f"embedded {done} of 24" for done in (10, 20, 24)]
 
 
 def test_a_bundle_is_plain_files_that_say_what_they_are(saved):

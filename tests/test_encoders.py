@@ -14,23 +14,19 @@ from hypothesis import strategies as st
 
 from embedding.bundle import configure
 from embedding.data.chroma import CHROMA_RATE
-from embedding.encoders.autoencoder import encoder as autoencoder
-from embedding.encoders.chroma import MIN_SECONDS, ChromaEncoder, altered_copy, without_silence
-from embedding.encoders.conv_autoencoder.encoder import (
-    FRAMES_PER_STEP,
-    ConvAutoencoderConfig,
-    ConvAutoencoderNetwork,
-    as_image,
-)
-from embedding.encoders.registry import ENCODERS, encoder_class
+from embedding.encoders import chroma
+from embedding.encoders.autoencoder.encoder import AutoencoderNetwork
+from embedding.encoders.conv_autoencoder import encoder as conv
+from embedding.encoders.registry import ENCODERS
+from embedding.encoders.version import network as version
+from embedding.encoders.version import training as version_training
 from embedding.encoders.version.augmentation import augment
-from embedding.encoders.version.network import TwelveKeyNet, VersionConfig, padded
 from embedding.metrics.distances import Euclidean
 from embedding.metrics.retrieval import retrieval
 from embedding.training import train
 
 NAMES = sorted(ENCODERS)
-OF_CHROMA = [name for name in NAMES if issubclass(encoder_class(name), ChromaEncoder)]
+OF_CHROMA = ["conv-autoencoder", "descriptors", "version"]
 
 
 @pytest.fixture
@@ -54,21 +50,21 @@ def test_an_encoder_comes_back_from_its_tensors_without_drawing_random_numbers(e
     state = torch.get_rng_state()
     again = type(encoder).from_tensors(encoder.config, encoder.tensors())
     torch.testing.assert_close(torch.get_rng_state(), state)
-    np.testing.assert_array_equal(vectors_of(again, songs), vectors_of(encoder, songs))
-    for missing in encoder.tensors():
-        lacking = {key: each for key, each in encoder.tensors().items() if key != missing}
-        with pytest.raises(KeyError, match=missing):
-            type(encoder).from_tensors(encoder.config, lacking)
+    some = songs.select([3, 7, 11])
+    np.testing.assert_array_equal(vectors_of(again, some), vectors_of(encoder, some))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tensors_of_another_shape_are_refused(encoder):
-    for key, tensor in encoder.tensors().items():
-        cut = encoder.tensors() | {key: tensor[..., :-1]}
-        if key in {"motifs", "projection.matrix"}:  # these may have any width
-            cut = encoder.tensors() | {key: tensor[:, 1:] if key == "motifs" else tensor[1:]}
-        with pytest.raises(ValueError, match="shape"):
-            type(encoder).from_tensors(encoder.config, cut)
+def test_tensors_that_are_missing_or_of_another_shape_are_refused(encoder):
+    tensors = encoder.tensors()
+    for key, tensor in tensors.items():
+        lacking = {other: each for other, each in tensors.items() if other != key}
+        with pytest.raises(KeyError, match=key):
+            type(encoder).from_tensors(encoder.config, lacking)
+        cut = tensor[1:] if key == "projection.matrix" else tensor[..., :-1]  # it has any width
+        if key != "motifs" and not key.startswith("scaling"):  # also, and bundles check columns
+            with pytest.raises((ValueError, RuntimeError), match="shape"):
+                type(encoder).from_tensors(encoder.config, tensors | {key: cut})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,32 +72,28 @@ def test_other_performances_do_not_change_a_vector(encoder, songs, rng):
     together = vectors_of(encoder, songs)
     assert together.dtype == np.float32
     assert together.shape == (len(songs), encoder.dimension)
-    for rows in ([7], rng.integers(0, 45, 50), []):
+    for rows in ([7], rng.integers(0, len(songs), 12), []):
         vectors = vectors_of(encoder, songs.select(rows))
         np.testing.assert_allclose(vectors, together[rows], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_seed_gives_the_same_encoder_and_another_seed_another(name, trained, songs):
+def test_the_same_seed_gives_the_same_encoder_whatever_the_labels_that_it_does_not_use(
+    name, trained, songs, tmp_path
+):
+    encoder, training = trained[name]
+    if name != "version":
+        # Sides follow from work ids, so works are swapped among the performances of a side.
+        fitted = training.works.filter(side="train")["work_id"].to_list()
+        swapped = dict(zip(fitted, fitted[::-1], strict=True))
+        table = songs.table.with_columns(pl.col("work_id").replace(swapped))
+        songs = make_store(tmp_path / "features", table, sequences=songs.inputs("chroma"))
     np.random.seed(3)  # noqa: NPY002 - what the caller draws must not matter
     torch.manual_seed(3)
     again, result = train(songs, name, config=QUICK[name], seed=SEED)
-    np.testing.assert_array_equal(vectors_of(again, songs), vectors_of(trained[name][0], songs))
-    assert result.loss_curve.equals(trained[name][1].loss_curve)
-    other, result = train(songs, name, config=QUICK[name], seed=SEED + 1)
-    if len(result.loss_curve):
-        assert not np.array_equal(vectors_of(other, songs), vectors_of(again, songs))
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "version"])
-def test_labels_do_not_matter_where_they_are_not_used(name, trained, songs, tmp_path):
-    # Sides follow from work ids, so works are swapped among the performances of a side.
-    fitted = trained[name][1].works.filter(side="train")["work_id"].to_list()
-    swapped = dict(zip(fitted, fitted[::-1], strict=True))
-    table = songs.table.with_columns(pl.col("work_id").replace(swapped))
-    relabelled = make_store(tmp_path / "features", table, sequences=songs.inputs("chroma"))
-    encoder, _ = train(relabelled, name, config=QUICK[name], seed=SEED)
-    np.testing.assert_array_equal(vectors_of(encoder, songs), vectors_of(trained[name][0], songs))
+    assert result.loss_curve.equals(training.loss_curve)
+    for key, tensor in encoder.tensors().items():
+        np.testing.assert_array_equal(again.tensors()[key], tensor)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -139,12 +131,12 @@ def test_a_field_out_of_range_is_refused(name, fields, message):
 # Encoders of chroma
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(data=st.data())
 @pytest.mark.parametrize("name", OF_CHROMA)
 def test_transposition_and_silence_around_do_not_change_a_vector(name, data, trained):
     encoder = trained[name][0]
-    frames = data.draw(st.lists(st.integers(76, 200), min_size=1, max_size=4))
+    frames = data.draw(st.lists(st.integers(76, 200), min_size=1, max_size=3))
     music = [make_sequence("a work", f"{i} of {n}", n) for i, n in enumerate(frames)]
     keys = data.draw(st.lists(st.integers(0, 11), min_size=len(music), max_size=len(music)))
     silence = data.draw(st.tuples(st.integers(0, 60), st.integers(0, 60)))
@@ -155,55 +147,50 @@ def test_transposition_and_silence_around_do_not_change_a_vector(name, data, tra
     np.testing.assert_allclose(encoder.embed(altered), encoder.embed(music), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "least"), [("conv-autoencoder", 0.4), ("descriptors", 0.9), ("version", 0.8)]
-)
-def test_versions_of_other_works_are_found_far_better_than_by_chance(
-    name, least, trained, tmp_path
-):
-    table = make_table(works=12, seed=5).with_columns(work_id="V_" + pl.col("work_id"))
-    other = make_store(tmp_path / "features", table)
-    vectors = vectors_of(trained[name][0], other)
-    ids = other.table["work_id"], other.table["track_id"]
+@pytest.fixture(scope="module")
+def other_songs(tmp_path_factory):
+    table = make_table(works=12, each=2, seed=5).with_columns(work_id="V_" + pl.col("work_id"))
+    return make_store(tmp_path_factory.mktemp("other") / "features", table)
+
+
+@pytest.mark.parametrize("name", OF_CHROMA)
+def test_versions_of_other_works_are_found_far_better_than_by_chance(encoder, other_songs):
+    vectors = vectors_of(encoder, other_songs)
+    ids = other_songs.table["work_id"], other_songs.table["track_id"]
     chance = np.random.default_rng(0).normal(size=vectors.shape)
-    assert retrieval(Euclidean(vectors), *ids).map > least
+    assert retrieval(Euclidean(vectors), *ids).map > 0.9
     assert retrieval(Euclidean(chance), *ids).map < 0.4
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
-
-
-SHORT = int(MIN_SECONDS * CHROMA_RATE)
 
 
 def sounding(frames: int, silence: int = 0) -> np.ndarray:
     return np.pad(np.full((frames, 2, 12), 0.5), ((silence, silence), (0, 0), (0, 0)))
 
 
-UNUSABLE = {
-    "empty": (sounding(0), "it has no chroma"),
-    "silent": (sounding(200) / 50, "its chroma is silent throughout"),
-    "short": (sounding(SHORT), "only 13.9 s of it sound, and at least 14 s are needed"),
-    "short between silence": (
-        sounding(9, silence=99),
-        "only 1.7 s of it sound, and at least 14 s are needed",
-    ),
-    "not finite": (sounding(200) * np.nan, "its chroma has values that are not finite"),
-}
-
-
-@pytest.mark.parametrize("case", UNUSABLE)
-@pytest.mark.parametrize("name", OF_CHROMA)
-def test_a_performance_with_too_little_chroma_is_named_with_the_reason(name, case):
-    sequence, reason = UNUSABLE[case]
+@pytest.mark.parametrize(
+    ("sequence", "reason"),
+    [
+        (sounding(0), "it has no chroma"),
+        (sounding(200) / 50, "its chroma is silent throughout"),
+        (
+            sounding(int(chroma.MIN_SECONDS * CHROMA_RATE)),
+            "only 13.9 s of it sound, and at least 14 s are needed",
+        ),
+        (sounding(9, silence=99), "only 1.7 s of it sound, and at least 14 s are needed"),
+        (sounding(200) * np.nan, "its chroma has values that are not finite"),
+    ],
+)
+def test_a_performance_with_too_little_chroma_is_named_with_the_reason(sequence, reason):
     music = [make_sequence("a", "b"), sequence, make_sequence("c", "d")]
-    assert encoder_class(name).unusable(music) == {1: reason}
+    assert chroma.ChromaEncoder.unusable(music) == {1: reason}
 
 
-@pytest.mark.parametrize("name", OF_CHROMA)
+@pytest.mark.parametrize("name", ["conv-autoencoder", "version"])
 def test_the_shortest_usable_performances_can_be_learnt_from_at_any_tempo(name, tmp_path):
-    shortest = [make_sequence(f"work {i // 2}", f"file {i}", 76) for i in range(30)]
-    table = make_table(works=15, each=2)
+    table = make_table(works=12, each=2)
+    shortest = [make_sequence(f"work {i // 2}", f"file {i}", 76) for i in range(len(table))]
     songs = make_store(tmp_path / "features", table, sequences=shortest)
-    config = QUICK[name] | ({"tempos": (0.5, 1.5)} if "tempos" in QUICK[name] else {})
+    config = QUICK[name] | ({"tempos": (0.5, 1.5)} if name == "version" else {})
     encoder, _ = train(songs, name, config=config, seed=SEED)
     assert np.isfinite(vectors_of(encoder, songs)).all()
 
@@ -212,22 +199,21 @@ def test_the_shortest_usable_performances_can_be_learnt_from_at_any_tempo(name, 
 def test_performances_that_are_all_the_same_cannot_be_learnt_from(name, tmp_path):
     same = [np.full((100, 2, 12), 0.5, np.float16)] * 6
     songs = make_store(tmp_path / "features", make_table(works=6, each=1), sequences=same)
-    config = QUICK[name] | ({"tempos": ()} if "tempos" in QUICK[name] else {})
     with pytest.raises(ValueError, match="same chroma, so there is nothing to learn"):
-        train(songs, name, config=config)
+        train(songs, name, config=QUICK[name])
 
 
 def test_silence_at_the_ends_is_cut_off_and_a_pause_stays():
     sequence = make_sequence("a", "b", 120).copy()
     sequence[50:60] = 0
     around = np.pad(sequence, ((7, 11), (0, 0), (0, 0)), constant_values=0.01)
-    np.testing.assert_array_equal(without_silence(around), sequence)
-    assert len(without_silence(np.zeros((9, 2, 12)))) == 0
+    np.testing.assert_array_equal(chroma.without_silence(around), sequence)
+    assert len(chroma.without_silence(np.zeros((9, 2, 12)))) == 0
 
 
 def test_an_altered_copy_is_three_quarters_of_the_music_at_another_tempo(rng):
     sequence = np.arange(300.0)[:, None, None] * np.ones((1, 2, 12))
-    copy = altered_copy(sequence, 1.2, rng)
+    copy = chroma.altered_copy(sequence, 1.2, rng)
     assert len(copy) == 188
     np.testing.assert_allclose(np.diff(copy, axis=0).mean(axis=0), 1.2, rtol=1e-2)
 
@@ -245,14 +231,13 @@ def test_the_baseline_embeds_as_the_standardised_features_themselves(trained, so
 def test_the_autoencoder_has_the_parameters_of_two_mirrored_halves(sizes):
     linear = sum((a + 1) * b for half in (sizes, sizes[::-1]) for a, b in itertools.pairwise(half))
     normalised = 2 * sum(2 * size for size in sizes[1:-1])
-    network = autoencoder.AutoencoderNetwork(sizes)
+    network = AutoencoderNetwork(sizes)
     assert parameters(network) == linear + normalised
     assert network(torch.zeros(3, 52)).shape == (3, 52)
-    assert len(sizes) < 6 or parameters(network) == 207_172
 
 
 def test_code_and_output_of_the_autoencoder_are_linear():
-    network = autoencoder.AutoencoderNetwork((52, 16, 4))
+    network = AutoencoderNetwork((52, 16, 4))
     for half in (network.encoder, network.decoder):
         hidden = half[:-1](torch.randn(4, half[0].in_features))
         doubled = half[-1](2 * hidden) - half[-1].bias
@@ -263,20 +248,23 @@ def test_code_and_output_of_the_autoencoder_are_linear():
 
 
 @settings(max_examples=15)
-@given(seed=st.integers(0, 99), frames=st.integers(FRAMES_PER_STEP, 90), key=st.integers(1, 11))
+@given(
+    seed=st.integers(0, 99), frames=st.integers(conv.FRAMES_PER_STEP, 90), key=st.integers(1, 11)
+)
 def test_pooled_codes_are_equal_in_every_key_whatever_the_weights(seed, frames, key):
     torch.manual_seed(seed)
-    network = ConvAutoencoderNetwork(ConvAutoencoderConfig(channels=12, code=6)).double()
+    config = conv.ConvAutoencoderConfig(channels=12, code=6)
+    network = conv.ConvAutoencoderNetwork(config).double()
     sequence = np.random.default_rng(seed).random((frames, 2, 12))
     moved = network.pooled_codes(np.roll(sequence, key, axis=2))
     np.testing.assert_allclose(moved, network.pooled_codes(sequence), rtol=0, atol=1e-9)
 
 
 def test_a_window_is_reconstructed_in_its_own_shape():
-    network = ConvAutoencoderNetwork(ConvAutoencoderConfig(code=6))
+    network = conv.ConvAutoencoderNetwork(conv.ConvAutoencoderConfig(code=6))
     for steps in (1, 7):
-        x = as_image(torch.rand(2, steps * FRAMES_PER_STEP, 2, 12))
-        assert x.shape == (2, 24, steps * FRAMES_PER_STEP)
+        x = conv.as_image(torch.rand(2, steps * conv.FRAMES_PER_STEP, 2, 12))
+        assert x.shape == (2, 24, steps * conv.FRAMES_PER_STEP)
         assert network(x).shape == x.shape
         assert network.encode(x).shape == (2, 6, steps)
 
@@ -287,8 +275,8 @@ def test_it_learns_to_reconstruct_other_music_better_than_each_windows_mean(rng,
     music = [np.repeat(triads[rng.integers(12, size=20)], 6, axis=0) for _ in range(12)]
     music = [np.stack([each, each], axis=1) for each in music]
     songs = make_store(tmp_path / "features", make_table(works=12, each=1), sequences=music)
-    longer = {"channels": 24, "code": 16, "batch": 32, "steps": 40, "learning_rate": 5e-3}
-    _, result = train(songs, "conv-autoencoder", config=longer | {"epochs": 4})
+    config = {"channels": 24, "code": 16, "batch": 32, "learning_rate": 5e-3, "epochs": 6}
+    _, result = train(songs, "conv-autoencoder", config=config)
     curve, figures = result.loss_curve, result.figures
     assert curve["validation"][-1] < curve["validation"][0]
     assert figures["validation_loss"] == curve["validation"].min()
@@ -306,12 +294,12 @@ def test_both_halves_of_a_version_vector_have_the_lengths_of_the_configuration(t
     np.testing.assert_allclose(np.hypot(*lengths), 1, rtol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(frames=st.integers(20, 60), padding=st.integers(1, 50), key=st.integers(0, 11))
 def test_what_lies_beyond_the_end_has_no_effect_in_the_network(frames, padding, key):
     torch.manual_seed(frames)
-    network = TwelveKeyNet(configure("version", QUICK["version"])).eval()
-    x, lengths = padded([make_sequence("a work", "a file", frames)])
+    network = version.TwelveKeyNet(configure("version", QUICK["version"])).eval()
+    x, lengths = version.padded([make_sequence("a work", "a file", frames)])
     beyond = torch.cat([x.roll(key, 3), torch.rand(1, padding, 2, 12)], dim=1)
     with torch.no_grad():
         longer, shorter = network(beyond, lengths), network(x, lengths)
@@ -328,20 +316,23 @@ def receptive_field(layers) -> int:
 
 
 def test_the_networks_are_as_large_as_their_docstrings_say():
-    conv, version = ConvAutoencoderNetwork(ConvAutoencoderConfig()), TwelveKeyNet(VersionConfig())
-    convolutions = [layer.conv for layer in (version.near, version.down, *version.far)]
-    first = [(version.KERNEL, 2, 1)]
-    for network, start, others in ((conv, [], conv.encode[::2]), (version, first, convolutions)):
+    autoencoder = AutoencoderNetwork(configure("autoencoder", {}).sizes)
+    assert f"{parameters(autoencoder):,} parameters" in autoencoder.__doc__
+    small = conv.ConvAutoencoderNetwork(conv.ConvAutoencoderConfig())
+    large = version.TwelveKeyNet(version.VersionConfig())
+    convolutions = [layer.conv for layer in (large.near, large.down, *large.far)]
+    first = [(large.KERNEL, 2, 1)]
+    for network, start, others in ((small, [], small.encode[::2]), (large, first, convolutions)):
         layers = [(each.kernel_size[0], each.stride[0], each.dilation[0]) for each in others]
         text = " ".join(network.__doc__.split())
         assert f"{parameters(network):,} parameters" in text
         assert f"{receptive_field([*start, *layers])} frames" in text
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 999), strength=st.floats(0, 1), frames=st.integers(2, 90))
 def test_an_augmented_stretch_is_chroma_of_the_length_asked_for(seed, strength, frames):
-    x, lengths = padded([make_sequence("a", "b", frames), make_sequence("c", "d", 90)])
+    x, lengths = version.padded([make_sequence("a", "b", frames), make_sequence("c", "d", 90)])
     views = [augment(x, lengths, 40, strength, torch.Generator().manual_seed(seed)) for _ in "ab"]
     assert views[0].shape == (2, 40, 2, 12)
     assert torch.isfinite(views[0]).all()
@@ -355,33 +346,35 @@ def test_augmentation_of_strength_0_changes_time_only():
     torch.testing.assert_close(view, x[:, :40], atol=2e-4, rtol=1e-3)
 
 
-def test_the_network_learns_to_tell_works_apart(songs):
-    longer = QUICK["version"] | {"min_steps": 12, "epochs": 5, "augmentation": 0.1}
-    curve = train(songs, "version", config=longer, seed=SEED)[1].loss_curve
-    assert curve["validation"].min() < curve["validation"][0] - 0.1
-    assert curve["train"][-1] < curve["train"][0]
+def test_the_network_learns_to_tell_works_apart(songs, other_songs):
+    longer = QUICK["version"] | {"min_steps": 12, "epochs": 4, "works": 12, "augmentation": 0.1}
+    torch.manual_seed(1)
+    sides = samples_of(songs, "chroma"), samples_of(other_songs, "chroma")
+    _, curve, _ = version_training.fit_network(*sides, configure("version", longer), seed=1)
+    assert curve["validation"].min() < curve["validation"][0] - 1
+    assert curve["train"][-1] < curve["train"][0] - 1
 
 
 def test_works_of_one_performance_take_no_part(songs, tmp_path):
     noise = make_table(works=6, each=1, seed=9).with_columns(
         track_id="N_" + pl.col("track_id"), work_id="N_" + pl.col("work_id")
     )
-    mixed = make_store(tmp_path / "features", pl.concat([make_table(), noise]))
+    mixed = make_store(tmp_path / "features", pl.concat([make_table(works=12, each=2), noise]))
     encoder, _ = train(mixed, "version", config=QUICK["version"], seed=SEED)
     assert np.isfinite(vectors_of(encoder, songs)).all()
-    assert encoder.motifs.count == 2 * 30  # from the 10 works with versions
+    assert encoder.motifs.count == 2 * 14  # from the 7 works with versions
     several = samples_of(mixed, "chroma").of_several()
     assert sorted(set(several.works)) == sorted(songs.table["work_id"].unique())
 
 
 @pytest.mark.parametrize(
-    ("works", "each", "seed", "message"),
+    ("each", "seed", "message"),
     [
-        (15, 3, 0, r"2 works of several performances to validate on, and the data has 1"),
-        (12, 1, SEED, "at least 2 works of several performances to learn from"),
+        (2, 0, r"2 works of several performances to validate on, and the data has 1"),
+        (1, SEED, "at least 2 works of several performances to learn from"),
     ],
 )
-def test_too_few_works_with_versions_are_told(works, each, seed, message, tmp_path):
-    small = make_store(tmp_path / "features", works=works, each=each)
+def test_too_few_works_with_versions_are_told(each, seed, message, tmp_path):
+    small = make_store(tmp_path / "features", works=12, each=each)
     with pytest.raises(ValueError, match=message):
         train(small, "version", config=QUICK["version"], seed=seed)

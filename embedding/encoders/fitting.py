@@ -110,7 +110,8 @@ class LossCurve(Callback):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the advice that Lightning logs for its own users; its errors are raised."""
+    """Hide the advice that Lightning logs for its own users, and reset the flag that it sets."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -120,3 +121,4 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+        torch.use_deterministic_algorithms(deterministic)

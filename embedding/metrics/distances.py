@@ -7,6 +7,7 @@ and drops them, so memory grows with n and time with n squared.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from typing import TypeVar
 
@@ -165,6 +166,8 @@ def over_blocks(rows: int, columns: int, reduce: Callable[[slice], Result]) -> l
     """
     height = max(MIN_BLOCK_ROWS, BLOCK_SIZE // columns)
     runs = [slice(start, min(start + height, rows)) for start in range(0, rows, height)]
-    with threadpool_limits(1, user_api="blas"):
-        parallel = joblib.Parallel(n_jobs=joblib.cpu_count(), prefer="threads")
-        return list(parallel(joblib.delayed(reduce)(run) for run in runs))
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(joblib.cpu_count()) as threads,
+    ):
+        return list(threads.map(reduce, runs))

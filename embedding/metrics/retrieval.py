@@ -84,11 +84,8 @@ def retrieval(
     grows with n instead of n squared, all performances stay candidates, and every mean is an
     unbiased estimate.
 
-    Raises
-    ------
-    ValueError
-        If the ids do not fit the distances or each other, no work has two performances, or the
-        sample is empty.
+    Raises ValueError if the ids do not fit the distances or each other, no work has two
+    performances, or the sample is empty.
 
     Examples
     --------
@@ -119,13 +116,8 @@ def retrieval_of(
     """Measure rankings that do not come from distances.
 
     `rankings` gives the index of each query in the ids, and the indices of all its candidates, best
-    first. Queries without a match are ignored.
-
-    Raises
-    ------
-    ValueError
-        As for `retrieval`; or if a ranking does not hold each candidate once, or no query has a
-        match.
+    first. Queries without a match are ignored. Raises ValueError as `retrieval`, or if a ranking
+    does not hold each candidate once.
     """
     cliques = group(work_ids, track_ids)
     row_of = np.argsort(cliques.order)

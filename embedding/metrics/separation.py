@@ -50,16 +50,15 @@ class Separation:
     in_counts, out_counts : np.ndarray of int, shape=(40,)
         In-clique and out-of-clique pairs in each bin.
     per_clique : pl.DataFrame
-        One row per work with in-clique pairs, sorted by work id: work_id, performances, in_clique
-        (mean over its in-clique pairs), out_of_clique (mean distance from its performances, or
-        those drawn, to other works).
+        A row for each work with in-clique pairs, by work id: work_id, performances, in_clique (mean
+        over its in-clique pairs), out_of_clique (mean from its measured performances to others).
     per_query : pl.DataFrame
-        One row per query (with a sample: per drawn query), sorted by track id: track_id, work_id,
-        in_clique (mean distance to the others of its work).
+        A row for each measured query, by track id: track_id, work_id, in_clique (mean distance to
+        the others of its work).
     intervals : dict of str to (float, float)
-        With a sample: the 95 % intervals of the means, the silhouette and the AUC of all pairs, by
-        the variance between random parts of the sample that share no work (Wolter, Introduction to
-        Variance Estimation, 2007, chapter 2). Empty without a sample, or if it is too small.
+        With a sample that is large enough: the 95 % intervals of the means, the silhouette and the
+        AUC, by the variance between random parts of the sample that share no work (Wolter,
+        Introduction to Variance Estimation, 2007, chapter 2).
     """
 
     in_clique: float
@@ -111,11 +110,8 @@ def separation(
     of performances, all equally likely. In-clique distances are held in memory, all others are only
     counted.
 
-    Raises
-    ------
-    ValueError
-        If the ids do not fit the distances or each other, the distances are not symmetric, no work
-        has two performances, there is only one work, or no query is drawn.
+    Raises ValueError if the ids do not fit the distances or each other, the distances are not
+    symmetric, no work has two performances, there is only one work, or no query is drawn.
 
     Examples
     --------
@@ -286,13 +282,11 @@ def _fine_cells(distances: Floats, fine: float) -> Ints:
 def _histograms(inside: Ints, outside: Ints, fine: float) -> tuple[Ints, Ints, Floats]:
     """Merge the fine cells that hold pairs into bins; return both histograms and the edges."""
     held = np.flatnonzero(inside + outside)
-    width = -(-(held[-1] + 1 - held[0]) // HISTOGRAM_BINS)
-    padding = np.zeros(width * HISTOGRAM_BINS, dtype=np.intp)
-    in_counts, out_counts = (
-        np.r_[cells[held[0] :], padding][: len(padding)].reshape(-1, width).sum(axis=1)
-        for cells in (inside, outside)
-    )
-    return in_counts, out_counts, (held[0] + width * np.arange(HISTOGRAM_BINS + 1)) / fine
+    width = math.ceil((held[-1] + 1 - held[0]) / HISTOGRAM_BINS)
+    borders = held[0] + width * np.arange(HISTOGRAM_BINS + 1)
+    ends = np.minimum(borders, len(inside))
+    in_counts, out_counts = (np.diff(np.r_[0, cells.cumsum()][ends]) for cells in (inside, outside))
+    return in_counts, out_counts, borders / fine
 
 
 def _per_clique(cliques: Cliques, inside: _InClique, rows: Ints, out_sums: Floats) -> pl.DataFrame:

@@ -253,7 +253,9 @@ def directory_of(bundle: str | Path) -> Path:
 
 
 def load(bundle: str | Path) -> Bundle:
-    """Load a bundle, "pretrained" or a directory, without running code from it; or raise BadBundle.
+    """Load a bundle, "pretrained" or a directory, without running code from it.
+
+    Raises BadBundle if it is not a bundle, is damaged, or is for another version or other columns.
     """
     directory = directory_of(bundle)
     if not (directory / "bundle.json").is_file():

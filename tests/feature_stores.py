@@ -35,7 +35,7 @@ SEED = 2
 QUICK = {
     "autoencoder": {"sizes": (52, 16, 4), "batch_size": 8, "max_epochs": 1},
     "conv-autoencoder": {"channels": 4, "code": 2, "dimension": 10, "steps": 2, "epochs": 1},
-    "descriptors": {"dimension": 12, "tempos": ()},
+    "descriptors": {"dimension": 12, "tempos": (0.9,)},
     "means": {},
     "version": TINY,
 }

@@ -199,8 +199,9 @@ def test_the_shortest_usable_performances_can_be_learnt_from_at_any_tempo(name, 
 def test_performances_that_are_all_the_same_cannot_be_learnt_from(name, tmp_path):
     same = [np.full((100, 2, 12), 0.5, np.float16)] * 6
     songs = make_store(tmp_path / "features", make_table(works=6, each=1), sequences=same)
+    config = QUICK[name] | ({"tempos": ()} if name == "descriptors" else {})
     with pytest.raises(ValueError, match="same chroma, so there is nothing to learn"):
-        train(songs, name, config=QUICK[name])
+        train(songs, name, config=config)
 
 
 def test_silence_at_the_ends_is_cut_off_and_a_pause_stays():

@@ -6,9 +6,11 @@ The processes are those of loky, which is part of joblib, a requirement of sciki
 """
 
 import os
+import signal
 import threading
 import time
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
+from typing import Any
 
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
@@ -20,10 +22,19 @@ def processes(count: int) -> Executor:
 
     A call that kills its process raises `TerminatedWorkerError`.
     """
-    pool: Executor = ProcessPoolExecutor(
-        count, initializer=_end_with_parent, initargs=(os.getpid(),)
-    )
-    return pool
+    return _Pool(count, initializer=_end_with_parent, initargs=(os.getpid(),))
+
+
+class _Pool(ProcessPoolExecutor):  # type: ignore[misc]
+    """Its processes start with Ctrl-C blocked, because their parent ends them."""
+
+    def submit(self, *args: Any, **options: Any) -> Future[Any]:
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            future: Future[Any] = super().submit(*args, **options)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        return future
 
 
 def _end_with_parent(parent: int) -> None:

@@ -1,10 +1,11 @@
-"""Prefect's temporary server ends with the command that started it.
+"""Prefect's temporary server, which ends with the command that started it."""
 
-Without this, a command that is killed with SIGKILL would leave the server, with its 200 MB.
-"""
-
+import logging
+import os
 import subprocess
+import sys
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import prefect.main  # noqa: F401 - sets up logging, so that the server's start is logged
 from prefect.server.api.server import SubprocessASGIServer
@@ -12,10 +13,42 @@ from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_SERVER_EPHEMERAL_ENABLED,
+    get_current_settings,
     temporary_settings,
 )
 
-_watchers: list[subprocess.Popen[bytes]] = []
+logger = logging.getLogger(__name__)
+
+#: Serves on the port in its arguments until the pipe to its parent is closed, which happens however
+#: the parent ends.
+SERVER = """
+import os, sys, threading
+
+def end_with_parent():
+    os.read(0, 1)
+    os._exit(0)
+
+threading.Thread(target=end_with_parent, daemon=True).start()
+
+import uvicorn
+from prefect.server.api.server import create_app
+
+app = create_app(ephemeral=True, final=True)
+uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", lifespan="on")
+"""
+
+
+class _Server(SubprocessASGIServer):
+    """The server in a session of its own, which Ctrl-C in a terminal does not reach."""
+
+    def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+        settings = get_current_settings().to_environment_variables(exclude_unset=True)
+        return subprocess.Popen(  # noqa: S603 - all arguments are ours
+            [sys.executable, "-c", SERVER, str(self.port)],
+            env={**os.environ, **settings, "PREFECT_UI_ENABLED": "0"},
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
 
 
 def settings() -> AbstractContextManager[object]:
@@ -30,24 +63,13 @@ def settings() -> AbstractContextManager[object]:
 
 
 def start() -> None:
-    """Start the server that Prefect would start when it needs one, and watch it.
+    """Start the server that Prefect would start when it needs one.
 
     Nothing happens if a server is configured, or temporary servers are disabled.
     """
     if PREFECT_API_URL.value() or not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
         return
-    server = SubprocessASGIServer()
-    server.start()
-    if server.server_process is None or _watchers:
-        return
-    # When this process ends, however it ends, its end of the pipe is closed and `read` returns. The
-    # shell has its own session, so that a signal to our process group does not kill it.
-    _watchers.append(
-        subprocess.Popen(  # noqa: S603 - all arguments are ours
-            ["/bin/sh", "-c", 'read -r _; kill "$0"', str(server.server_process.pid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    )
+    server = _Server()  # the only one of a process, which Prefect finds
+    if not server.running:
+        logger.info("starting a temporary Prefect server")
+        server.start()

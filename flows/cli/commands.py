@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import measures, operations, questions, stages
+from flows.cli.interrupting import interruptible
 from flows.cli.printing import visible
 
 app = typer.Typer(
@@ -76,7 +77,8 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):  # a terminal may lack characters of a title
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        with interruptible():
+            app()
     except (ValueError, LookupError, OSError, RuntimeError) as error:
         sys.stderr.write(f"covers: {visible(str(error))}\n")
         sys.exit(1)

@@ -1,15 +1,32 @@
-"""Prefect's console log without tracebacks, which stay in the log that Prefect keeps of a run."""
+"""What a command shows of Prefect's log; Prefect keeps the whole log of a run."""
 
 import copy
 import logging
+from pathlib import Path
 
+import prefect
 from prefect.logging.handlers import PrefectConsoleHandler
 
 from flows.cli.printing import visible
 
+#: Prefect's own code, and the modules in it that log how a run ends.
+PREFECT, ENGINES = Path(prefect.__file__).parent, ("flow_engine", "task_engine")
+
 
 class ConsoleHandler(PrefectConsoleHandler):
-    """Chosen by `flows.cli.running` through Prefect's settings."""
+    """Shows what our modules say, and of Prefect's messages its warnings and retries.
+
+    How the run ends is for the command to say, in its last line. `flows.cli.running` chooses this
+    handler through Prefect's settings.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+        """Whether to show a record."""
+        if not Path(record.pathname).is_relative_to(PREFECT):
+            return super().filter(record)
+        if record.module in ENGINES:
+            return "Retry" in record.msg
+        return record.levelno >= logging.WARNING
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message as it is, although Prefect's own handler replaces codes of emoji."""

@@ -20,7 +20,7 @@ class ConsoleHandler(PrefectConsoleHandler):
     handler through Prefect's settings.
     """
 
-    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+    def filter(self, record: logging.LogRecord) -> bool:
         """Whether to show a record."""
         if not Path(record.pathname).is_relative_to(PREFECT):
             return super().filter(record)

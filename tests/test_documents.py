@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import typer.main
 from catalogue import make_points
+from trees import make_features, write_h5
 
 import search
 from flows.cli.commands import app
@@ -51,6 +52,8 @@ def test_every_block_of_python_runs_as_it_stands(path, block, tmp_path, monkeypa
     monkeypatch.setattr(search, "same_work", search.distance)  # needs a calibrated bundle
     monkeypatch.setattr(search, "identify", search.works)
     np.save("clews.npy", np.eye(3))
+    write_h5(tmp_path / "song.h5", make_features("song", 2000))
+    search.connect(tmp_path / "catalogue").publish(make_points(5, dimension=256), "version")
     names = {"track_ids": ["P_1", "P_2", "P_3"], "work_ids": ["W_1", "W_1", "W_2"]}
     exec(compile(block, str(path), "exec"), names)
     if Path("clews.parquet").exists():

@@ -184,7 +184,7 @@ def test_qmax_is_the_root_of_the_lengths_over_the_longest_alignment(tmp_path):
 @pytest.mark.parametrize("measure", [peers.qmax, peers.dmax])
 def test_without_essentia_the_error_says_what_to_install(measure, tmp_path):
     store = store_of(tmp_path, [make_sequence("a", "b"), make_sequence("c", "d")])
-    with pytest.raises(ModuleNotFoundError, match="needs essentia: pip install"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'covers\[peers\]'"):
         measure(store)
 
 

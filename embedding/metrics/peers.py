@@ -162,7 +162,7 @@ def _aligned(store: FeatureStore, alignment: str) -> DistanceMatrix:
         import essentia
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "needs essentia: pip install --pre essentia, and compare again"
+            "needs essentia: pip install 'covers[peers]', and compare again"
         ) from error
     essentia.log.infoActive = False  # it reports models that are not used here
     from essentia import standard

@@ -32,7 +32,7 @@ def compare_with_published(bundle: Path, published: Path | None) -> Verdict:
     so a growing catalogue keeps its validation works.
     """
     if published is None:
-        return Verdict(True, "There is no published bundle to compare with.")
+        return Verdict(True, "")
     try:
         old = bundles.load(published)
     except ValueError as error:

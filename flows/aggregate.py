@@ -21,7 +21,7 @@ from embedding.data.aggregate import (
     parts,
     pending,
 )
-from embedding.data.dataset import Dataset, open_dataset
+from embedding.data.dataset import Dataset, check_frame_rate, open_dataset
 from embedding.data.layout import Performance
 from embedding.data.store import FeatureStore
 from embedding.processes import TerminatedWorkerError, processes
@@ -115,6 +115,8 @@ def _from_files(
                 dataset.frame_rate,
                 len(to_read),
             )
+            if to_read:
+                check_frame_rate(dataset)
             read_all(to_read, dataset.frame_rate, unfinished)
             read = [*earlier, *parts(unfinished)]
             assemble(dataset, read, place, max_reject_share=max_reject_share)

@@ -72,19 +72,23 @@ def test_a_missing_feature_file_rejects_the_performance_and_a_missing_folder_the
         open_dataset(tree.root)
 
 
-def test_the_csv_of_acoss_lists_the_performances(make_tree):
+def test_the_csv_of_acoss_lists_the_performances(make_tree, caplog):
     tree = make_tree("acoss")
     tree.add("yesterday", "beatles")
-    tree.add("yesterday", "withdrawn")
+    tree.add("yesterday", "not-listed")
     (tree.root / "annotations.csv").write_text(
         "work_id,track_id\nyesterday,beatles\nyesterday,lost\n../secret,p\nyesterday,../p\n"
     )
     dataset = open_dataset(tree.root)
-    assert [p.track_id for p in dataset.performances] == ["beatles"]
+    assert [(p.track_id, p.work_id) for p in dataset.performances] == [
+        ("beatles", "yesterday"),
+        ("not-listed", "yesterday"),
+    ]
+    assert "does not list 1 of 2 performances, for example yesterday/not-listed.h5" in caplog.text
     assert {reject.track_id: reject.reason for reject in dataset.rejects} == {
         "lost": "annotations.csv lists it, but the file is missing",
-        "p": "annotations.csv has an id that is not a plain file name",
-        "../p": "annotations.csv has an id that is not a plain file name",
+        "p": "annotations.csv lists it, but the file is missing",
+        "../p": "annotations.csv lists it, but the file is missing",
     }
 
 
@@ -97,7 +101,7 @@ def test_acoss_features_may_lie_in_a_folder_beside_the_csv(make_tree):
 
 
 def test_a_directory_without_performances_is_refused(tmp_path):
-    expected = r"does not hold a data set: expected .*_single_files.*work_id,track_id"
+    expected = r"does not hold a data set: expected .*_single_files.* WORK/TRACK.h5, or TRACK.h5"
     with pytest.raises(ValueError, match=expected):
         open_dataset(tmp_path)
     (tmp_path / "photos").mkdir()
@@ -185,7 +189,7 @@ def test_the_frame_rate_is_given_or_stated_or_implied_or_measured(tree, caplog):
     tree.path("W_2", "P_22").write_bytes(b"damaged, so it has no vote")
     with caplog.at_level(logging.WARNING):
         assert open_dataset(tree.root).frame_rate == RATE
-    assert "measured a frame rate of 44100/4096" in caplog.text
+    assert f"the frame rate of {tree.root} is 44100/4096 = 10.767 per second" in caplog.text
 
 
 def test_an_unknown_frame_rate_is_asked_for(make_tree):
@@ -209,13 +213,45 @@ def test_links_out_of_the_root_and_pipes_are_rejected(tree, tmp_path):
     (folder / "P_92.h5").symlink_to(tmp_path / "nothing")
     os.mkfifo(folder / "P_93.h5")
     dataset = open_dataset(tree.root)
-    assert [(r.work_id, r.track_id, r.reason) for r in dataset.rejects] == [
+    assert [(r.work_id, r.track_id, r.reason.partition(": ")[0]) for r in dataset.rejects] == [
         ("W_1", "P_90", "P_90.h5 is a link that leaves data"),
         ("W_9", "P_90", "P_90.h5 is a link that leaves data"),
         ("W_1", "P_92", "P_92.h5 is a link that leaves data"),
         ("W_1", "P_93", "P_93.h5 is not a regular file"),
     ]
     assert "P_91" in [p.track_id for p in dataset.performances]
+
+
+def test_links_into_the_blobs_beside_the_data_are_followed_as_hubs_make_them(tree, tmp_path):
+    cache = tmp_path / "hub" / "datasets--mine"
+    (cache / "blobs").mkdir(parents=True)
+    snapshot = cache / "snapshots" / "3f2a"
+    shutil.copytree(tree.root, snapshot)
+    for number, file in enumerate(sorted(snapshot.rglob("*.*"))):
+        if file.is_file():
+            file.rename(cache / "blobs" / f"{number:064x}")
+            file.symlink_to(os.path.relpath(cache / "blobs" / f"{number:064x}", file.parent))
+    dataset = open_dataset(snapshot)
+    assert (len(dataset.performances), dataset.rejects, dataset.frame_rate) == (5, (), RATE)
+
+    file = dataset.performances[0].files[0]
+    for elsewhere in (tmp_path / "secret.h5", cache / "blobs" / "deeper" / "secret.h5"):
+        elsewhere.parent.mkdir(exist_ok=True)
+        shutil.copy(file.resolve(), elsewhere)
+        file.unlink()
+        file.symlink_to(elsewhere)
+        (reject,) = open_dataset(snapshot).rejects
+        assert reject.reason == (
+            f"{file.name} is a link that leaves 3f2a: copy the file there (links may only leave "
+            "into a folder named blobs beside it)"
+        )
+
+
+def test_facts_behind_a_link_that_leaves_are_ignored(tree, tmp_path, caplog):
+    (tmp_path / "private.json").write_text('{"W_1": {"P_11": {"perf_title": "Private"}}}')
+    (tree.root / "x_metadata.json").symlink_to(tmp_path / "private.json")
+    assert open_dataset(tree.root).metadata.is_empty()
+    assert "x_metadata.json is a link that leaves its directory" in caplog.text
 
 
 def test_a_data_folder_that_is_a_link_is_refused(tree, tmp_path):

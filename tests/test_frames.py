@@ -46,9 +46,12 @@ def test_every_layout_and_orientation_gives_the_same_frames(make_tree, layout, t
         ({"hpcp": np.full((60, 12), b"0.5")}, "hpcp holds |S3, not numbers"),
         ({"hpcp": np.ones((60, 12), complex)}, "hpcp holds complex128, not numbers"),
         ({"hpcp": np.ones((60, 12), bool)}, "hpcp holds bool, not numbers"),
-        ({"label": "W_9"}, "its label is W_9, which contradicts its place under W_1"),
-        ({"label": 5}, "its label is 5, which contradicts its place under W_1"),
-        ({"track_id": "P_9"}, "its track_id is P_9, which contradicts its place under P_1"),
+        (
+            {"track_id": "P_9"},
+            "its track_id is P_9, but its name is P_1: rename the file, or correct what it says",
+        ),
+        ({"label": np.array([1, 2])}, "its label is an array of 2, not a name"),
+        ({"label": b"caf\xe9"}, "its label is not UTF-8 text"),
         ({"label": "W" * 5000}, "its label is longer than any name"),
     ],
 )

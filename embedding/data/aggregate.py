@@ -6,10 +6,10 @@ aggregate_batch(to_read[:500], rate, directory)     one process reads, writes on
 assemble(dataset, [*earlier, *parts], path)         rows of both, sorted, in one store
 ```
 
-A part is a small feature store. A row is used again as long as its file has the same path, size
-and time of modification. So after an interruption, or when performances are added, changed or
-removed, only new files are read, and the assembled store has the same bytes as if it had been read
-at once.
+A part is a small feature store without works. A row is used again as long as its file has the same
+path, size and time of modification. So after an interruption, or when performances are added,
+changed or removed, only new files are read, and the assembled store has the same bytes as if it had
+been read at once.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ logger = logging.getLogger(__name__)
 MAX_HARMLESS_REJECTS = 10
 
 #: These columns tell whether a row is of a file as it is now.
-KEY = ("track_id", "work_id", "source", "size", "mtime_ns")
+KEY = ("track_id", "source", "size", "mtime_ns")
 
 #: The columns that reading gives. The data set gives the others.
 MEASURED = {
     name: dtype
     for name, dtype in SCHEMA.items()
-    if name not in (*METADATA, "subset", "chroma_start")
+    if name not in (*METADATA, "work_id", "subset", "chroma_start")
 }
 
 #: The size of a reject whose file system failed, so that the file is tried again.
@@ -131,6 +131,7 @@ def _measure(performance: Performance, frame_rate: float) -> tuple[dict[str, Any
         "frames": len(frames.hpcp),
         "seconds": len(frames.hpcp) / frame_rate,
         "nonfinite": averages.nonfinite,
+        "label": frames.label,
         "fingerprint": frames.fingerprint,
         "size": frames.size,
         "mtime_ns": frames.mtime_ns,
@@ -148,7 +149,9 @@ def assemble(
 ) -> FeatureStore:
     """Merge the rows of a data set as it is now into one store.
 
-    Titles and the subset come from `dataset`, so corrected metadata needs no reading.
+    Works, titles and the subset are found here, so that correcting them needs no reading. A work
+    comes from a list or the folder, else from the metadata, else from the file; a performance of
+    which none says it is a work of its own.
 
     Parameters
     ----------
@@ -172,19 +175,17 @@ def assemble(
     path = Path(path)
     usable = _usable(dataset, stores)
     wanted = pl.DataFrame(
-        [_key(performance) for performance in dataset.performances],
-        schema={name: SCHEMA[name] for name in KEY},
+        [(*_key(performance), performance.work_id) for performance in dataset.performances],
+        schema={name: SCHEMA[name] for name in (*KEY, "work_id")},
         orient="row",
     )
-    rows = _rows(usable, wanted)
+    rows = _with_works(_rows(usable, wanted), dataset)
     failed = _failed(usable, wanted).join(rows, on="track_id", how="anti")
     _check_complete(wanted, [*rows["track_id"], *failed["track_id"]])
     listed = pl.DataFrame([asdict(reject) for reject in dataset.rejects], schema=REJECTS)
     rejects = pl.concat([listed, failed])
     _check_share(rejects, len(rows), path, max_reject_share)
-    titled = rows.drop(*METADATA, "subset").join(
-        dataset.metadata, on=["track_id", "work_id"], how="left", maintain_order="left"
-    )
+    titled = _with_titles(rows.drop(*METADATA), dataset.metadata)
     return store.write(
         path,
         name=dataset.name,
@@ -206,8 +207,8 @@ def aggregate_csv(csv: Path, path: Path) -> FeatureStore:
     return store.write(Path(path), name=csv.stem, table=table, sequences=[], frame_rate=None)
 
 
-def _key(performance: Performance) -> tuple[str, str, str, int, int]:
-    return (performance.track_id, performance.work_id, performance.source, *performance.stat())
+def _key(performance: Performance) -> tuple[str, str, int, int]:
+    return (performance.track_id, performance.source, *performance.stat())
 
 
 def _usable(dataset: Dataset, stores: Iterable[FeatureStore]) -> list[FeatureStore]:
@@ -222,7 +223,7 @@ def _rows(stores: list[FeatureStore], wanted: pl.DataFrame) -> pl.DataFrame:
         numbered = each.table.with_columns(
             store=pl.lit(number, dtype=pl.Int64), row=pl.int_range(pl.len(), dtype=pl.Int64)
         )
-        found.append(numbered.join(wanted, on=KEY, how="semi"))
+        found.append(numbered.drop("work_id").join(wanted, on=KEY).select(found[0].columns))
     # Two rows with one key differ only if a file changed but not its size and time. The same row
     # must be chosen for any order of the stores.
     rows = pl.concat(found).sort("track_id", "fingerprint")
@@ -232,12 +233,53 @@ def _rows(stores: list[FeatureStore], wanted: pl.DataFrame) -> pl.DataFrame:
 def _failed(stores: list[FeatureStore], wanted: pl.DataFrame) -> pl.DataFrame:
     """Return the wanted performances that could not be read as they are now."""
     rejects = pl.concat([pl.DataFrame(schema=REJECTS), *(each.rejects for each in stores)])
-    lasting = rejects.join(wanted, on=KEY, how="semi")
-    passing = rejects.filter(size=OUT_OF_REACH).join(wanted, on=KEY[:3], how="semi")
-    failed = pl.concat([lasting, passing]).sort(
+    rejects = rejects.drop("work_id")
+    lasting = rejects.join(wanted, on=KEY)
+    passing = rejects.filter(size=OUT_OF_REACH).join(wanted.drop("size", "mtime_ns"), on=KEY[:2])
+    failed = pl.concat([each.select(*REJECTS) for each in (lasting, passing)]).sort(
         "track_id", "size", "reason", descending=[False, True, False]
     )
     return failed.unique("track_id", keep="first", maintain_order=True)
+
+
+def _with_works(rows: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    """Fill in the works that neither a list nor a folder says, and log what contradicts a file."""
+    once = dataset.metadata.unique("track_id", keep="none")
+    known = once.select("track_id", known="work_id")
+    found = rows.join(known, on="track_id", how="left", maintain_order="left").with_columns(
+        work_id=pl.coalesce("work_id", "known", "label")
+    )
+    apart = found.filter(pl.col("label") != pl.col("work_id"))
+    if len(apart):
+        logger.warning(
+            "%d of %d files name another work than the list, folder or metadata says, which is "
+            "used: %s names %s and is used as %s",
+            len(apart),
+            len(found),
+            *apart.select("source", "label", "work_id").row(0),
+        )
+    alone = found["work_id"].is_null()
+    if alone.any():
+        logger.info(
+            "%d of %d performances have no work, so each is its own", alone.sum(), len(alone)
+        )
+    # A work of its own must not be taken for another that happens to have this id.
+    taken = pl.col("track_id").is_in(found["work_id"].drop_nulls().unique().to_list())
+    own = pl.when(taken).then(pl.format("{} (no work)", "track_id")).otherwise("track_id")
+    return found.drop("known").with_columns(work_id=pl.coalesce("work_id", own))
+
+
+def _with_titles(rows: pl.DataFrame, metadata: pl.DataFrame) -> pl.DataFrame:
+    """Join the facts of each performance, even if stated under another work, and of its work."""
+    now = rows.select("track_id", now="work_id")
+    facts = metadata.join(now, on="track_id").sort(pl.col("work_id") != pl.col("now"), "work_id")
+    facts = facts.unique("track_id", keep="first", maintain_order=True).drop(
+        "work_id", "now", "work_title", "work_artist"
+    )
+    works = metadata.sort("work_id", "track_id").group_by("work_id", maintain_order=True)
+    titles = works.agg(pl.col("work_title", "work_artist").drop_nulls().first())
+    rows = rows.join(facts, on="track_id", how="left", maintain_order="left")
+    return rows.join(titles, on="work_id", how="left", maintain_order="left")
 
 
 def _check_complete(wanted: pl.DataFrame, known: list[str]) -> None:

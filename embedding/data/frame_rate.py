@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-
-logger = logging.getLogger(__name__)
 
 #: 44.1 kHz audio with hops of a power of two, which every extractor of these features uses.
 #: (22,050 Hz with half the hop is the same rate.)
@@ -18,6 +15,29 @@ COMMON_RATES = {f"44100/{hop}": 44100 / hop for hop in (128, 256, 512, 1024, 204
 
 #: Share of the performances that must agree on a measured rate.
 MIN_AGREEMENT = 2 / 3
+
+#: Rates that differ by less are called alike: hops double, and trackers are not exact.
+ALIKE = 1.5
+
+
+class Measured(NamedTuple):
+    """A frame rate that was measured from beats."""
+
+    rate: float  # frames per second
+    name: str  # such as "44100/512"
+    performances: int  # that have beats
+    agreeing: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} = {self.rate:.3f} per second as measured from the beats of "
+            f"{self.performances} performances ({self.agreeing} agree)"
+        )
+
+
+def differs(rate: float, other: float) -> bool:
+    """Whether two frame rates contradict each other."""
+    return max(rate / other, other / rate) >= ALIKE
 
 
 def parse_frame_rate(text: str | float) -> float:
@@ -65,7 +85,7 @@ def from_provenance(entries: dict[str, Any]) -> float | None:
     return nearest if abs(nearest / rate - 1) < 0.01 else rate
 
 
-def measure(beats: Iterable[tuple[float, np.ndarray]]) -> float:
+def measure(beats: Iterable[tuple[float, np.ndarray]]) -> Measured:
     """Find the frame rate at which the beats of performances have their tempo.
 
     Each performance votes for the common rate nearest to bpm x (median frames between beats) / 60.
@@ -89,12 +109,4 @@ def measure(beats: Iterable[tuple[float, np.ndarray]]) -> float:
     if votes[best] < max(1, MIN_AGREEMENT * votes.sum()):
         shares = ", ".join(f"{name} {n}" for name, n in zip(COMMON_RATES, votes, strict=True) if n)
         raise ValueError(f"measuring it from the beats is inconclusive ({shares or 'no beats'})")
-    logger.warning(
-        "measured a frame rate of %s = %.3f per second from the beats of %d performances "
-        "(%d agree)",
-        list(COMMON_RATES)[best],
-        rates[best],
-        votes.sum(),
-        votes[best],
-    )
-    return rates[best]
+    return Measured(rates[best], list(COMMON_RATES)[best], int(votes.sum()), int(votes[best]))

@@ -51,6 +51,7 @@ class Frames:
     fingerprint: str = ""  # SHA-256 of the contents of all files, as hex
     size: int = 0  # of the files when they were read, see layout.Performance.stat
     mtime_ns: int = 0
+    label: str | None = None  # the work that the files name
 
 
 class Chroma(NamedTuple):
@@ -91,8 +92,8 @@ def read(performance: Performance) -> Frames:
     Raises
     ------
     UnreadablePerformance
-        If a file is not HDF5 or leads out of itself, lacks a feature, or names another work or
-        track; or if a feature has an unexpected type, shape or length.
+        If a file is not HDF5 or leads out of itself, lacks a feature, or names another track; or
+        if a feature has an unexpected type, shape or length.
     """
     try:
         arrays, facts = _load(performance, (*DATASETS, TEMPOS))
@@ -104,13 +105,12 @@ def read(performance: Performance) -> Frames:
     raise UnreadablePerformance(performance.track_id, performance.source, reason, lasting=lasting)
 
 
-def is_readable(performance: Performance) -> bool:
-    """Return whether `read` succeeds."""
+def is_confirmed(performance: Performance) -> bool:
+    """Return whether `read` succeeds, and the files do not name another work."""
     try:
-        read(performance)
+        return read(performance).label in (None, performance.work_id)
     except UnreadablePerformance:
         return False
-    return True
 
 
 def read_beats(performance: Performance) -> tuple[float, np.ndarray] | None:
@@ -126,17 +126,28 @@ def _load(
     performance: Performance, names: Iterable[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the arrays of all files, and the facts about the files that `Frames` holds."""
-    expected = {"label": performance.work_id, "track_id": performance.track_id}
     arrays: dict[str, np.ndarray] = {}
+    labels: set[str] = set()
     digest, size, mtime_ns = hashlib.sha256(), 0, 0
     for path in performance.files:
         missing = [name for name in names if name not in arrays]
-        contents = read_arrays(path, missing, expected)
+        contents = read_arrays(path, missing, ("label", "track_id"))
         arrays |= contents.arrays
+        stated = contents.attributes.get("track_id", performance.track_id)
+        # An id that is unique only in its work was given the work's name, see `dataset`.
+        if not f"_{performance.track_id}".endswith(f"_{stated}"):
+            raise WrongContentsError(
+                f"its track_id is {stated}, but its name is {performance.track_id}: rename the "
+                "file, or correct what it says"
+            )
+        labels |= {contents.attributes["label"]} if "label" in contents.attributes else set()
         size += len(contents.image)
         mtime_ns = max(mtime_ns, contents.mtime_ns)
         digest.update(contents.image)
-    return arrays, {"fingerprint": digest.hexdigest(), "size": size, "mtime_ns": mtime_ns}
+    if len(labels) > 1:
+        raise WrongContentsError(f"its files name several works: {', '.join(sorted(labels))}")
+    facts = {"fingerprint": digest.hexdigest(), "size": size, "mtime_ns": mtime_ns}
+    return arrays, {**facts, "label": next(iter(labels), None)}
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], **facts: Any) -> Frames:

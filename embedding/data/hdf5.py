@@ -33,6 +33,23 @@ MAX_LINKS = 8
 #: does not free them. They outlive the file, which is opened for reading only.
 BORROW_IMAGE = 0x2 | 0x4
 
+#: Every HDF5 file has these bytes at its start, or at 512, 1024, 2048, …
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+#: Registered filters that people meet, because PyTables or hdf5plugin write them.
+FILTERS = {
+    4: "szip",
+    305: "lzo",
+    307: "bzip2",
+    32000: "lzf",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32013: "zfp",
+    32015: "zstd",
+    32026: "blosc2",
+}
+
 
 class WrongContentsError(ValueError):
     """The contents of a file cannot be used; the text says why."""
@@ -42,19 +59,19 @@ class Contents(NamedTuple):
     """What was read from one file."""
 
     arrays: dict[str, np.ndarray]  # by name; missing arrays are left out
+    attributes: dict[str, str]  # of the root, by name; missing or empty ones are left out
     image: bytes  # the whole file
     mtime_ns: int  # when it was read
 
 
-def read_arrays(path: Path, names: Iterable[str], attributes: dict[str, str]) -> Contents:
-    """Read those of the named arrays that a file holds.
-
-    `attributes` are the expected values of attributes of the root; a missing one is accepted.
+def read_arrays(path: Path, names: Iterable[str], attributes: Iterable[str]) -> Contents:
+    """Read those of the named arrays, and of the attributes of the root, that a file holds.
 
     Raises
     ------
     WrongContentsError
-        If the contents are not HDF5, damaged, too large, or not numbers; or an attribute differs.
+        If the contents are not HDF5, damaged, too large, not numbers, or compressed in a way that
+        this HDF5 cannot undo; or if an attribute is not a name.
     OSError
         If the file system fails.
     """
@@ -68,39 +85,61 @@ def read_arrays(path: Path, names: Iterable[str], attributes: dict[str, str]) ->
     try:
         opened = h5py.h5f.open_file_image(image, flags=BORROW_IMAGE)
     except ValueError as error:  # without a reason
-        raise WrongContentsError(
-            f"{path.name} ({len(image)} bytes) is not an HDF5 file, or is cut short"
-        ) from error
-    arrays = {}
+        raise WrongContentsError(f"{path.name} {_not_opened(image)}") from error
+    arrays, texts = {}, {}
     try:
         with h5py.File(opened) as file:
-            for name, expected in attributes.items():
-                _check_attribute(file, name, expected)
+            for name in attributes:
+                if (text := _attribute(file, name)) is not None:
+                    texts[name] = text
             for name in names:
                 if (member := _member(file, name)) is not None:
                     arrays[name] = _array(member, name, memoryview(image))
-    except WrongContentsError:
+    except (WrongContentsError, MemoryError):
         raise
     except Exception as error:  # h5py raises any kind of error for a damaged file
         cause = first_line(error).strip("'\"")
         raise WrongContentsError(f"{path.name} is damaged: {cause}") from error
-    return Contents(arrays, image, facts.st_mtime_ns)
+    return Contents(arrays, texts, image, facts.st_mtime_ns)
 
 
-def _check_attribute(file: h5py.File, name: str, expected: str) -> None:
+def _not_opened(image: bytes) -> str:
+    """Say why HDF5 did not open a file, without its contents, which may be nobody's business."""
+    if not image:
+        return "is empty"
+    starts = [0, *(2**n for n in range(9, len(image).bit_length()))]
+    if any(image.startswith(SIGNATURE, at) for at in starts):
+        return f"({len(image)} bytes) is an HDF5 file that is cut short or damaged"
+    return f"({len(image)} bytes) is not an HDF5 file"
+
+
+def _attribute(file: h5py.File, name: str) -> str | None:
+    """Return an attribute of the root as text; None if it is missing or empty."""
     if name not in file.attrs:
-        return
+        return None
     too_long = f"its {name} is longer than any name"
-    if file.attrs.get_id(name).get_storage_size() > MAX_NAME_BYTES:
+    stored = file.attrs.get_id(name)
+    if stored.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+        return None
+    if stored.get_storage_size() > MAX_NAME_BYTES:
         raise WrongContentsError(too_long)
-    value = file.attrs[name]  # bytes or unicode, of fixed or variable length
-    text = value.decode() if isinstance(value, bytes) else str(value)
+    value = file.attrs[name]  # bytes, unicode or a number; by some writers, an array of one
+    if isinstance(value, np.ndarray | np.generic):
+        if value.size != 1:
+            raise WrongContentsError(f"its {name} is an array of {value.size}, not a name")
+        value = value.item()
+    if value != value:  # a NaN, which is how pandas says nothing
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    try:
+        text = value.decode() if isinstance(value, bytes) else str(value)
+        text.encode()
+    except UnicodeError as error:
+        raise WrongContentsError(f"its {name} is not UTF-8 text") from error
     if len(text) > MAX_NAME_BYTES:  # a variable length does not count in the storage size
         raise WrongContentsError(too_long)
-    if text != expected:
-        raise WrongContentsError(
-            f"its {name} is {text}, which contradicts its place under {expected}"
-        )
+    return text.strip() or None
 
 
 def _member(group: h5py.Group, name: str, links: int = MAX_LINKS) -> Any:
@@ -124,10 +163,11 @@ def _array(dataset: Any, name: str, image: memoryview) -> np.ndarray:
         raise WrongContentsError(f"{name} is not an array")
     if dataset.dtype.kind not in "fiu":
         raise WrongContentsError(f"{name} holds {dataset.dtype}, not numbers")
+    _check_filters(dataset, name)
     # HDF5 allocates both, however little the file holds.
-    for shape in (dataset.shape, dataset.chunks or ()):
+    for claim, shape in (("claims", dataset.shape), ("has chunks of", dataset.chunks or ())):
         if shape is None or math.prod(shape) > MAX_ELEMENTS:
-            raise WrongContentsError(f"{name} claims {shape} values, more than a performance has")
+            raise WrongContentsError(f"{name} {claim} {shape} values, more than a performance has")
     if dataset.is_virtual or dataset.external:
         raise WrongContentsError(f"{name} is stored outside its file")
     array = inflated(dataset, image)
@@ -181,6 +221,18 @@ def inflated(dataset: h5py.Dataset, image: memoryview) -> np.ndarray | None:
         rows = numbers[start * row : (start + chunks[0]) * row]  # the last chunk is cut off
         interleave(np.frombuffer(shuffled, np.uint8).reshape(dtype.itemsize, -1), rows)
     return array
+
+
+def _check_filters(dataset: h5py.Dataset, name: str) -> None:
+    """Name a filter that this HDF5 lacks, because HDF5 itself would speak of a missing folder."""
+    for number in _filters(dataset):
+        if not h5py.h5z.filter_avail(number):
+            raise WrongContentsError(
+                f"{name} is compressed with {FILTERS.get(number, 'a filter')} (HDF5 filter "
+                f"{number}), which is not installed here: rewrite the file with what wrote it, as "
+                "in `ptrepack --complib zlib --complevel 5 OLD:/ NEW:/` (PyTables) or `h5repack "
+                "-f GZIP=5 OLD NEW`"
+            )
 
 
 def _check_compression(dataset: h5py.Dataset, name: str) -> None:

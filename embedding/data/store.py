@@ -29,7 +29,7 @@ from embedding.data.metadata import METADATA
 from embedding.errors import first_line
 
 #: Increased when the meaning of a column or of the sequences changes, so that files are read again.
-FORMAT = 2
+FORMAT = 3
 
 SCHEMA: dict[str, Any] = {
     "track_id": pl.String,
@@ -38,6 +38,7 @@ SCHEMA: dict[str, Any] = {
     "frames": pl.Int64,  # of HPCP, at the frame rate of the data set
     "seconds": pl.Float64,
     "nonfinite": pl.Float64,  # share of the values, in [0, 1]
+    "label": pl.String,  # the work that the files name; null if they name none
     "source": pl.String,  # relative to the directory of the data set
     "fingerprint": pl.String,  # of the contents, not of the name
     "size": pl.Int64,  # bytes of all files

@@ -1,8 +1,8 @@
-"""A loopback stand-in for the few requests `search.engines.server.server` makes of a Qdrant server.
+"""A loopback stand-in for a Qdrant server, for the few requests that our engine makes of one.
 
-It is no Qdrant: each request body is validated by the client's own models, then answered by the
-client's local mode. So the real client, its sockets, keys, retries and errors run, and what the
-server itself would make of the requests is left to the tests marked `server`.
+Each request body is validated by the client's own models, then answered by the client's local mode.
+So the real client, its sockets, keys, retries and errors run. What Qdrant itself makes of the
+requests is left to the tests marked `server`.
 """
 
 import json
@@ -14,10 +14,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from pydantic_core import to_jsonable_python
 from qdrant_client import QdrantClient
 from qdrant_client.http import models
 
-READING = {"GET", "POST"}
+#: The POST requests that a read-only key may make.
+READS = re.compile(r"(/points|/query|/query/batch|/count|/scroll|/facet|/pairs|/offsets)$")
+
+#: Requests that are answered when they are applied, and not before.
+WAITED_FOR = re.compile(r"PUT .*/points$|/points/(payload/)?delete$|/points/batch$")
 
 #: The keys of the stand-in that most tests use.
 KEY, READ_ONLY_KEY = "full-s3cret", "read-0nly-s3cret"
@@ -94,19 +99,8 @@ class ContractStub:
                 return 200, {"title": "contract stub", "version": self.version}
             if self.keys and key not in self.keys:
                 return 401, {"status": {"error": "Must provide an API key or an Authorization"}}
-            reads = method == "GET" or path.endswith(
-                (
-                    "/points",
-                    "/query",
-                    "/query/batch",
-                    "/count",
-                    "/scroll",
-                    "/facet",
-                    "/pairs",
-                    "/offsets",
-                )
-            )
-            if key is not None and key == self.read_only_key and not (method in READING and reads):
+            reads = method == "GET" or (method == "POST" and READS.search(path))
+            if key is not None and key == self.read_only_key and not reads:
                 return 403, {"status": {"error": "Forbidden: Global manage access is required"}}
             if self.fail_next:
                 self.fail_next -= 1
@@ -124,97 +118,92 @@ class ContractStub:
             return 200, {"result": result, "status": "ok", "time": 0.0}
 
     def route(self, method: str, path: str, body: bytes, query: dict[str, list[str]]) -> Any:
-        if (method, path) == ("GET", "/collections"):
-            return dump(self.local.get_collections())
-        if (method, path) == ("GET", "/aliases"):
-            return dump(self.local.get_aliases())
-        if (method, path) == ("POST", "/collections/aliases"):
+        """Answer a request by JSON's values."""
+        if WAITED_FOR.search(f"{method} {path}"):
+            assert query["wait"] == ["true"]
+        if path == "/aliases":
+            answer = self.local.get_aliases()
+        elif path == "/collections":
+            answer = self.local.get_collections()
+        elif path == "/collections/aliases":
             asked = models.ChangeAliasesOperation.model_validate_json(body)
-            return self.local.update_collection_aliases(asked.actions)
-        name, rest = re.fullmatch(r"/collections/([^/]+)(.*)", path).groups()
-        operation = f"{method} {rest}"
+            answer = self.local.update_collection_aliases(asked.actions)
+        else:
+            name, rest = re.fullmatch(r"/collections/([^/]+)(.*)", path).groups()
+            answer = self._of_collection(f"{method} {rest}", name, body)
+        return to_jsonable_python(answer)
+
+    def _of_collection(self, operation: str, name: str, body: bytes) -> Any:
+        local = self.local
         if operation == "GET ":
-            return dump(self.local.get_collection(name))
+            return local.get_collection(name)
         if operation == "GET /exists":
-            aliases = [alias.alias_name for alias in self.local.get_aliases().aliases]
-            return {"exists": self.local.collection_exists(name) or name in aliases}
+            aliases = [alias.alias_name for alias in local.get_aliases().aliases]
+            return {"exists": local.collection_exists(name) or name in aliases}
         if operation == "DELETE ":
-            found = self.local.collection_exists(name)
-            self.local.delete_collection(name)
-            return found
-        if operation == "PUT ":
-            asked = models.CreateCollection.model_validate_json(body)
-            return self.local.create_collection(
-                name,
-                vectors_config=asked.vectors,
-                hnsw_config=asked.hnsw_config,
-                metadata=asked.metadata,
-            )
-        if operation == "PATCH ":
-            asked = models.UpdateCollection.model_validate_json(body)
-            return self.local.update_collection(name, metadata=asked.metadata or {})
-        if operation == "PUT /index":
-            asked = models.CreateFieldIndex.model_validate_json(body)
-            return dump(self.local.create_payload_index(name, asked.field_name, asked.field_schema))
-        if operation == "PUT /points":
-            asked = models.PointsList.model_validate_json(body)
-            assert query["wait"] == ["true"]
-            return dump(self.local.upsert(name, asked.points))
-        if operation == "POST /points/delete":
-            asked = models.PointIdsList.model_validate_json(body)
-            assert query["wait"] == ["true"]
-            return dump(self.local.delete(name, asked))
-        if operation == "POST /points/payload/delete":
-            asked = models.DeletePayload.model_validate_json(body)
-            assert query["wait"] == ["true"]
-            there = self.local.retrieve(name, asked.points, with_payload=False)
-            if len(there) < len(asked.points):  # which local mode lets pass
-                raise ValueError("No point with such an id")
-            return dump(self.local.delete_payload(name, asked.keys, asked.points))
-        if operation == "POST /points":
-            asked = models.PointRequest.model_validate_json(body)
-            records = self.local.retrieve(
-                name, asked.ids, with_payload=asked.with_payload, with_vectors=asked.with_vector
-            )
-            return [dump(record) for record in records]
-        if operation == "POST /points/count":
-            asked = models.CountRequest.model_validate_json(body)
-            return dump(self.local.count(name, asked.filter, exact=asked.exact))
-        if operation == "POST /points/scroll":
-            asked = models.ScrollRequest.model_validate_json(body)
-            records, following = self.local.scroll(
-                name,
-                scroll_filter=asked.filter,
-                limit=asked.limit or 10,
-                order_by=asked.order_by,
-                offset=asked.offset,
-                with_payload=asked.with_payload,
-                with_vectors=asked.with_vector or False,
-            )
-            return {"points": [dump(record) for record in records], "next_page_offset": following}
-        if operation == "POST /points/batch":
-            asked = models.UpdateOperations.model_validate_json(body)
-            assert query["wait"] == ["true"]
-            return [dump(each) for each in self.local.batch_update_points(name, asked.operations)]
-        if operation == "POST /facet":
-            asked = models.FacetRequest.model_validate_json(body)
-            return dump(self.local.facet(name, asked.key, asked.filter, asked.limit or 10))
-        if operation in ("POST /points/search/matrix/pairs", "POST /points/search/matrix/offsets"):
-            asked = models.SearchMatrixRequest.model_validate_json(body)
-            kind = operation.rpartition("/")[2]
-            search = getattr(self.local, f"search_matrix_{kind}")
-            return dump(search(name, asked.filter, asked.limit or 3, asked.sample or 10))
-        if operation == "POST /points/query":
-            asked = models.QueryRequest.model_validate_json(body)
-            return dump(self.local.query_batch_points(name, [asked])[0])
-        if operation == "POST /points/query/batch":
-            asked = models.QueryRequestBatch.model_validate_json(body)
-            return [dump(found) for found in self.local.query_batch_points(name, asked.searches)]
-        raise ValueError(f"{method} {path} is not in the contract")
+            return local.collection_exists(name) and local.delete_collection(name)
+        if operation not in MODELS:
+            raise ValueError(f"{operation} {name} is not in the contract")
+        asked = MODELS[operation].model_validate_json(body)
+        match operation:
+            case "PUT ":
+                config = {"hnsw_config": asked.hnsw_config, "metadata": asked.metadata}
+                return local.create_collection(name, asked.vectors, **config)
+            case "PATCH ":
+                return local.update_collection(name, metadata=asked.metadata or {})
+            case "PUT /index":
+                return local.create_payload_index(name, asked.field_name, asked.field_schema)
+            case "PUT /points":
+                return local.upsert(name, asked.points)
+            case "POST /points":
+                return local.retrieve(name, asked.ids, asked.with_payload, asked.with_vector)
+            case "POST /points/delete":
+                return local.delete(name, asked)
+            case "POST /points/payload/delete":
+                there = local.retrieve(name, asked.points, with_payload=False)
+                if len(there) < len(asked.points):  # which local mode lets pass
+                    raise ValueError("No point with such an id")
+                return local.delete_payload(name, asked.keys, asked.points)
+            case "POST /points/batch":
+                return local.batch_update_points(name, asked.operations)
+            case "POST /points/count":
+                return local.count(name, asked.filter, exact=asked.exact)
+            case "POST /points/scroll":
+                limit, vectors = asked.limit or 10, asked.with_vector or False
+                given = asked.order_by, asked.offset, asked.with_payload, vectors
+                records, following = local.scroll(name, asked.filter, limit, *given)
+                return {"points": records, "next_page_offset": following}
+            case "POST /facet":
+                return local.facet(name, asked.key, asked.filter, asked.limit or 10)
+            case "POST /points/search/matrix/pairs":
+                sizes = asked.limit or 3, asked.sample or 10
+                return local.search_matrix_pairs(name, asked.filter, *sizes)
+            case "POST /points/search/matrix/offsets":
+                sizes = asked.limit or 3, asked.sample or 10
+                return local.search_matrix_offsets(name, asked.filter, *sizes)
+            case "POST /points/query":
+                return local.query_batch_points(name, [asked])[0]
+        return local.query_batch_points(name, asked.searches)
 
 
-def dump(model: Any) -> Any:
-    return json.loads(model.model_dump_json())
+#: The models of requests, by method and path in a collection.
+MODELS = {
+    "PUT ": models.CreateCollection,
+    "PATCH ": models.UpdateCollection,
+    "PUT /index": models.CreateFieldIndex,
+    "PUT /points": models.PointsList,
+    "POST /points": models.PointRequest,
+    "POST /points/delete": models.PointIdsList,
+    "POST /points/payload/delete": models.DeletePayload,
+    "POST /points/batch": models.UpdateOperations,
+    "POST /points/count": models.CountRequest,
+    "POST /points/scroll": models.ScrollRequest,
+    "POST /facet": models.FacetRequest,
+    "POST /points/search/matrix/pairs": models.SearchMatrixRequest,
+    "POST /points/search/matrix/offsets": models.SearchMatrixRequest,
+    "POST /points/query": models.QueryRequest,
+    "POST /points/query/batch": models.QueryRequestBatch,
+}
 
 
 def asked(stub: ContractStub, method: str, ending: str) -> list:

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from catalogue import ENGINES, engine_of_kind, in_memory, make_points
-from contract_stub import KEY, READ_ONLY_KEY, ContractStub
+from catalogue import ENGINES, content, engine_of_kind, in_memory, make_points
+from contract_stub import READ_ONLY_KEY, ContractStub, asked
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -13,6 +13,7 @@ from search import DamagedCollection, PublishError, Searcher
 from search.engines.embedded import Embedded
 from search.engines.server import companion
 from search.engines.server.server import Server
+from search.point import point_id
 
 SERVERS = ENGINES[1:]
 
@@ -53,24 +54,19 @@ def test_a_server_answers_what_the_embedded_engine_answers(embedded, server, ask
     assert ask(Searcher(server)) == ask(Searcher(embedded))
 
 
-def test_sequences_and_backgrounds_are_the_same_numbers(embedded, server):
-    here, there = embedded.open(), server.open()
-    track_ids = [*CALIBRATED.track_ids, "P_1"]
-    assert here.description.rate == there.description.rate == there.sequences.rate == RATE
-    assert here.sequences.count() == there.sequences.count() == 40
-    assert here.sequences.mean_background == there.sequences.mean_background
-    np.testing.assert_array_equal(
-        here.sequences.backgrounds(track_ids), there.sequences.backgrounds(track_ids)
-    )
-    for one, other in zip(here.sequences.of(track_ids), there.sequences.of(track_ids), strict=True):
-        assert one.dtype == other.dtype == np.float16
-        np.testing.assert_array_equal(one, other)
-
-
-def test_what_describes_a_collection_is_the_same_on_both_engines(embedded, server):
-    here, there = embedded.open().description, server.open().description
-    same = {"created": None, "name": there.name.replace(server.collection, "covers", 1)}
-    assert {**vars(here), "created": None} == {**vars(there), **same}
+def test_both_engines_hold_the_same_and_describe_it_alike(embedded, server):
+    here, there = content(embedded), content(server)
+    described, name = vars(here["description"]), there["description"].name
+    assert vars(there["description"]) == described | {
+        "created": there["description"].created,
+        "name": described["name"].replace("covers", server.collection, 1),
+    }
+    assert [each | {"collection": name} for each in here["payloads"]] == there["payloads"]
+    for part in ("vectors", "sequences", "backgrounds", "mean background"):
+        assert here[part] == there[part]
+    assert embedded.open().sequences.count() == server.open().sequences.count() == 40
+    assert server.open().sequences.rate == RATE
+    assert server.open().sequences.of(["P_1"])[0].dtype == np.float16
 
 
 def test_the_companion_is_none_of_the_collections_and_goes_with_its_own(server):
@@ -86,23 +82,15 @@ def test_the_companion_is_none_of_the_collections_and_goes_with_its_own(server):
 
 def test_re_ranking_takes_one_request_and_a_read_only_key(stub, own, tmp_path):
     name = own.publish(POINTS, "b").name
-    reader = Server(stub.url, READ_ONLY_KEY, tmp_path / "publish.lock")
-    searcher = Searcher(reader)
+    with Server(stub.url, READ_ONLY_KEY, tmp_path / "publish.lock") as reader:
+        stub.requests.clear()
+        assert len(Searcher(reader).similar("P_0", 39, rerank=True)) == 39
+    (body,) = asked(stub, "POST", f"{companion.companion(name)}/points")
+    assert len(body["ids"]) == 40
     stub.requests.clear()
-    assert len(searcher.similar("P_0", 39, rerank=True)) == 39
-    beside = f"/collections/{companion.companion(name)}/points"
-    asked = [body for _, target, body in stub.requests if target.startswith(beside)]
-    assert [len(body["ids"]) for body in asked] == [40]
-    reader.close()
-
-
-def test_backgrounds_alone_come_without_sequences(stub, own):
-    own.publish(POINTS, "b")
-    sequences = own.open().sequences
-    stub.requests.clear()
-    assert sequences.backgrounds(["P_1", "P_2"]).shape == (2, 2)
-    (request,) = stub.requests
-    assert request[2]["with_payload"] == ["background"]
+    assert own.open().sequences.backgrounds(["P_1", "P_2"]).shape == (2, 2)
+    (body,) = asked(stub, "POST", f"{companion.companion(name)}/points")
+    assert body["with_payload"] == ["background"]  # without sequences
 
 
 def test_the_cache_of_sequences_is_bounded(own, monkeypatch):
@@ -136,37 +124,27 @@ def test_a_companion_that_lacks_a_sequence_is_not_published(stub, own, monkeypat
     assert own.history() == collections(stub) == []
 
 
-def test_a_sequence_that_is_lost_later_is_told_and_published_anew(stub, own):
+def lose_one(local, beside, track_id) -> None:
+    local.delete(beside, [str(point_id(track_id))])
+
+
+def lose_all(local, beside, track_id) -> None:
+    local.delete_collection(beside)
+
+
+@pytest.mark.parametrize(
+    ("lose", "words"),
+    [(lose_one, "has no sequence of P_3: publi"), (lose_all, "is missing: publi")],
+)
+def test_sequences_that_are_lost_later_are_told_and_published_anew(stub, own, lose, words):
     name = own.publish(POINTS, "b").name
     beside = companion.companion(name)
-    records, _ = stub.local.scroll(beside, limit=1)
-    stub.local.delete(beside, [records[0].id])
-    lost = records[0].payload["track_id"]
-    with pytest.raises(DamagedCollection, match=f"{beside} on .* has no sequence of {lost}: publi"):
-        Searcher(own).similar(lost, rerank=True)
+    lose(stub.local, beside, "P_3")
+    with pytest.raises(DamagedCollection, match=f"{beside} on .* {words}"):
+        Searcher(own).similar("P_3", rerank=True)
+    assert len(Searcher(own).similar("P_3", 39)) == 39
     assert own.publish(POINTS, "b").name == f"{name}-2"
-    assert Searcher(own).similar(lost, rerank=False)
-    assert own.open().sequences.count() == 40
-
-
-def test_a_companion_that_is_gone_is_told_and_not_taken_for_pruning(stub, own):
-    name = own.publish(POINTS, "b").name
-    stub.local.delete_collection(companion.companion(name))
-    with pytest.raises(DamagedCollection, match=f"{companion.companion(name)} on .* is missing"):
-        Searcher(own).similar("P_0", rerank=True)
-    assert len(Searcher(own).similar("P_0", 39)) == 39
-    own.publish(POINTS, "b")
-    assert len(Searcher(own).similar("P_0", 39, rerank=True)) == 39
-
-
-def test_a_collection_that_says_of_itself_what_nobody_understands_is_told_and_replaced(stub, own):
-    name = own.publish(make_points(12), "b").name
-    stub.local.update_collection(name, metadata={"deployment": "covers", "exactly": "?"})
-    own.close()
-    again = Server(stub.url, KEY, own.lock)
-    with pytest.raises(DamagedCollection, match=r"covers on .* version understands: publish again"):
-        Searcher(again).similar("P_1")
-    again.close()
+    assert len(Searcher(own).similar("P_3", 39, rerank=True)) == 39
 
 
 @given(arrays(np.float16, st.tuples(st.integers(0, 9), st.just(2), st.just(12))))

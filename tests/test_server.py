@@ -1,6 +1,6 @@
 """The engine behind QDRANT_URL: what it asks of a server, and what it says when that goes wrong.
 
-The server is a `ContractStub`; whatever a real one can be asked as well is in test_search.py and
+The server is a `ContractStub`. What a real one can be asked too is in test_search.py and
 test_publish.py, marked `server`.
 """
 
@@ -43,6 +43,22 @@ def slept(monkeypatch):
     slept = []
     monkeypatch.setattr("search.engines.server.connection.sleep", slept.append)
     return slept
+
+
+@pytest.fixture
+def intercept(stub, monkeypatch):
+    """Call a function before the stand-in answers requests of a method and an end of a path."""
+    route = stub.route
+
+    def set_up(method, ending, before):
+        def routed(asked_method, path, body, query):
+            if asked_method == method and path.endswith(ending):
+                before()
+            return route(asked_method, path, body, query)
+
+        monkeypatch.setattr(stub, "route", routed)
+
+    return set_up
 
 
 def test_points_go_up_in_batches_that_are_waited_for_and_are_counted_exactly(stub, server):
@@ -90,24 +106,6 @@ def test_other_collections_on_the_server_are_left_alone(stub, server):
     assert server.names() == server.history()
     looked_at = {target for method, target, _ in stub.requests if method == "GET"}
     assert "/collections/art" not in looked_at
-
-
-def test_two_deployments_on_one_server_know_nothing_of_each_other(stub, server, tmp_path):
-    other = Server(stub.url, KEY, tmp_path / "other.lock", collection="covers-b")
-    points = [make_points(12, seed=seed) for seed in range(3)]
-    for each in points:
-        server.publish(each, "b")
-        other.publish(each, "b")
-    assert all(name.startswith("covers-b-b-") for name in other.names())
-    assert len(server.names()) == len(other.names()) == 2
-    assert not set(server.names()) & set(other.names())
-    engine_names = server.names()
-    other.publish(points[0], "another", keep=1)
-    server.drop(other.names()[0])  # it isn't theirs to drop
-    assert len(other.names()) == 1
-    assert server.names() == engine_names
-    assert Searcher(server).similar("P_1") != []
-    other.close()
 
 
 @pytest.mark.parametrize("alias", [True, False])
@@ -217,18 +215,15 @@ def test_a_user_who_waited_for_a_time_out_does_not_wait_for_another(
 
 
 def test_an_upload_that_fails_for_good_is_not_published_nor_asked_for_again(
-    stub, server, slept, monkeypatch
+    server, slept, intercept
 ):
     old = server.publish(make_points(12), "b")
-    route = stub.route
     why = BusyError("the disk is slow")
 
-    def falter(method, path, body, query):
-        if path.endswith("/points") and method == "PUT":
-            raise why
-        return route(method, path, body, query)
+    def falter():
+        raise why
 
-    monkeypatch.setattr(stub, "route", falter)
+    intercept("PUT", "/points", falter)
     with pytest.raises(ServerBusy, match=r"answers 503 \(the disk is slow\)"):
         server.publish(make_points(14, seed=2), "b")
     assert slept == list(PATIENT_PAUSES)
@@ -276,11 +271,8 @@ def test_what_a_server_answers_is_told_as_what_it_is_in_one_sentence(
         lambda: list(everything),
         lambda: searcher.similar("P_1"),
         lambda: searcher.status(),
-        lambda: searcher.similar_to([0, 0, 0, 0]),
         lambda: searcher.distance("P_1", "P_2"),
-        lambda: list(server.open().everything()),
         lambda: server.publish(make_points(13), "b"),
-        lambda: server.rollback(),
         lambda: Searcher(Server(stub.url, KEY, server.lock)).similar("P_1"),
     ):
         with pytest.raises(error, match=words) as raised:
@@ -298,38 +290,33 @@ def test_another_version_of_the_server_is_refused(tmp_path):
 
 
 def test_a_collection_pruned_between_two_requests_is_asked_again_as_the_new_one(
-    stub, server, monkeypatch, tmp_path
+    stub, server, intercept, tmp_path
 ):
     server.publish(make_points(12, seed=1), "old")
     publisher = Server(stub.url, KEY, tmp_path / "publish.lock")
-    new = make_points(20, seed=2)
-    route = stub.route
+    new = [make_points(20, seed=2)]
 
-    def overtake(method, path, body, query):
-        if path.endswith("/query/batch"):
-            monkeypatch.setattr(stub, "route", route)
+    def overtake():
+        if new:
+            points = new.pop()
             stub.lock.release()
-            publisher.publish(new, "new", keep=1)
+            publisher.publish(points, "new", keep=1)
             stub.lock.acquire()
-        return route(method, path, body, query)
 
     searcher = Searcher(server)
     assert len(searcher.similar("P_1", 100)) == 11
-    monkeypatch.setattr(stub, "route", overtake)
+    intercept("POST", "/query/batch", overtake)
     assert len(searcher.similar("P_1", 100)) == 19
     publisher.close()
 
 
-def test_collections_that_are_replaced_all_the_time_are_given_up_on(stub, server, monkeypatch):
+def test_collections_that_are_replaced_all_the_time_are_given_up_on(server, intercept):
     server.publish(make_points(12), "b")
-    route = stub.route
 
-    def gone(method, path, body, query):
-        if path.endswith("/query/batch"):
-            raise ValueError("Collection x not found")
-        return route(method, path, body, query)
+    def gone():
+        raise ValueError("Collection x not found")
 
-    monkeypatch.setattr(stub, "route", gone)
+    intercept("POST", "/query/batch", gone)
     with pytest.raises(SearchError, match="replaced faster than they can be searched"):
         Searcher(server).similar("P_1")
 

@@ -101,11 +101,6 @@ def test_a_query_is_one_request_and_the_first_of_a_process_three(stub, make_serv
         assert [target for _, target, _ in stub.requests] == [*more, path]
 
 
-def test_many_points_go_up_in_batches(grpc, make_server):
-    make_server(grpc_port=grpc.port).publish(make_points(1600), "b")
-    assert grpc.calls == ["Upsert"] * 4
-
-
 def test_what_nobody_reads_of_a_candidate_is_not_sent(stub, make_server):
     server = make_server()
     server.publish(VARIED, "b")

@@ -81,7 +81,7 @@ def aggregate(
     data = absolute(data)  # a cluster's worker has another working directory
     with workspace.used():
         if data.is_file():
-            place = _from_table(data, workspace)
+            place = _from_table(data, max_reject_share, workspace)
         else:
             place = _from_files(data, frame_rate, max_reject_share, workspace)
         if role == "data":
@@ -139,13 +139,13 @@ def _from_files(
     return place
 
 
-def _from_table(path: Path, workspace: Workspace) -> Path:
+def _from_table(path: Path, max_reject_share: float, workspace: Workspace) -> Path:
     """Make a store of a CSV table, which has neither frames nor chroma sequences."""
     size, mtime_ns = path.stat().st_size, path.stat().st_mtime_ns
     place = _slot(path.stem, path.resolve(), path, workspace) / key(store.FORMAT, size, mtime_ns)
     with claimed(place) as missing:
         if missing:
-            aggregate_csv(path, place)
+            aggregate_csv(path, place, max_reject_share=max_reject_share)
     get_run_logger().info("%s %s", "read" if missing else "unchanged:", path)
     return place
 

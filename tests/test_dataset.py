@@ -149,9 +149,35 @@ def test_the_metadata_of_each_performance_is_read(tree, folder):
     assert (third["year"], third["instrumental"]) == (1975, None)
 
 
+def test_what_pandas_writes_is_understood_and_what_cannot_be_kept_is_named(tree, caplog):
+    nothing = {"work_title": float("nan"), "perf_title": "nan", "perf_artist": None}
+    tree.title("W_1", "P_11", **nothing, release_year=1990.0, instrumental=True)
+    tree.title("W_1", "P_12", perf_title=1999.0, release_year="1990.0", instrumental=0)
+    tree.title("W_2", "P_21", perf_title="Smile \ud83d", release_year=float("inf"))
+    tree.title("W_2", "P_22", perf_title="None", perf_artist=["A"], release_year="sixties")
+    tree.title("W_\ud83d", "P_31", perf_title="Lost")
+    found = open_dataset(tree.root).metadata
+    assert found.select("track_id", "title", "artist", "year", "instrumental").rows() == [
+        ("P_11", None, None, 1990, True),
+        ("P_12", "1999", None, 1990, False),
+        ("P_21", "Smile \ufffd", None, None, None),
+        ("P_22", "None", None, None, None),
+    ]
+    assert found["work_title"].to_list() == [None] * 4
+    assert "4 values cannot be kept as they are: " in caplog.text
+    for named in (
+        "perf_title 'Smile \ufffd' of P_21",
+        "perf_artist \"['A']\" of P_22",
+        "release_year 'sixties' of P_22",
+        "the ids W_\ufffd/P_31",
+    ):
+        assert named in caplog.text
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
+        ("[" * 100_000, "could not be read as JSON"),
         ("{", "could not be read as JSON"),
         ("[]", "holds a list, where an object is expected"),
         ('{"W_1": []}', "W_1 should hold its performances by track id"),

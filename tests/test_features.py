@@ -119,7 +119,8 @@ def test_the_prototypes_table_is_read_whatever_its_column_order(tmp_path):
     written = table(performance=["P_2.h5", "P_1.h5"], notes=["a", "b"])
     path = tmp_path / "benchmark.csv"
     written.select(reversed(written.columns)).write_csv(path)
-    content = read_table(path)
+    content, rejects = read_table(path)
+    assert rejects == {}
     assert content["track_id"].to_list() == ["P_1", "P_2"]
     assert content["work_id"].to_list() == ["W_1", "W_2"]
     np.testing.assert_array_equal(content.select(FEATURE_NAMES).row(1), np.arange(52.0))
@@ -131,17 +132,30 @@ def test_the_prototypes_table_is_read_whatever_its_column_order(tmp_path):
     [
         ({"performance": ["P_1", "P_1"]}, "row 3 repeats performance P_1"),
         ({"performance": ["P_1.h5", "P_1"]}, "row 3 repeats performance P_1"),
-        ({"work": ["W_1", ""]}, "row 3 has no work"),
-        ({"crema_3": ["0.5", "much"]}, "row 3 has 'much' in column crema_3"),
-        ({"tempo": [None, 120.0]}, "row 2 has None in column tempo"),
-        ({"novfn": [0.1, np.inf]}, "row 3 has 'inf' in column novfn"),
-        ({"novfn": [np.nan, 0.1]}, "row 2 has 'NaN' in column novfn"),
+        ({"performance": ["P_1", ""]}, "row 3 has no performance: name it, or delete the row"),
     ],
 )
 def test_a_bad_table_is_refused_with_its_row(tmp_path, columns, reason):
     table(**columns).write_csv(tmp_path / "table.csv")
     with pytest.raises(ValueError, match=reason):
         read_table(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"crema_3": ["0.5", "much"]}, "row 3 has much in column crema_3"),
+        ({"tempo": [120.0, None], "work": ["", ""]}, "row 3 has nothing in column tempo"),
+        ({"novfn": [0.1, np.inf]}, "row 3 has inf in column novfn"),
+        ({"novfn": [0.1, np.nan]}, "row 3 has NaN in column novfn"),
+    ],
+)
+def test_a_row_with_a_cell_that_is_not_a_number_is_rejected_alone(tmp_path, columns, reason):
+    table(**columns).write_csv(tmp_path / "table.csv")
+    content, rejects = read_table(tmp_path / "table.csv")
+    assert content["track_id"].to_list() == ["P_2"]
+    assert content["work_id"].to_list() == ["P_2" if "work" in columns else "W_2"]
+    assert rejects == {"P_1": f"{reason}, where a finite number is expected: correct the table"}
 
 
 @pytest.mark.parametrize(

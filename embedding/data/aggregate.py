@@ -32,7 +32,7 @@ from embedding.data.frames import UnreadablePerformance, read
 from embedding.data.layout import Performance
 from embedding.data.metadata import METADATA
 from embedding.data.store import REJECTS, SCHEMA, BadStore, FeatureStore
-from embedding.data.table import read_table
+from embedding.data.table import read_table, with_own_works
 
 logger = logging.getLogger(__name__)
 
@@ -198,13 +198,27 @@ def assemble(
     )
 
 
-def aggregate_csv(csv: Path, path: Path) -> FeatureStore:
-    """Make a store of the prototype's table (see `table`), without chroma, seconds or titles."""
-    csv = Path(csv)
-    table = read_table(csv).with_columns(
+def aggregate_csv(csv: Path, path: Path, *, max_reject_share: float = 0.05) -> FeatureStore:
+    """Make a store of the prototype's table (see `table`), without chroma, seconds or titles.
+
+    Raises `TooManyRejects` as `assemble`, and ValueError if the file is not such a table.
+    """
+    csv, path = Path(csv), Path(path)
+    table, reasons = read_table(csv)
+    rejects = pl.DataFrame(
+        [
+            {"track_id": track_id, "source": csv.name, "reason": reason}
+            for track_id, reason in reasons.items()
+        ],
+        schema=REJECTS,
+    )
+    _check_share(rejects, len(table), path, max_reject_share)
+    table = table.with_columns(
         source=pl.lit(csv.name), subset=pl.lit(subset_of(csv.name), dtype=pl.String)
     )
-    return store.write(Path(path), name=csv.stem, table=table, sequences=[], frame_rate=None)
+    return store.write(
+        path, name=csv.stem, table=table, sequences=[], rejects=rejects, frame_rate=None
+    )
 
 
 def _key(performance: Performance) -> tuple[str, str, int, int]:
@@ -263,10 +277,7 @@ def _with_works(rows: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
         logger.info(
             "%d of %d performances have no work, so each is its own", alone.sum(), len(alone)
         )
-    # A work of its own must not be taken for another that happens to have this id.
-    taken = pl.col("track_id").is_in(found["work_id"].drop_nulls().unique().to_list())
-    own = pl.when(taken).then(pl.format("{} (no work)", "track_id")).otherwise("track_id")
-    return found.drop("known").with_columns(work_id=pl.coalesce("work_id", own))
+    return with_own_works(found.drop("known"))
 
 
 def _with_titles(rows: pl.DataFrame, metadata: pl.DataFrame) -> pl.DataFrame:

@@ -1,17 +1,23 @@
 """What is shown beside a performance: titles, artists and year, from Da-TACOS' metadata JSON.
 
 The JSON holds `{W: {P: {work_title, work_artist, perf_title, perf_artist, release_year, …}}}`.
+What pandas writes for a missing value is missing here too. What cannot be kept is left out, and the
+log names its performance.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+
+logger = logging.getLogger(__name__)
 
 METADATA = {
     "work_title": pl.String,
@@ -22,12 +28,23 @@ METADATA = {
     "instrumental": pl.Boolean,
 }
 
+#: The names of columns in the JSON, where they differ.
+NAMES = {"title": "perf_title", "artist": "perf_artist", "year": "release_year"}
+
+#: Texts that pandas writes where there is no value. ("None" and "Nan" can be titles.)
+MISSING = ("", "nan", "NaN", "NaT", "<NA>")
+
+TRUTHS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+
+#: Values that the log names, of those that cannot be kept.
+MAX_NAMED = 5
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; ValueError if the file does not hold one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} could not be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, where an object is expected")
@@ -39,32 +56,49 @@ def read_metadata(paths: Iterable[Path]) -> pl.DataFrame:
 
     Raises ValueError if a file is not JSON of the expected form.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for path in paths:
+        lost: list[str] = []
         for work_id, performances in read_json(path).items():
             if not isinstance(performances, dict):
                 raise ValueError(f"{path}: {work_id} should hold its performances by track id")
             for track_id, facts in performances.items():
                 if not isinstance(facts, dict):
                     raise ValueError(f"{path}: {track_id} should hold its titles by name")
-                rows.append({"track_id": track_id, "work_id": work_id, **_row(facts)})
+                if (place := _utf8(f"{work_id}/{track_id}")) != f"{work_id}/{track_id}":
+                    lost.append(f"the ids {place}")
+                    continue
+                row = {column: _value(column, facts, track_id, lost) for column in METADATA}
+                rows.append({"track_id": track_id, "work_id": work_id, **row})
+        if lost:
+            named = "; ".join(lost[:MAX_NAMED]) + (" …" if len(lost) > MAX_NAMED else "")
+            logger.warning("%s: %d values cannot be kept as they are: %s", path, len(lost), named)
     schema = {"track_id": pl.String, "work_id": pl.String, **METADATA}
     frame = pl.DataFrame(rows, schema=schema)
     return frame.unique(["track_id", "work_id"], keep="first").sort("track_id", "work_id")
 
 
-def _row(facts: dict[str, Any]) -> dict[str, Any]:
-    year = re.match(r"\s*(\d{4})\b", str(facts.get("release_year") or ""))
-    return {
-        "work_title": _text(facts.get("work_title")),
-        "work_artist": _text(facts.get("work_artist")),
-        "title": _text(facts.get("perf_title")),
-        "artist": _text(facts.get("perf_artist")),
-        "year": int(year.group(1)) if year else None,
-        "instrumental": {"Yes": True, "No": False}.get(str(facts.get("instrumental"))),
-    }
+def _value(column: str, facts: dict[str, Any], track_id: str, lost: list[str]) -> Any:
+    """Return a performance's value of a column, and note in `lost` what cannot be kept of it."""
+    name = NAMES.get(column, column)
+    given = facts.get(name)
+    if isinstance(given, float):
+        given = int(given) if given.is_integer() else given if math.isfinite(given) else None
+    text = "" if given is None else _utf8(str(given)).strip()
+    if text in MISSING:
+        return None
+    kept: Any = None
+    if column == "year":
+        kept = int(year.group(1)) if (year := re.match(r"(\d{4})\b", text)) else None
+    elif column == "instrumental":
+        kept = TRUTHS.get(text.lower())
+    elif not isinstance(given, list | dict):
+        kept = text
+    if kept is None or (kept == text and text != str(given).strip()):
+        lost.append(f"{name} {text[:40]!r} of {track_id}")
+    return kept
 
 
-def _text(value: Any) -> str | None:
-    text = "" if value is None else str(value).strip()
-    return text or None
+def _utf8(text: str) -> str:
+    """Replace halves of characters beyond 16 bits, which cannot be stored or printed."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

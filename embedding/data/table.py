@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,54 +13,65 @@ from embedding.data.features import FEATURE_NAMES
 from embedding.errors import first_line
 
 
-def read_table(path: Path) -> pl.DataFrame:
+def read_table(path: Path) -> tuple[pl.DataFrame, dict[str, str]]:
     """Read and check the table.
 
     Columns may come in any order, and other columns are ignored. A trailing `.h5` of a performance
-    is dropped, because the prototype's own tables hold file names.
+    is dropped, because the prototype's own tables hold file names. A performance without a work is
+    a work of its own.
 
     Returns
     -------
-    pl.DataFrame
+    table : pl.DataFrame
         `track_id`, `work_id`, the 52 columns (Float64) and `fingerprint` (of the values), sorted
         by track id.
+    rejects : dict
+        Why other performances cannot be used, by track id: a value is not a finite number.
 
     Raises
     ------
     ValueError
-        If the file is not a CSV, a column is missing, a name is empty, a performance occurs twice,
-        or a value is not a finite number. Rows are counted from the header, which is row 1.
+        If the file is not a CSV, a column is missing, or a performance has no name or occurs
+        twice. Rows are counted from the header, which is row 1.
     """
     path = Path(path)
     text = _read_text(path)
     names = text.select(
         track_id=pl.col("performance").str.strip_chars().str.strip_suffix(".h5"),
-        work_id=pl.col("work").str.strip_chars(),
+        work_id=pl.col("work").str.strip_chars().replace("", None),
     )
-    for column, name in (("performance", "track_id"), ("work", "work_id")):
-        empty = names[name].is_null() | (names[name] == "")
-        if empty.any():
-            raise ValueError(f"{path} row {_row(empty)} has no {column}")
+    empty = names["track_id"].fill_null("") == ""
+    if empty.any():
+        raise ValueError(f"{path} row {_row(empty)} has no performance: name it, or delete the row")
     repeated = ~names["track_id"].is_first_distinct()
     if repeated.any():
         row = _row(repeated)
         raise ValueError(f"{path} row {row} repeats performance {names['track_id'][row - 2]}")
 
     values = text.select(pl.col(FEATURE_NAMES).str.strip_chars().cast(pl.Float64, strict=False))
-    for name in FEATURE_NAMES:
-        bad = ~values[name].is_finite().fill_null(value=False)
-        if bad.any():
-            row = _row(bad)
-            raise ValueError(
-                f"{path} row {row} has {text[name][row - 2]!r} in column {name}, "
-                "where a finite number is expected"
-            )
+    rejects = {}
+    finite = np.isfinite(values.fill_null(math.nan).to_numpy())
+    for i in np.flatnonzero(~finite.all(axis=1)).tolist():
+        column = FEATURE_NAMES[int(finite[i].argmin())]
+        rejects[names["track_id"][i]] = (
+            f"row {i + 2} has {text[column][i] or 'nothing'} in column {column}, where a finite "
+            "number is expected: correct the table"
+        )
+    table = pl.concat([names, values], how="horizontal")
+    table = table.filter(~pl.col("track_id").is_in(list(rejects)))
     digests = [
         hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest()
-        for row in np.ascontiguousarray(values.to_numpy())
+        for row in np.ascontiguousarray(table.select(FEATURE_NAMES).to_numpy())
     ]
-    table = pl.concat([names, values], how="horizontal")
-    return table.with_columns(fingerprint=pl.Series(digests)).sort("track_id")
+    table = with_own_works(table.with_columns(fingerprint=pl.Series(digests, dtype=pl.String)))
+    return table.sort("track_id"), rejects
+
+
+def with_own_works(table: pl.DataFrame) -> pl.DataFrame:
+    """Make each performance whose `work_id` is null a work of its own, with an id of its own."""
+    taken = pl.col("track_id").is_in(table["work_id"].drop_nulls().unique().to_list())
+    own = pl.when(taken).then(pl.format("{} (no work)", "track_id")).otherwise("track_id")
+    return table.with_columns(work_id=pl.coalesce("work_id", own))
 
 
 def _read_text(path: Path) -> pl.DataFrame:

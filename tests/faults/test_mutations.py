@@ -77,7 +77,7 @@ def list_data(path: Path) -> list[float]:
 
 
 def read_csv(path: Path) -> np.ndarray:
-    return read_table(path).select(FEATURE_NAMES).to_numpy()
+    return read_table(path)[0].select(FEATURE_NAMES).to_numpy()
 
 
 def recipe_of(home: Path) -> Recipe:

@@ -17,3 +17,6 @@ os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "embedding,flows,search")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 for _name in ("embedding", "flows", "search"):
     logging.getLogger(_name).setLevel(logging.INFO)
+
+#: Failures whose message is a sentence for the user. Others are faults of ours, with a traceback.
+KNOWN_FAILURES = (ValueError, LookupError, OSError, RuntimeError)

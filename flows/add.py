@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from prefect import flow, get_run_logger
+from prefect import get_run_logger
 
 import search
 from flows import alert
@@ -18,7 +18,7 @@ from flows.retention import tidy
 from flows.workspace import Workspace
 
 
-@flow(name="add", flow_run_name="add", **alert.WATCHED)
+@alert.flow("add", "add")
 def add(
     data_sets: list[Path] | None = None, frame_rate: float | None = None, home: Path | None = None
 ) -> dict[str, Any]:

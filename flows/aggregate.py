@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import joblib
-from prefect import flow, get_run_logger, task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
@@ -28,6 +28,7 @@ from embedding.processes import TerminatedWorkerError, processes
 from flows import alert
 from flows.collection.sources import note_data
 from flows.runners import in_cluster, task_runner
+from flows.show import artifact_key
 from flows.workspace import PARTS, Workspace, claimed, key
 
 #: Performances in a batch: few, so that a killed run loses little; enough to outweigh the start of
@@ -41,12 +42,7 @@ CLUSTER_CORES = 32
 MAX_SHOWN_REJECTS = 1000
 
 
-@flow(
-    name="aggregate",
-    flow_run_name="aggregate {data}",
-    task_runner=task_runner(),
-    **alert.WATCHED,
-)
+@alert.flow("aggregate", "aggregate {data}", task_runner=task_runner())
 def aggregate(
     data: Path,
     frame_rate: float | None = None,
@@ -133,7 +129,7 @@ def _from_files(
         rejects = made.rejects.select("track_id", "work_id", "source", "reason")
         create_table_artifact(
             rejects.head(MAX_SHOWN_REJECTS).to_dicts(),
-            key="rejects",
+            key=artifact_key("rejects", dataset.name),
             description=f"What could not be read of {dataset.name}, and why",
         )
     return place

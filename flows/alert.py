@@ -1,14 +1,23 @@
-"""What all flows have in common: a timeout, and an alert when they fail."""
+"""What all flows have in common: a timeout, known failures in a sentence, and an alert."""
 
 import logging
 import os
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import httpx
-from prefect import Flow, State
+from prefect import Flow, State, get_run_logger
+from prefect import flow as prefect_flow
 from prefect.client.schemas.objects import FlowRun
 from prefect.logging.loggers import flow_run_logger
 from prefect.settings import PREFECT_UI_URL
+from prefect.states import Failed
+
+from flows import KNOWN_FAILURES
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: Seconds to wait for an answer to an alert.
 MAX_WAIT = 10.0
@@ -71,9 +80,44 @@ def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
         requests.disabled = False
 
 
-#: For the decorator of every flow: `@flow(name="train", **alert.WATCHED)`.
-WATCHED: dict[str, Any] = {
-    "timeout_seconds": hours() * 3600,
-    "on_failure": [tell],
-    "on_crashed": [tell],
-}
+def flow(
+    name: str, run_name: str | Callable[[], str], **options: Any
+) -> Callable[[Callable[P, R]], Flow[P, R]]:
+    """Make a flow of a function, as the decorator of every flow.
+
+    A known failure becomes the state Failed with the sentence as its message. The caller gets the
+    exception as it was raised.
+    """
+
+    def decorate(function: Callable[P, R]) -> Flow[P, R]:
+        @wraps(function)
+        def told(*arguments: P.args, **given: P.kwargs) -> R:
+            try:
+                return function(*arguments, **given)
+            except TimeoutError:  # Prefect has a state for it
+                raise
+            except KNOWN_FAILURES as error:
+                get_run_logger().debug("where it failed", exc_info=error)
+                return Failed(message=str(error), data=error)  # type: ignore[return-value]
+
+        made: Flow[P, R] = prefect_flow(
+            name=name,
+            flow_run_name=run_name,
+            timeout_seconds=hours() * 3600,
+            on_failure=[tell],
+            on_crashed=[tell],
+            **options,
+        )(told)
+        return made
+
+    return decorate
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    if record.exc_info and isinstance(record.exc_info[1], KNOWN_FAILURES):
+        record.exc_info = None
+    return True
+
+
+# A task logs a failure with its traceback, which says nothing to whoever reads the sentence.
+logging.getLogger("prefect.task_runs").addFilter(_without_traceback)

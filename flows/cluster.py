@@ -4,22 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task
-from prefect.artifacts import create_table_artifact
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from embedding.data.store import FeatureStore
 from embedding.encoders.scaling import Standardizer
 from embedding.metrics import clusters
 from flows import alert, plots
-from flows.show import show_figures
+from flows.show import show_page
 from flows.workspace import Workspace
 
 #: Increase this number when the computation or the plots change.
 VERSION = 3
 
 
-@flow(name="cluster", flow_run_name="cluster", **alert.WATCHED)
+@alert.flow("cluster", "cluster")
 def cluster(
     features: Path | None = None,
     smallest: int = 2,
@@ -51,8 +50,11 @@ def cluster(
         place = find_clusters(features, smallest, largest, seed, workspace.root)
         result: dict[str, Any] = json.loads((place / "clusters.json").read_text(encoding="utf-8"))
         figures = sorted(place.glob("*.png"))
-        show_figures(figures)
-    create_table_artifact(result["curve"], key="clusters", description="K-Means over k")
+        columns = ["k", "inertia", "silhouette"]
+        curve = [[row[column] for column in columns] for row in result["curve"]]
+        tables = [(columns, curve), (["measure", "value"], list(result["metrics"].items()))]
+        data = place.name.rpartition("-")[0]
+        show_page(("clusters", data), f"K-means over k of {data}", tables, figures)
     result["paths"] = {
         "clusters": str(place / "clusters.json"),
         "cooccurrence": str(place / "cooccurrence.parquet"),

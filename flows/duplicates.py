@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from prefect import flow, get_run_logger, task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
@@ -32,7 +32,7 @@ SCHEMA = {
 }
 
 
-@flow(name="duplicates", flow_run_name="duplicates", **alert.WATCHED)
+@alert.flow("duplicates", "duplicates")
 def duplicates(
     max_pairs: int = 1000, min_probability: float = 0.5, home: Path | None = None
 ) -> Path:

@@ -4,8 +4,9 @@ import logging
 from pathlib import Path
 
 import polars as pl
-from prefect import flow, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 from embedding import bundle as bundles
 from embedding.data.store import FeatureStore
@@ -19,7 +20,13 @@ logger = logging.getLogger(__name__)
 VERSION = 4
 
 
-@flow(name="embed", flow_run_name="embed", **alert.WATCHED)
+def _run_name() -> str:
+    features, bundle = (flow_run.parameters.get(name) for name in ("features", "bundle"))
+    data = Path(features).parent.name.rpartition("-")[0] if features else "the latest features"
+    return f"embed {data} with {Path(bundle).name if bundle else 'the latest bundle'}"
+
+
+@alert.flow("embed", _run_name)
 def embed(
     features: Path | None = None, bundle: Path | None = None, home: Path | None = None
 ) -> Path:

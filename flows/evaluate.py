@@ -9,25 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_table_artifact
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 import search
 from embedding import bundle as bundles
 from embedding.bundle import Bundle
 from embedding.data.store import FeatureStore
+from embedding.metrics.cliques import NothingToMeasure, group
 from embedding.metrics.distances import Euclidean
 from embedding.metrics.quality import quality
 from embedding.metrics.retrieval import retrieval
 from embedding.metrics.separation import separation
 from flows import alert, plots
 from flows.collection.points import points_of
-from flows.collection.vectors import origin, read
+from flows.collection.vectors import origin, read, told
 from flows.measuring.calibrate import read_calibration
+from flows.measuring.report import evaluation_tables
 from flows.measuring.trial import measure_search
 from flows.publish import RETRIES
-from flows.show import show_figures
+from flows.show import show_page
 from flows.workspace import Workspace, write_json
 from search.fields import RESULTS
 
@@ -54,7 +56,12 @@ QUALITY_COLUMNS = KNOWN_COLUMNS | {
 MAX_EXACT = 100_000
 
 
-@flow(name="evaluate", flow_run_name="evaluate", **alert.WATCHED)
+def _run_name() -> str:
+    vectors = flow_run.parameters.get("vectors")
+    return f"evaluate {told(Path(vectors)) if vectors else 'the latest vectors'}"
+
+
+@alert.flow("evaluate", _run_name)
 def evaluate(
     vectors: Path | None = None, home: Path | None = None, sample: int | None = None
 ) -> dict[str, Any]:
@@ -96,9 +103,9 @@ def evaluate(
         if table.exists():
             write_back(table, result["measured_on"]["bundle"], workspace.root)
         figures = sorted(directory.glob("*.png"))
-        show_figures(figures)
-    rows = [{"measure": name, "value": value} for name, value in result["metrics"].items()]
-    create_table_artifact(rows, key="metrics", description=result["measured_on"]["summary"])
+        measured_on = result["measured_on"]
+        name = "metrics", measured_on["data"], measured_on["bundle"].rpartition("-")[0]
+        show_page(name, measured_on["summary"], evaluation_tables(result), figures)
     quality_path = {"quality": str(table)} if table.exists() else {}
     plot_paths = [str(figure) for figure in figures]
     result["paths"] = {"metrics": str(metrics)} | quality_path | {"plots": plot_paths}
@@ -152,11 +159,28 @@ def select_performances(
     """Return the performances of works that the bundle has not seen, and the number of others."""
     seen = table["work_id"].is_in(bundle.seen_works.implode())
     if seen.all():
-        raise ValueError(
+        raise NothingToMeasure(
             f"{bundle.id} was trained on every work of {vectors}, so nothing can be measured "
             "fairly: train on other works, or keep some out of training with --hold-out."
         )
     return table.filter(~seen), int(seen.sum())
+
+
+def why_nothing(vectors: Path, home: Path) -> str | None:
+    """Say why nothing can be measured of these vectors; None if something can."""
+    bundle = bundles.load(Workspace(home).resolve(origin(vectors)["bundle"]))
+    try:
+        table, _ = select_performances(read(vectors), bundle, vectors)
+        if len(group(table["work_id"], table["track_id"]).works) > 1:
+            return None
+        why = "All performances that could be measured are of one work."
+    except NothingToMeasure as error:
+        why = str(error)
+    return (
+        f"Nothing is measured. {why} With labels (two performances of a work, and of two works), "
+        "the pipeline says how often versions are found first, how far distances separate works, "
+        "and how far probabilities can be trusted."
+    )
 
 
 def _measure_vectors(

@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from embedding import bundle as bundles
+from embedding.encoders.registry import ENCODERS
 from flows import alert
 from flows.aggregate import absolute, aggregate
 from flows.embed import embed, named
-from flows.evaluate import evaluate
+from flows.evaluate import evaluate, why_nothing
 from flows.publish import check_before_training, publish
 from flows.retention import tidy
 from flows.train import train
@@ -19,17 +21,19 @@ from flows.workspace import Workspace
 #: The share of the works to hold out of training if there are no other training data.
 HELD_OUT = 0.2
 
+DEFAULT_ENCODER = "autoencoder"
+
 
 def _run_name() -> str:
     given = flow_run.parameters
     return f"pipeline {given['data']} with {given.get('bundle') or given['encoder']}"
 
 
-@flow(name="pipeline", flow_run_name=_run_name, **alert.WATCHED)
+@alert.flow("pipeline", _run_name)
 def pipeline(
     data: Path,
     training_data: Path | None = None,
-    encoder: str = "autoencoder",
+    encoder: str = DEFAULT_ENCODER,
     config: dict[str, Any] | None = None,
     bundle: Path | None = None,
     frame_rate: float | None = None,
@@ -75,10 +79,12 @@ def pipeline(
     Returns
     -------
     dict
-        `metrics` and what they were measured on, as in metrics.json; `published`; the `verdict` in
+        `metrics` and what they were measured on, as in metrics.json, or without labels no metrics
+        and the reason in `measured_on`; the `encoder` in words; `published`; the `verdict` in
         words; the names of the data sets that were `kept` and `left_out`; and `paths`.
     """
     check_encoder(bundle, training_data)
+    given = bundle
     bundle = named(bundle) if bundle else None
     workspace = Workspace.at(home)
     with workspace.used():
@@ -94,8 +100,9 @@ def pipeline(
             bundle = train(learned, encoder, config, seed=seed, home=home)
         vectors = embed(features, bundle, home=home)
         published = publish([vectors], only=only, unless_worse=True, home=home)
-        result = evaluate(vectors, home=home, sample=sample)
+        result = _measured(vectors, workspace, sample)
     tidy(workspace)
+    result["encoder"] = encoder_used(encoder, bundle, given)
     result |= {name: published[name] for name in ("published", "verdict", "kept", "left_out")}
     paths = {"features": str(features), "bundle": str(bundle), "vectors": str(vectors)}
     result["paths"] = paths | result["paths"]
@@ -103,6 +110,29 @@ def pipeline(
         return result
     # A state of its own, so that an operator or an automation can see it.
     return Completed(name="Kept", message=result["verdict"], data=result)
+
+
+def _measured(vectors: Path, workspace: Workspace, sample: int | None) -> dict[str, Any]:
+    """Evaluate, or say why nothing can be measured."""
+    if why := why_nothing(vectors, workspace.root):
+        get_run_logger().info(why)
+        return {"metrics": {}, "intervals": {}, "measured_on": {"summary": why}, "paths": {}}
+    return evaluate(vectors, home=workspace.root, sample=sample)
+
+
+def encoder_used(encoder: str, bundle: Path, given: Path | None) -> str:
+    """Say in a sentence which encoder was used and why, and what finds covers better."""
+    used = bundles.load(bundle).name
+    why = f"from --bundle {given}" if given else f"from --encoder {encoder}"
+    if not given and encoder == DEFAULT_ENCODER:
+        why = "the default"
+    sentence = f"Encoder: {used}, {why} ({ENCODERS[used][1]})."
+    if used == "version":
+        return sentence
+    return (
+        f"{sentence} Covers are found better with --bundle pretrained or, if you have labelled "
+        "covers to train on, with --encoder version."
+    )
 
 
 def check_encoder(bundle: Path | None, training_data: Path | None) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from prefect import flow, get_run_logger, task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 import search
 from embedding import bundle as bundles
@@ -27,7 +28,7 @@ from flows.collection.sources import (
     source_of,
     write_origin,
 )
-from flows.collection.vectors import origin
+from flows.collection.vectors import origin, told
 from flows.embed import embed_features
 from flows.imported import bring_in, is_ours
 from flows.measuring.promote import Verdict, compare_with_published
@@ -36,7 +37,12 @@ from flows.slot import publishing_slot
 from flows.workspace import Workspace
 
 
-@flow(name="publish", flow_run_name="publish", **alert.WATCHED)
+def _run_name() -> str:
+    given = flow_run.parameters.get("vectors") or []
+    return f"publish {', '.join(told(Path(path)) for path in given) or 'the latest vectors'}"
+
+
+@alert.flow("publish", _run_name)
 def publish(
     vectors: list[Path] | None = None,
     only: bool = False,

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from embedding import bundle as bundles
@@ -16,7 +16,7 @@ from flows.measuring.calibrate import calibrate
 from flows.workspace import Workspace
 
 
-@flow(name="train", flow_run_name="train {encoder}", **alert.WATCHED)
+@alert.flow("train", "train {encoder}")
 def train(
     features: Path | None = None,
     encoder: str = "autoencoder",

@@ -1,13 +1,17 @@
 """A run that fails says what is wrong, to Prefect and to the address for alerts."""
 
 import logging
+import re
 import socket
+import time
 
 import pytest
 from listening import listening
+from prefect_server import ask
 
 from flows import alert
 from flows.add import add
+from flows.evaluate import evaluate
 from flows.pipeline import pipeline
 
 
@@ -30,6 +34,7 @@ def test_a_failed_run_names_the_input_in_its_state_and_in_the_alert(failed, tmp_
     assert state.is_failed()
     assert str(tmp_path / "missing") in state.message
     assert "\n" not in state.message
+    assert "exception" not in state.message
     [said] = got
     url = said.pop("url")
     assert said == {
@@ -39,6 +44,24 @@ def test_a_failed_run_names_the_input_in_its_state_and_in_the_alert(failed, tmp_
         "message": state.message,
     }
     assert url.endswith(str(state.state_details.flow_run_id))
+    with pytest.raises(ValueError, match=re.escape(state.message)):
+        state.result()
+
+
+def test_the_log_of_a_known_failure_has_no_traceback(prefect_server, tmp_path):
+    (tmp_path / "no.parquet").write_text("damaged")
+    state = evaluate(tmp_path / "no.parquet", home=tmp_path, return_state=True)
+    run = {"flow_run_id": {"any_": [str(state.state_details.flow_run_id)]}}
+
+    def logged() -> str:
+        log = ask({"PREFECT_API_URL": prefect_server}, "logs", logs=run)
+        return "\n".join(line["message"] for line in log)
+
+    deadline = time.monotonic() + 30
+    while "Finished in state Failed" not in logged() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert "is damaged" in logged()
+    assert "Traceback" not in logged()
 
 
 def test_a_flow_within_another_sends_no_alert_of_its_own(failed, tmp_path):

@@ -134,6 +134,39 @@ def test_a_run_s_log_has_the_messages_of_our_libraries(result, home, prefect_ser
     assert log["flow_run_id"]
 
 
+def test_the_prefect_ui_shows_what_the_terminal_shows_by_data_and_encoder(result, prefect_server):
+    address = {"PREFECT_API_URL": prefect_server}
+    key = {"artifacts": {"key": {"any_": ["metrics-sample-autoencoder"]}}}
+    page = ask(address, "artifacts", sort="CREATED_DESC", **key)[0]["data"]
+    low, high = result["intervals"]["map"]
+    assert f"| map | {result['metrics']['map']:.4g} | {low:.3f} to {high:.3f} |" in page
+    assert page.startswith(result["measured_on"]["summary"])
+    assert page.count("](data:image/png;base64,") == len(result["paths"]["plots"])
+    names = {run["name"] for run in ask(address, "flow_runs")}
+    bundle = result["measured_on"]["bundle"]
+    assert {f"evaluate sample with {bundle}", f"publish sample with {bundle}"} <= names
+    assert f"embed sample with {Path(result['paths']['bundle']).name}" in names
+
+
+def test_the_result_names_the_encoder_and_what_finds_covers_better(result):
+    assert result["encoder"].startswith("Encoder: autoencoder, the default (")
+    assert "Covers are found better with --bundle pretrained" in result["encoder"]
+
+
+def test_without_labels_the_pipeline_publishes_and_says_what_could_be_measured(
+    make_tree, tmp_path, prefect_server
+):
+    tree = make_tree()
+    for i in range(3):
+        tree.add(f"W_{i}", f"P_{i}", frames=600)
+    result = pipeline(tree.root, bundle=Path("pretrained"), home=tmp_path)
+    assert result["published"]
+    assert result["metrics"] == {}
+    assert "Nothing is measured. No work has two" in result["measured_on"]["summary"]
+    assert "With labels" in result["measured_on"]["summary"]
+    assert set(served(tmp_path)) == {"P_0", "P_1", "P_2"}
+
+
 def test_a_second_run_does_nothing_again_and_says_the_same(result, data, home):
     results = ("*.parquet", "quality.csv", "collection.json")
     before = times(home, *results)

@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 Ints = NDArray[np.intp]
 
 
+class NothingToMeasure(ValueError):  # noqa: N818 - named for what it is
+    """The performances have no labels that distances could be compared with."""
+
+
 @dataclass(frozen=True)
 class Cliques:
     """Performances in canonical order: cliques first, noise works last.
@@ -68,8 +72,8 @@ class Cliques:
 def group(work_ids: Iterable[str], track_ids: Iterable[str]) -> Cliques:
     """Group performances by work, from the work id and the track id of each performance.
 
-    Raises ValueError if the lengths differ, an id is not a string, a track id occurs twice, or no
-    work has two performances.
+    Raises NothingToMeasure if no work has two performances, and ValueError if the lengths differ,
+    an id is not a string, or a track id occurs twice.
 
     Examples
     --------
@@ -91,7 +95,7 @@ def group(work_ids: Iterable[str], track_ids: Iterable[str]) -> Cliques:
         )
     _, work, sizes = np.unique(performed, return_inverse=True, return_counts=True)
     if len(tracks) == 0 or sizes.max() < 2:
-        raise ValueError(
+        raise NothingToMeasure(
             f"No work has two performances among the {len(tracks)} given, so no query has a match: "
             "evaluate a data set with cliques in it."
         )

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows import KNOWN_FAILURES
 from flows.cli import measures, operations, questions, stages
 from flows.cli.interrupting import interruptible
 from flows.cli.printing import visible
@@ -79,6 +80,6 @@ def main() -> None:
     try:
         with interruptible():
             app()
-    except (ValueError, LookupError, OSError, RuntimeError) as error:
+    except KNOWN_FAILURES as error:
         sys.stderr.write(f"covers: {visible(str(error))}\n")
         sys.exit(1)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.printing import say, show_table
+from flows.measuring.report import evaluation_tables
 
 if TYPE_CHECKING:
     from search import Alignment, Identification, Match, Status
@@ -23,25 +24,16 @@ def show_paths(paths: Mapping[str, Any]) -> None:
 
 def show_evaluation(result: dict[str, Any]) -> None:
     """Print the result of `flows.evaluate` or `flows.pipeline`."""
-    intervals = {
-        name: f"{low:.3f} to {high:.3f}" for name, (low, high) in result["intervals"].items()
-    }
-    rows = ((name, value, intervals.get(name)) for name, value in result["metrics"].items())
-    show_table(["measure", "value", "95 %"], rows)
-    if reranked := result.get("reranked"):
-        names = ["map", "mr1", "hits@1", "hits@10", "queries"]
-        heading = f"reranked (nearest {reranked['depth']})"
-        show_table([heading, "value"], ((name, reranked[name]) for name in names))
-    for evidence, measured in result.get("certainty", {}).items():
-        values = {name: value for name, value in measured.items() if isinstance(value, float)}
-        kind = "alignment" if evidence == "reranked" else evidence
-        show_table([f"probability by {kind}", "value"], values.items())
+    for columns, rows in evaluation_tables(result):
+        show_table(columns, rows)
     say(result["measured_on"]["summary"])
     if outliers := result.get("outliers"):
         say(
             f"{outliers} performances are unusually far from their versions. They come first in "
             "quality.csv."
         )
+    if used := result.get("encoder"):
+        say(used)
     _show_other_sources(result)
     if not result.get("published", True):
         say(result["verdict"])

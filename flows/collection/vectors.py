@@ -66,6 +66,15 @@ def origin(path: Path) -> dict[str, str]:
     return made_with
 
 
+def told(path: Path) -> str:
+    """Return the data and the bundle of a file in words, or its name if they are not known."""
+    try:
+        made_with = origin(path)
+    except (OSError, ValueError):
+        return path.name
+    return f"{made_with['data']} with {made_with['bundle_id']}"
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     if not path.is_file():

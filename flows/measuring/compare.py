@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_table_artifact
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from embedding import bundle as bundles
@@ -32,7 +31,7 @@ from flows.measuring.calibrate import calibrate, read_calibration
 from flows.measuring.rows import ROWS, Row
 from flows.measuring.trial import rerank
 from flows.pipeline import HELD_OUT
-from flows.show import show_figures
+from flows.show import show_page
 from flows.train import train_encoder
 from flows.workspace import Workspace, write_json
 
@@ -75,7 +74,7 @@ class Setup:
     backgrounds: list[np.ndarray] = field(default_factory=list)
 
 
-@flow(name="compare", flow_run_name="compare {data}", **alert.WATCHED)
+@alert.flow("compare", "compare {data}")
 def compare(
     data: Path,
     training_data: Path | None = None,
@@ -125,8 +124,8 @@ def compare(
         rows = [measure_row(row, setup) for row in ROWS]
         directory = write_table(rows, measured_on, workspace.root)
         figure = directory / "comparison.png"
-        show_figures([figure])
-    create_table_artifact(rows, key="comparison", description=measured_on["summary"])
+        table = list(COLUMNS), [[row[column] for column in COLUMNS] for row in rows]
+        show_page(("comparison", measured_on["data"]), measured_on["summary"], [table], [figure])
     paths = {
         "comparison": str(directory / "comparison.json"),
         "table": str(directory / "comparison.parquet"),

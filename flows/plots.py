@@ -206,21 +206,23 @@ def comparison(table: pl.DataFrame, ax: Axes | None = None) -> Axes:
     ax : Axes, optional
         New axes by default.
     """
-    ax = ax or _new_axes(height=1.4 + 0.3 * len(table))
+    ax = ax or _new_axes(height=1.4 + 0.27 * len(table))
     y = np.arange(len(table))
     names = ("map", "map_low", "map_high", "map_min", "map_max")
     mean, low, high, smallest, largest = (
         table[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in names
     )
-    ax.hlines(y, low, high, color=BLUE, linewidth=1.5, label="95 % interval (cliques resampled)")
+    ax.plot(mean, y, "o", color=BLUE, markersize=6, label="MAP", zorder=3)
+    ax.hlines(y, low, high, color=BLUE, linewidth=1.5, label="95 % interval")
     if not np.isnan(smallest).all():
-        label = f"range over {max(filter(None, table['seeds']))} seeds"
-        ax.hlines(y, smallest, largest, color=ORANGE, linewidth=7, alpha=0.6, label=label)
-    ax.plot(mean, y, "o", color=BLUE, markersize=6, label="MAP")
+        label = f"{max(filter(None, table['seeds']))} seeds"
+        ax.hlines(y, smallest, largest, color=ORANGE, linewidth=7, alpha=0.6, label=label, zorder=1)
     for row, reason in zip(y, table["why_not"], strict=True):
         if reason is not None:
             text = _shortened(reason, MAX_REASON_LENGTH)
-            ax.text(0.01, float(row), text, color=GREY, va="center", parse_math=False)
+            ax.text(0.01, float(row), text, color=GREY, va="center", parse_math=False).set_bbox(
+                {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            )
     ax.set_yticks(y, table["row"].to_list())
     ax.set_ylim(len(table) - 0.5, -0.5)
     ax.set_xlim(0, 1)

@@ -338,10 +338,13 @@ def write_table(rows: list[dict[str, Any]], measured_on: dict[str, Any], home: P
         table = pl.DataFrame(rows, schema=COLUMNS)
         table.write_parquet(directory / "comparison.parquet")
         write_json(directory / "comparison.json", {"rows": rows, "measured_on": measured_on})
-        about = (
-            f"{measured_on['data']}, {measured_on['performances']} performances",
-            f"trained on {measured_on['trained_on']}",
-        )
+        data, training = measured_on["data"], measured_on["trained_on"]
+        about = [
+            f"{data}, {measured_on['performances']} performances",
+            f"trained on {'other works of ' * (training == data)}{training}",
+        ]
+        if aligned := [row["depth"] for row in rows if row["depth"]]:
+            about.append(f"re-ranked: the nearest {aligned[0]} are aligned")
         plots.save(plots.comparison(table), directory / "comparison.png", *about)
 
     return Workspace(home).result("comparisons", "", (VERSION, rows, measured_on), make)

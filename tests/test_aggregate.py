@@ -158,7 +158,12 @@ def test_every_reject_has_a_reason_and_the_run_goes_on(tree, tmp_path):
         ("P_31", "W_3", "duplicate track id: P_31 lies under W_3 and W_4"),
         ("P_31", "W_4", "duplicate track id: P_31 lies under W_3 and W_4"),
         ("P_42", "W_4", "novfn has no finite value in 60 frames"),
-        ("P_43", "W_4", "tempo is nan, which is not a number of beats per minute"),
+        (
+            "P_43",
+            "W_4",
+            "tempo is nan, which is not a number of beats per minute: correct it, or leave the "
+            "file out",
+        ),
         ("P_44", "W_4", "P_44.h5 (4000 bytes) is an HDF5 file that is cut short or damaged"),
     ]
 

@@ -38,7 +38,10 @@ def test_every_layout_and_orientation_gives_the_same_frames(make_tree, layout, t
             {"novfn": np.ones((60, 2))},
             "madmom_features/novfn has shape (60, 2), expected (frames,)",
         ),
-        ({"tempos": np.ones((0, 2))}, "madmom_features/tempos has shape (0, 2), expected (k, 2)"),
+        (
+            {"tempos": np.ones((0, 2))},
+            "madmom_features/tempos is empty, as for silence: leave the file out",
+        ),
         ({"tempos": np.ones(2)}, "madmom_features/tempos has shape (2,), expected (k, 2)"),
         ({"hpcp": np.ones((0, 12))}, "hpcp has no frames"),
         ({"crema": np.ones((12, 7))}, "crema has 7 frames where hpcp has 60"),

@@ -44,7 +44,10 @@ def average(frames: Frames) -> Averages:
     arrays = [(name, getattr(frames, name)) for name in ARRAYS]
     averaged = [_finite_mean(name, values) for name, values in arrays]
     if not np.isfinite(frames.tempo):
-        raise ValueError(f"tempo is {frames.tempo}, which is not a number of beats per minute")
+        raise ValueError(
+            f"tempo is {frames.tempo}, which is not a number of beats per minute: correct it, or "
+            "leave the file out"
+        )
     return Averages(
         np.concatenate([*(mean for mean, _ in averaged), [frames.tempo]]),
         sum(nonfinite for _, nonfinite in averaged) / sum(values.size for _, values in arrays),

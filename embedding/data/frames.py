@@ -162,8 +162,10 @@ def from_arrays(arrays: Mapping[str, np.ndarray], **facts: Any) -> Frames:
     if arrays["crema"].shape == (12, 12):
         features["crema"] = _turned(arrays["crema"], [features["hpcp"], features["chroma_cens"]])
     tempos = arrays[TEMPOS]
-    if tempos.ndim != 2 or tempos.shape[0] == 0 or tempos.shape[1] != 2:
+    if tempos.ndim != 2 or tempos.shape[1] != 2:
         raise WrongContentsError(f"{TEMPOS} has shape {tempos.shape}, expected (k, 2)")
+    if len(tempos) == 0:
+        raise WrongContentsError(f"{TEMPOS} is empty, as for silence: leave the file out")
     named: dict[str, Any] = {
         name.removeprefix("madmom_features/"): array for name, array in features.items()
     }

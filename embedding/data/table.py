@@ -85,7 +85,7 @@ def _read_text(path: Path) -> pl.DataFrame:
         raise ValueError(
             f"{path} has no column {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''} "
             f"({len(missing)} of {len(wanted)} missing); expected work, performance and the "
-            "52 feature columns"
+            "52 feature columns (a list of works is read with its directory: name that)"
         )
     if text.is_empty():
         raise ValueError(f"{path} has a header but no rows")

@@ -23,7 +23,7 @@ def pretrained():
 @pytest.fixture(scope="module")
 def of_means(songs, tmp_path_factory):
     place = tmp_path_factory.mktemp("bundle") / "means"
-    return bundles.save(place, *train(songs, "means", progress=False))
+    return bundles.save(place, *train(songs, "means"))
 
 
 @pytest.fixture

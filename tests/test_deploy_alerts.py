@@ -182,8 +182,3 @@ def test_the_evaluation_here_agrees_with_prometheus_manual(expression, values):
     samples = [Sample({"__name__": name, "x": x}, value) for name, x, value in series]
     found = evaluate(promql_parser.parse(expression), samples, INSTALLED)
     assert [sample.value for sample in found] == values
-
-
-def test_an_operator_that_is_not_evaluated_here_is_refused():
-    with pytest.raises(AssertionError, match="is not evaluated here"):
-        evaluate(promql_parser.parse("rate(a[5m])"), [], INSTALLED)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from catalogue import make_points, points_of, version
+from catalogue import make_points, version
 
 import search
 from search import DamagedCollection, PublishError, Searcher, SearchError
@@ -181,29 +181,6 @@ def test_a_damaged_collection_says_so_and_publishing_the_same_again_heals_it(eng
     shutil.rmtree(engine.directory / healed / "shard")
     assert engine.rollback() == earlier
     assert len(Searcher(engine).similar("P_1", 100)) == 29
-
-
-def test_a_large_collection_is_compared_by_bytes_first_and_then_exactly(engine, monkeypatch):
-    monkeypatch.setattr("search.points.EXACT_BYTES", 1000)
-    rng = np.random.default_rng(0)
-    works = rng.normal(size=(400, 32)).repeat(5, axis=0)
-    points = points_of(
-        [f"P_{i}" for i in range(2000)],
-        works + 0.7 * rng.normal(size=works.shape),
-        [{"work_id": f"W_{i // 5}", "year": 1950 + i % 50} for i in range(2000)],
-    )
-    name = engine.publish(points, "b").name
-    assert list((engine.directory / name).rglob("quantized.data"))
-    queries = points.track_ids[::20]
-    found = Searcher(engine).similar_many(queries, 10)
-    distances = np.linalg.norm(points.vectors[::20, None] - points.vectors, axis=2)
-    hits = 0
-    for query, matches, row in zip(queries, found, distances, strict=True):
-        nearest = [points.track_ids[i] for i in np.argsort(row)[:11]]
-        hits += len({match.track_id for match in matches} & (set(nearest) - {query}))
-        true = [row[points.track_ids.index(match.track_id)] for match in matches]
-        assert [match.distance for match in matches] == pytest.approx(true, 1e-5)
-    assert hits >= 0.99 * 10 * len(queries)
 
 
 def test_a_disk_without_room_is_noticed_before_anything_is_written(engine, monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""Vectors to and from a server: by gRPC where it answers, in few requests, indexed at the end."""
+"""Many vectors on a server: by gRPC if a port is set, in few requests, and a graph at the end."""
 
 import json
 import os
@@ -239,54 +239,62 @@ def made(stub: ContractStub, name: str) -> models.CreateCollection:
     return models.CreateCollection.model_validate(body)
 
 
-def test_a_small_collection_is_exact_and_has_no_graph(stub, make_server):
+def indexed(stub: ContractStub, name: str) -> list[models.UpdateCollection]:
+    """The requests that have a graph built."""
+    bodies = [body for body in asked(stub, "PATCH", name) if "hnsw_config" in body]
+    return [models.UpdateCollection.model_validate(body) for body in bodies]
+
+
+def search_parameters(stub: ContractStub) -> dict:
+    _, query = asked(stub, "POST", "/query/batch")[0]["searches"]
+    return query["params"]
+
+
+def test_a_small_collection_is_searched_exactly_and_has_no_graph(stub, make_server):
     name = make_server().publish(make_points(12), "b").name
     assert made(stub, name).hnsw_config.m == 0
-    assert not [body for body in asked(stub, "PATCH", name) if "hnsw_config" in body]
+    assert indexed(stub, name) == []
     Searcher(make_server()).similar("P_1")
-    _, query = asked(stub, "POST", "/query/batch")[0]["searches"]
-    assert query["params"] == {"exact": True}
+    assert search_parameters(stub) == {"exact": True}
 
 
 @pytest.fixture
 def large(monkeypatch):
-    """Everything is too large to be exact, and indexed soon."""
+    """Every collection counts as too large to search exactly, and its graph is soon built."""
     monkeypatch.setattr("search.points.EXACT_BYTES", 0)
     monkeypatch.setattr("search.engines.server.writing.POLL_SECONDS", 0.001)
 
 
-def test_a_larger_one_gets_its_graph_when_all_points_are_there(stub, make_server, large):
+def test_a_larger_collection_gets_its_graph_when_all_points_are_there(stub, make_server, large):
     name = make_server().publish(make_points(1100), "b").name
     assert made(stub, name).hnsw_config.m == 0
     steps = [
-        (method, target.split("?")[0].removeprefix(f"/collections/{name}"))
-        for method, target, body in stub.requests
+        method
+        for method, _, body in stub.requests
         if method == "PUT" or (method == "PATCH" and "hnsw_config" in body)
     ]
-    assert steps[-1] == ("PATCH", "")
-    (body,) = [body for body in asked(stub, "PATCH", name) if "hnsw_config" in body]
-    change = models.UpdateCollection.model_validate(body)
+    assert (steps[-1], steps.count("PATCH")) == ("PATCH", 1)
+    (change,) = indexed(stub, name)
     assert (change.hnsw_config.m, change.hnsw_config.ef_construct) == (24, 200)
     assert change.quantization_config is None
     Searcher(make_server()).similar("P_1")
-    _, query = asked(stub, "POST", "/query/batch")[0]["searches"]
-    assert query["params"] == {
-        "hnsw_ef": HNSW_EF,
-        "quantization": {"rescore": True, "oversampling": 4.0},
-    }
+    rescored = {"rescore": True, "oversampling": 4.0}
+    assert search_parameters(stub) == {"hnsw_ef": HNSW_EF, "quantization": rescored}
 
 
-def test_a_very_large_one_keeps_a_byte_a_component_in_memory(stub, make_server, large, monkeypatch):
+def test_a_very_large_collection_keeps_one_byte_per_component_in_memory(
+    stub, make_server, large, monkeypatch
+):
     monkeypatch.setattr("search.engines.server.server.QUANTIZED_BYTES", 0)
     name = make_server().publish(make_points(12), "b").name
     assert made(stub, name).vectors.on_disk is True
-    (body,) = [body for body in asked(stub, "PATCH", name) if "hnsw_config" in body]
-    config = models.UpdateCollection.model_validate(body).quantization_config.scalar
+    (change,) = indexed(stub, name)
+    config = change.quantization_config.scalar
     assert (config.type, config.always_ram, config.quantile) == ("int8", True, 0.99)
 
 
-@pytest.mark.parametrize("kind", ENGINES[1:])
-def test_what_is_not_searched_exactly_is_found_all_the_same(large, monkeypatch, kind):
+@pytest.mark.parametrize("kind", ENGINES)
+def test_what_is_not_searched_exactly_is_found_at_its_exact_distance(large, monkeypatch, kind):
     # Without the patches this takes a collection of a gigabyte.
     monkeypatch.setattr("search.engines.server.server.QUANTIZED_BYTES", 0)
     vectors = np.random.default_rng(0).normal(size=(2000, 16)).astype(np.float32)
@@ -294,13 +302,13 @@ def test_what_is_not_searched_exactly_is_found_all_the_same(large, monkeypatch, 
     points = points_of(track_ids, vectors, [{"work_id": f"W_{i % 500}"} for i in range(2000)])
     with in_memory() as directory, engine_of_kind(kind, directory) as engine:
         engine.publish(points, "b")
-        asked = track_ids[:50]
-        found = Searcher(engine).similar_many(asked, 10)
-        shared = [
-            len({match.track_id for match in matches} & {name for _, name in nearest})
-            for track_id, matches in zip(asked, found, strict=True)
-            for nearest in [ranking(points, vector_of(points, track_id))[1:11]]
-        ]
+        found = Searcher(engine).similar_many(track_ids[:50], 10)
+    shared = []
+    for track_id, matches in zip(track_ids, found, strict=False):
+        distance_to = {name: away for away, name in ranking(points, vector_of(points, track_id))}
+        exact = [distance_to[match.track_id] for match in matches]
+        assert [match.distance for match in matches] == pytest.approx(exact, 1e-5)
+        shared.append(len({*list(distance_to)[1:11]} & {match.track_id for match in matches}))
     assert np.mean(shared) > 9.5
 
 

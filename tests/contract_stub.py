@@ -29,7 +29,7 @@ KEY, READ_ONLY_KEY = "full-s3cret", "read-0nly-s3cret"
 
 
 class Listening(ThreadingHTTPServer):
-    """Takes as many connections at a time as there are indexes to make; 5 by itself."""
+    """Accept as many connections at a time as there are indexes to make; the default is 5."""
 
     request_queue_size = 64
     daemon_threads = True
@@ -54,7 +54,7 @@ class ContractStub:
         self.read_only_key = read_only_key
         self.version = version
         self.requests: list[tuple[str, str, Any]] = []
-        self.fail_next = 0  # so many requests are answered by 503
+        self.fail_next = 0  # the number of requests to answer by 503
         self.lock = threading.Lock()
         stub = self
 

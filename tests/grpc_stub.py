@@ -1,7 +1,7 @@
 """The gRPC half of `ContractStub`: the three calls that the server engine makes, over a socket.
 
-The messages are Qdrant's own, from the client's package; they are read by the client's conversions
-and answered by the stub's local mode.
+The messages are Qdrant's own, from the client's package. The client's conversions read them, and
+the stub's local mode answers them.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ class GrpcStub(messages.CollectionsServicer, messages.PointsServicer):
     def __init__(self, stub: ContractStub, key: str | None = None, certificate=None) -> None:
         self.stub, self.key = stub, key
         self.calls: list[str] = []
-        self.fail_next = 0  # so many uploads and queries are answered by this
+        self.fail_next = 0  # the number of uploads and queries to answer by `failure`
         self.failure = grpc.StatusCode.UNAVAILABLE, "not now"
         self.server = grpc.server(ThreadPoolExecutor(4))
         messages.add_CollectionsServicer_to_server(self, self.server)

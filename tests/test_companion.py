@@ -69,7 +69,7 @@ def test_both_engines_hold_the_same_and_describe_it_alike(embedded, server):
     assert server.open().sequences.of(["P_1"])[0].dtype == np.float16
 
 
-def test_the_companion_is_none_of_the_collections_and_goes_with_its_own(server):
+def test_the_companion_is_not_listed_as_a_collection(server):
     name = server.open().description.name
     assert server.names() == server.history() == [name]
     assert server.status().previous == ()
@@ -77,7 +77,7 @@ def test_the_companion_is_none_of_the_collections_and_goes_with_its_own(server):
     info = server.connection.ask(lambda client: client.get_collection(beside))
     assert info.points_count == 40
     assert not info.config.params.vectors
-    assert info.config.params.on_disk_payload in (True, None)  # local mode knows none
+    assert info.config.params.on_disk_payload in (True, None)  # local mode has no such setting
 
 
 def test_re_ranking_takes_one_request_and_a_read_only_key(stub, own, tmp_path):
@@ -115,7 +115,7 @@ def test_both_are_pruned_and_rolled_back_together(stub, own):
     assert collections(stub) == [second]
 
 
-def test_a_companion_that_lacks_a_sequence_is_not_published(stub, own, monkeypatch):
+def test_a_collection_whose_companion_lacks_a_sequence_is_not_published(stub, own, monkeypatch):
     monkeypatch.setattr(
         "search.engines.server.companion.batches", lambda sequences: [range(3, len(sequences))]
     )

@@ -64,7 +64,7 @@ def intercept(stub, monkeypatch):
 def test_points_go_up_in_batches_that_are_waited_for_and_are_counted_exactly(stub, server):
     server.publish(make_points(1100), "b")
     assert sorted(len(body["points"]) for body in asked(stub, "PUT", "/points")) == [76, 512, 512]
-    # That each of them says wait=true is asserted by the stub.
+    # The stub asserts that each of them says wait=true.
     assert asked(stub, "POST", "/count") == [{"exact": True}]
     assert len(Searcher(server).similar("P_1", 2000)) == 1099
 
@@ -153,7 +153,7 @@ def test_searching_needs_a_read_only_key_and_publishing_a_full_one(stub, server,
 
 
 @pytest.mark.parametrize("key", [None, "wrong-s3cret"])
-def test_a_missing_or_wrong_key_is_said_and_never_shown(stub, tmp_path, key):
+def test_a_missing_or_wrong_key_is_reported_and_never_shown(stub, tmp_path, key):
     server = Server(stub.url, key, tmp_path / "publish.lock")
     words = "refuses the key in QDRANT_API_KEY" if key else "refuses a request without a key"
     with pytest.raises(ServerRefused, match=f"{stub.url} {words}: set QDRANT_API_KEY") as raised:
@@ -214,9 +214,7 @@ def test_a_user_who_waited_for_a_time_out_does_not_wait_for_another(
     assert slept == []
 
 
-def test_an_upload_that_fails_for_good_is_not_published_nor_asked_for_again(
-    server, slept, intercept
-):
+def test_an_upload_that_keeps_failing_is_not_published(server, slept, intercept):
     old = server.publish(make_points(12), "b")
     why = BusyError("the disk is slow")
 
@@ -256,7 +254,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("kind", ANSWERS)
-def test_what_a_server_answers_is_told_as_what_it_is_in_one_sentence(
+def test_every_failing_answer_of_a_server_becomes_one_sentence(
     stub, server, slept, monkeypatch, kind
 ):
     status, said, error, words = ANSWERS[kind]
@@ -390,7 +388,7 @@ def test_no_secret_is_shown_whatever_is_printed(stub, tmp_path, caplog, monkeypa
     server.close()
 
 
-def test_a_collection_that_says_what_nobody_understands_is_replaced_by_the_next(server):
+def test_a_collection_whose_metadata_are_not_understood_is_replaced_by_the_next(server):
     name = server.publish(make_points(12), "b").name
     server.connection.ask(lambda client: client.update_collection(name, metadata={"exactly": "{"}))
     with pytest.raises(DamagedCollection, match="are not what this version understands"):

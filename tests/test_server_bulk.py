@@ -152,7 +152,7 @@ def test_another_publisher_s_collection_is_seen_at_the_next_question(make_server
         assert found == expected
 
 
-def test_unknown_ids_among_many_are_found_out(make_server):
+def test_unknown_ids_among_many_are_told_apart(make_server):
     server = make_server()
     server.publish(make_points(12), "b")
     collection = server.open()
@@ -214,7 +214,7 @@ def test_an_upload_by_grpc_is_tried_again_and_its_failures_are_sentences(
         ("PERMISSION_DENIED", "Forbidden: Write access", ServerRefused, "QDRANT_API_KEY"),
     ],
 )
-def test_what_fails_by_grpc_is_told_as_it_is_by_http(
+def test_a_failure_by_grpc_is_the_same_sentence_as_by_http(
     grpc, make_server, monkeypatch, code, said, error, words
 ):
     monkeypatch.setattr("search.engines.server.connection.sleep", lambda seconds: None)
@@ -313,7 +313,7 @@ def test_what_is_not_searched_exactly_is_found_at_its_exact_distance(large, monk
 
 
 def statuses(stub: ContractStub, monkeypatch, *wanted: str) -> None:
-    """Let the collection have these statuses one after the other, while it is indexed."""
+    """Give the collection these statuses, one after the other, while it is indexed."""
     route = stub.route
     left = list(wanted)
     indexing = []
@@ -329,7 +329,7 @@ def statuses(stub: ContractStub, monkeypatch, *wanted: str) -> None:
     monkeypatch.setattr(stub, "route", pretend)
 
 
-def test_the_alias_moves_only_when_the_graph_stands(stub, make_server, large, monkeypatch):
+def test_the_alias_moves_only_when_the_graph_is_complete(stub, make_server, large, monkeypatch):
     statuses(stub, monkeypatch, "green", "yellow", "yellow", "grey", "yellow", "green", "green")
     name = make_server().publish(make_points(12), "b").name
     looks = [
@@ -344,7 +344,7 @@ def test_the_alias_moves_only_when_the_graph_stands(stub, make_server, large, mo
     assert asks.index("/collections/aliases") > asks.index(f"/collections/{name}")
 
 
-def test_a_graph_that_never_stands_or_fails_is_told_and_not_published(
+def test_a_graph_that_is_never_complete_or_fails_is_reported_and_not_published(
     stub, make_server, large, monkeypatch
 ):
     server = make_server()
@@ -360,7 +360,7 @@ def test_a_graph_that_never_stands_or_fails_is_told_and_not_published(
     assert server.history() == []
 
 
-def test_a_cluster_gets_the_shards_and_replicas_it_is_told(stub, make_server):
+def test_a_cluster_gets_the_shards_and_replicas_of_the_settings(stub, make_server):
     name = make_server(shards=6, replicas=3).publish(POINTS, "b").name
     for each in (name, f"{name}-sequences"):
         body = made(stub, each)
@@ -371,7 +371,7 @@ def test_a_cluster_gets_the_shards_and_replicas_it_is_told(stub, make_server):
     assert "shard_number" not in asked(stub, "PUT", f"/collections/{name}")[0]
 
 
-def test_strict_mode_lets_everything_through_that_we_ask(stub, make_server):
+def test_strict_mode_allows_every_request_that_we_make(stub, make_server):
     points = make_points(1100, clique=1100)
     server = make_server()
     strict = made(stub, server.publish(points, "b").name).strict_mode_config

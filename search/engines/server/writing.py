@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from time import monotonic, sleep
 from typing import Any
 
@@ -138,7 +137,7 @@ def in_batches(
     """Send a request for each batch of items."""
     for start in range(0, len(items), BATCH_POINTS):
         batch = list(items[start : start + BATCH_POINTS])
-        connection.ask(partial(lambda batch, client: request(client, batch), batch))
+        connection.ask(lambda client, batch=batch: request(client, batch))  # type: ignore[misc]
 
 
 def build_graph(connection: Connection, description: Description, quantized: bool) -> None:

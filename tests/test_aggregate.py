@@ -265,3 +265,22 @@ def test_the_prototypes_table_becomes_a_store_without_chroma(tmp_path):
     assert made.table["subset"].to_list() == ["benchmark"] * 2
     for column in ("frames", "seconds", "nonfinite", "title", "year", "size"):
         assert made.table[column].null_count() == 2
+
+
+def test_a_row_with_an_empty_cell_is_a_reject_of_a_table_and_an_id_may_be_long(tmp_path):
+    ids = ["x" * 260, "P_1", "P_2"]
+    values = {name: [0.5, 0.25, None] for name in FEATURE_NAMES}
+    table = pl.DataFrame({"work": ["W_1", "W_1", "W_2"], "performance": ids, **values})
+    table.write_csv(tmp_path / "means.csv")
+    made = aggregate_csv(tmp_path / "means.csv", tmp_path / "store")
+    assert made.table["track_id"].to_list() == ["P_1", "x" * 260]
+    assert made.rejects["track_id", "source", "reason"].rows() == [
+        (
+            "P_2",
+            "means.csv",
+            "row 4 has nothing in column chroma_cens_0, where a finite number is expected: "
+            "correct the table",
+        )
+    ]
+    with pytest.raises(TooManyRejects, match=r"1 of 3 .* more than 0%"):
+        aggregate_csv(tmp_path / "means.csv", tmp_path / "strict", max_reject_share=0)

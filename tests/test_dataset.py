@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from trees import FRAME_RATE, make_features, only, write_h5
 
-from embedding.data.dataset import open_dataset
+from embedding.data.dataset import check_frame_rate, open_dataset
 from embedding.data.frame_rate import parse_frame_rate
 
 RATE = parse_frame_rate(FRAME_RATE)
@@ -216,6 +216,18 @@ def test_the_frame_rate_is_given_or_stated_or_implied_or_measured(tree, caplog):
     with caplog.at_level(logging.WARNING):
         assert open_dataset(tree.root).frame_rate == RATE
     assert f"the frame rate of {tree.root} is 44100/4096 = 10.767 per second" in caplog.text
+
+
+@pytest.mark.parametrize("factor", [0.25, 0.5, 0.75, 1, 1.4, 2, 4])
+def test_a_stated_frame_rate_is_measured_too_and_a_contradiction_is_told(make_tree, caplog, factor):
+    tree = make_tree()
+    onsets = np.round(np.arange(20) * 60 / 100 * RATE).astype(int)
+    tree.add("W_1", "P_1", tempos=np.array([[100.0, 1.0]]), onsets=onsets)
+    dataset = open_dataset(tree.root, factor * RATE)
+    assert (f"is given as {factor * RATE:.3f} per second" in caplog.text) == (factor != 1)
+    check_frame_rate(dataset)
+    told = f"is stated as {factor * RATE:.3f} per second, but it is 44100/4096 = 10.767 per second"
+    assert (told in caplog.text) == (factor in (0.25, 0.5, 2, 4))
 
 
 def test_an_unknown_frame_rate_is_asked_for(make_tree):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trees import make_features, only, reason_of, write_h5
+from trees import filtered, make_features, only, reason_of, write_h5
 
 from embedding.data import hdf5
 from embedding.data.frames import UnreadablePerformance, read
@@ -111,20 +111,6 @@ def test_a_link_within_the_file_is_followed_and_any_other_is_not(tree, path, tmp
     for link in links:
         replace(path, lambda file, link=link: file.__setitem__("hpcp", link))
         assert reason_of(only(tree)).endswith("is a link that leads out of the file or in circles")
-
-
-def filtered(number):
-    """Make an array that is written through a filter that this HDF5 lacks."""
-
-    def make(file):
-        made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        made.set_chunk((60, 12))
-        made.set_filter(number, h5py.h5z.FLAG_OPTIONAL)
-        space = h5py.h5s.create_simple((60, 12))
-        data = h5py.h5d.create(file.id, b"hpcp", h5py.h5t.NATIVE_FLOAT, space, made)
-        data.write_direct_chunk((0, 0), b"packed")
-
-    return make
 
 
 def external(file):

@@ -1,7 +1,7 @@
 """Convert the weights of the chord model in PyPI's `crema` 0.2.0, once.
 
-    pip download --no-deps crema==0.2.0 && unzip crema-0.2.0-*.whl
-    python docs/crema_weights.py crema/models/chord/model.h5 embedding/audio/crema.safetensors
+pip download --no-deps crema==0.2.0 && unzip crema-0.2.0-*.whl
+python docs/crema_weights.py crema/models/chord/model.h5 embedding/audio/crema.safetensors
 """
 
 import sys
@@ -28,6 +28,7 @@ if __name__ == "__main__":
     weights = {}
 
     def collect(name: str, member: object) -> None:
+        """Keep an array of a layer, which has the name layer/…/layer/array:0."""
         if isinstance(member, h5py.Dataset) and name.split("/")[0] in LAYERS:
             *_, layer, array = name.split("/")
             values = np.asarray(member[()], np.float32)

@@ -31,7 +31,6 @@ MIN_MAGNITUDE = 1e-5
 EPSILON = 1e-3
 
 
-
 def pitch_classes(magnitudes: np.ndarray) -> np.ndarray:
     """Return the probability of each pitch class in each frame.
 
@@ -63,12 +62,13 @@ def pitch_classes(magnitudes: np.ndarray) -> np.ndarray:
 def _decibels(magnitudes: np.ndarray, loudest: float) -> np.ndarray:
     reference = 20 * np.log10(max(loudest, MIN_MAGNITUDE))
     decibels = 20 * np.log10(np.maximum(magnitudes.astype(np.float32), MIN_MAGNITUDE))
-    return np.maximum(decibels - reference, -RANGE_DB)
+    return np.asarray(np.maximum(decibels - reference, -RANGE_DB))
 
 
 @cache
 def _weights() -> dict[str, np.ndarray]:
-    return load_file(WEIGHTS)
+    weights: dict[str, np.ndarray] = load_file(WEIGHTS)
+    return weights
 
 
 def _forward(x: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ FFmpeg's libraries decode it, through PyAV: WAV, FLAC, MP3, OGG, Opus, M4A/AAC, 
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +18,11 @@ SAMPLE_RATE = 44100
 
 MAX_SECONDS = 4 * 3600
 
-#: Names that are taken for recordings in a folder, in lower case.
-SUFFIXES = (".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".mp4", ".oga", ".ogg", ".opus")
-SUFFIXES += (".wav", ".wma")
-
 #: A file that ends before this share of the length it states is cut short.
 MIN_SHARE = 0.95
+
+#: Tags, and their names in Da-TACOS' metadata.
+TAGS = {"title": "perf_title", "artist": "perf_artist", "date": "release_year"}
 
 #: Two channels whose mean has less than this share of their energy cancel each other.
 CANCELLED_SHARE = 0.1
@@ -43,6 +44,8 @@ def decode(path: Path) -> Iterator[np.ndarray]:
         If it is not a recording, holds no sound, is cut short, or is longer than four hours.
     """
     samples = 0
+    if _is_cut_wave(path):
+        raise UnusableRecording("it is cut short: its header states more bytes than it has")
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.audio:
@@ -66,6 +69,39 @@ def decode(path: Path) -> Iterator[np.ndarray]:
         raise UnusableRecording(
             f"it is cut short: {seconds:.0f} of its {stated:.0f} seconds can be decoded"
         )
+
+
+def read_tags(path: Path) -> dict[str, str]:
+    """Return the title, artist and year in the tags of a recording, as far as it has them."""
+    with av.open(str(path), metadata_errors="replace") as container:
+        found = {**container.metadata, **container.streams.audio[0].metadata}
+    given = {name.lower(): text.strip() for name, text in found.items()}
+    tags = {name: given[tag] for tag, name in TAGS.items() if given.get(tag)}
+    if "release_year" in tags:
+        tags["release_year"] = year_of(tags["release_year"]) or ""
+    return {name: text for name, text in tags.items() if text}
+
+
+def year_of(date: str) -> str | None:
+    """Return the year in a date of a tag.
+
+    Examples
+    --------
+    >>> year_of("26 May 1967")
+    '1967'
+    """
+    found = re.search(r"\b(1\d{3}|20\d{2})\b", date)
+    return found.group() if found else None
+
+
+def _is_cut_wave(path: Path) -> bool:
+    """Whether a WAV file has fewer bytes than its header states, which FFmpeg accepts."""
+    with path.open("rb") as stream:
+        header = stream.read(8)
+        size = stream.seek(0, os.SEEK_END)
+    stated = int.from_bytes(header[4:], "little")
+    # A program that writes to a pipe states the largest number, because it does not know better.
+    return header[:4] == b"RIFF" and size < MIN_SHARE * stated < 0xF0000000
 
 
 def _stated_seconds(container: av.container.InputContainer, stream: av.AudioStream) -> float | None:
@@ -96,6 +132,7 @@ def blocks(path: Path, hop: int, frames: int, context: int) -> Iterator[np.ndarr
     Parameters
     ----------
     path : Path
+        The recording.
     hop : int
         Samples between two frames.
     frames, context : int

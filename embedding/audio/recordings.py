@@ -14,14 +14,27 @@ beside the folders. Otherwise each recording is a work of its own.
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from embedding.audio.recording import SUFFIXES
+#: The names of recordings end in one of these, in lower or upper case.
+SUFFIXES = (
+    ".aac",
+    ".aif",
+    ".aiff",
+    ".flac",
+    ".m4a",
+    ".mp3",
+    ".oga",
+    ".ogg",
+    ".opus",
+    ".wav",
+    ".wma",
+)
 
 #: Columns of the CSV that are known, and their names in Da-TACOS' metadata.
 COLUMNS = {
@@ -44,8 +57,9 @@ class Recording:
     path: str  # relative to the folder, with "/"
     track_id: str
     work_id: str
-    #: By the names of Da-TACOS' metadata. Tags fill in what is missing.
-    facts: dict[str, str] = field(default_factory=dict)
+    # Titles, artists and years, by the names of Da-TACOS' metadata. Tags come between the two.
+    listed: dict[str, str] = field(default_factory=dict)  # in the CSV
+    guessed: dict[str, str] = field(default_factory=dict)  # from the path
 
 
 @dataclass(frozen=True)
@@ -55,12 +69,17 @@ class Recordings:
     root: Path
     found: tuple[Recording, ...]  # sorted by track id, which is unique
     rejected: dict[str, str]  # the reason by the path
-    works_from: str  # "the CSV NAME", "the folders" or "nowhere"
+    works_from: str  # the name of the CSV, "the folders" or "nowhere"
 
 
 def holds_recordings(root: Path) -> bool:
-    """Whether a folder, or a folder in it, holds at least one file that looks like a recording."""
-    return root.is_dir() and next(_paths(root), None) is not None
+    """Whether a directory holds recordings, in folders too, and not features."""
+    for _, _, names in os.walk(root):
+        if any(name.endswith(".h5") for name in names):
+            return False
+        if any(_is_recording(name) for name in names):
+            return True
+    return False
 
 
 def find_recordings(root: Path) -> Recordings:
@@ -87,11 +106,9 @@ def find_recordings(root: Path) -> Recordings:
     else:
         table, source = listed
         known = [_from_row(row, source) for row in table.iter_rows(named=True)]
-        rejected = {each.path: f"{source} lists it, but there is no such recording"
-                    for each in known if each.path not in set(paths)}
-        rejected |= dict.fromkeys(
-            set(paths) - {each.path for each in known}, f"{source} does not list it"
-        )
+        there, listed_paths = set(paths), {each.path for each in known}
+        rejected = dict.fromkeys(listed_paths - there, f"{source} lists it, but it is not there")
+        rejected |= dict.fromkeys(there - listed_paths, f"{source} does not list it")
     found: dict[str, Recording] = {}
     for each in known:
         if each.path in rejected:
@@ -104,11 +121,15 @@ def find_recordings(root: Path) -> Recordings:
 
 
 def _paths(root: Path) -> Iterator[Path]:
-    for folder, folders, names in root.walk():
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
-                yield folder / name
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if _is_recording(name):
+                yield Path(folder) / name
+
+
+def _is_recording(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
 def _listed(root: Path) -> tuple[pl.DataFrame, str] | None:
@@ -139,7 +160,7 @@ def _from_row(row: dict[str, str | None], source: str) -> Recording:
     work = given.get("work_id") or given.get("work") or track_id
     if "work" in given:
         facts.setdefault("work_title", given["work"])
-    return Recording(path, track_id, work, facts)
+    return Recording(path, track_id, work, listed=facts)
 
 
 def _from_path(path: str, folders: bool) -> Recording:
@@ -149,9 +170,9 @@ def _from_path(path: str, folders: bool) -> Recording:
     facts = {"perf_title": title.strip(), "perf_artist": artist.strip()} if dash else {}
     facts.setdefault("perf_title", Path(path).stem)
     if not folders:
-        return Recording(path, track_id, track_id, facts)
+        return Recording(path, track_id, track_id, guessed=facts)
     work = path.split("/")[0]
-    return Recording(path, track_id, work, facts | {"work_title": work})
+    return Recording(path, track_id, work, guessed=facts | {"work_title": work})
 
 
 def _id(path: str) -> str:
@@ -168,15 +189,3 @@ def _why_unusable(recording: Recording, found: dict[str, Recording]) -> str | No
     if (other := found.get(recording.track_id)) is not None:
         return f"it has the track id of {other.path}: list another in a CSV"
     return None
-
-
-def year_of(text: str) -> str | None:
-    """Return the year in a date of a tag.
-
-    Examples
-    --------
-    >>> year_of("1967-05-26")
-    '1967'
-    """
-    found = re.search(r"\b(1[0-9]{3}|20[0-9]{2})\b", text)
-    return found.group() if found else None

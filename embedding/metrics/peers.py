@@ -18,6 +18,7 @@ from sklearn.preprocessing import normalize
 from embedding.data.chroma import CHROMA_RATE, resample
 from embedding.data.store import FeatureStore
 from embedding.encoders.chroma import ChromaEncoder, trimmed
+from embedding.essentia import essentia
 from embedding.metrics.clusters import cluster, count_distinct
 from embedding.metrics.distances import DistanceMatrix, Euclidean, Floats, Ints
 
@@ -158,19 +159,11 @@ def transpositions(chroma: list[Floats]) -> Ints:
 
 
 def _aligned(store: FeatureStore, alignment: str) -> DistanceMatrix:
-    try:
-        import essentia
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "needs essentia: pip install 'covers[peers]', and compare again"
-        ) from error
-    essentia.log.infoActive = False  # it reports models that are not used here
-    from essentia import standard
-
-    plot = standard.ChromaCrossSimilarity(
+    es = essentia()
+    plot = es.ChromaCrossSimilarity(
         frameStackSize=STACKED_FRAMES, binarizePercentile=NEIGHBOUR_SHARE, oti=False
     )
-    align = standard.CoverSongSimilarity(alignmentType=alignment, distanceType="symmetric")
+    align = es.CoverSongSimilarity(alignmentType=alignment, distanceType="symmetric")
     chroma = _hpcp(store, ALIGNED_RATE)
     shifts = transpositions(chroma)
     frames = [x.astype(np.float32) for x in chroma]

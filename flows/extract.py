@@ -1,0 +1,115 @@
+"""Recordings -> a data set of features, which `aggregate` reads like any other."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import joblib
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_table_artifact
+
+from embedding.audio.extract import Extracted, extract_all
+from flows import alert
+from flows.workspace import Workspace
+
+#: Seconds between two lines that say how far it is.
+REPORT_SECONDS = 5
+
+#: Rows of the artifact that lists what was rejected.
+MAX_SHOWN_REJECTS = 1000
+
+
+@flow(name="extract", flow_run_name="extract {recordings}", **alert.WATCHED)
+def extract(recordings: Path, to: Path, home: Path | None = None) -> dict[str, Any]:
+    """Compute the features of all recordings that are new or changed, on all cores.
+
+    A recording that cannot be used is rejected, with the reason. The run may be interrupted at any
+    time, and the next one continues.
+
+    Parameters
+    ----------
+    recordings : Path
+        A folder, as `embedding.audio.recordings.find_recordings` lists it.
+    to : Path
+        The directory of the data set, new or made by an earlier run.
+    home : Path, optional
+        The workspace, which other runs leave in place meanwhile; by default `$COVERS_HOME`.
+
+    Returns
+    -------
+    dict
+        `directory`; the numbers `extracted` and `analysed` (now, not by an earlier run); and
+        `rejected`, a list of `path` and `reason`.
+    """
+    with Workspace.at(home).used():
+        made = extract_features(recordings, to)
+    rejected = [{"path": path, "reason": reason} for path, reason in made.rejects.items()]
+    return {
+        "directory": str(made.directory),
+        "extracted": len(made.outcomes) - len(rejected),
+        "analysed": made.analysed,
+        "rejected": rejected,
+    }
+
+
+def extract_features(recordings: Path, to: Path) -> Extracted:
+    """Extract in a flow, which logs the progress and lists the rejects in an artifact.
+
+    Raises
+    ------
+    ValueError
+        If the extra `audio` is not installed, or as `extract_all`.
+    """
+    check_installed()
+    logger = get_run_logger()
+    started = reported = time.monotonic()
+
+    def report(done: int, count: int) -> None:
+        nonlocal reported
+        now = time.monotonic()
+        if now - reported >= REPORT_SECONDS or done == count:
+            reported = now
+            left = (now - started) / done * (count - done)
+            logger.info("analysed %d of %d recordings, %s left", done, count, duration(left))
+
+    made = extract_all(recordings, to, joblib.cpu_count(), report)
+    logger.info(
+        "%d recordings in %s, %d rejected",
+        len(made.outcomes) - len(made.rejects),
+        recordings,
+        len(made.rejects),
+    )
+    if made.rejects:
+        rows = [{"path": path, "reason": reason} for path, reason in made.rejects.items()]
+        create_table_artifact(
+            rows[:MAX_SHOWN_REJECTS],
+            key="rejected-recordings",
+            description=f"Recordings in {recordings} that cannot be used, and why",
+        )
+    return made
+
+
+def check_installed() -> None:
+    """Raise ValueError if a library of the extra `audio` is missing."""
+    try:
+        import av  # noqa: F401
+        import essentia  # noqa: F401
+        import librosa  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"Recordings need the extra `audio` ({error}): install it with "
+            "pip install 'covers[audio]'."
+        ) from error
+
+
+def duration(seconds: float) -> str:
+    """Write a duration for people.
+
+    Examples
+    --------
+    >>> duration(8), duration(200), duration(9000)
+    ('8 s', '3 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

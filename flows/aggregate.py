@@ -12,6 +12,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from embedding.audio.recordings import holds_recordings
 from embedding.data import store
 from embedding.data.aggregate import (
     aggregate_batch,
@@ -27,6 +28,7 @@ from embedding.data.store import FeatureStore
 from embedding.processes import TerminatedWorkerError, processes
 from flows import alert
 from flows.collection.sources import note_data
+from flows.extract import extract_features
 from flows.runners import in_cluster, task_runner
 from flows.show import artifact_key
 from flows.workspace import PARTS, Workspace, claimed, key
@@ -57,7 +59,8 @@ def aggregate(
     Parameters
     ----------
     data : Path
-        A directory as `embedding.data.dataset.open_dataset` reads it, or a CSV table of features.
+        A directory as `embedding.data.dataset.open_dataset` reads it, a folder of recordings, or a
+        CSV table of features.
     frame_rate : float, optional
         Frames per second, if the data set does not say it.
     max_reject_share : float in [0, 1]
@@ -78,8 +81,12 @@ def aggregate(
     with workspace.used():
         if data.is_file():
             place = _from_table(data, max_reject_share, workspace)
+        elif holds_recordings(data):
+            features = workspace.path("recordings", f"{data.name}-{key(str(data))[:6]}")
+            extract_features(data, features)
+            place = _from_files(features, data, frame_rate, max_reject_share, workspace)
         else:
-            place = _from_files(data, frame_rate, max_reject_share, workspace)
+            place = _from_files(data, data, frame_rate, max_reject_share, workspace)
         if role == "data":
             workspace.note(features=place, training=place)
         elif role == "training":
@@ -93,10 +100,14 @@ def absolute(path: Path) -> Path:
 
 
 def _from_files(
-    data: Path, frame_rate: float | None, max_reject_share: float, workspace: Workspace
+    features: Path,
+    data: Path,
+    frame_rate: float | None,
+    max_reject_share: float,
+    workspace: Workspace,
 ) -> Path:
     logger = get_run_logger()
-    dataset = open_dataset(data, frame_rate)
+    dataset = open_dataset(features, frame_rate)
     slot = _slot(dataset.name, dataset.root, data, workspace)
     place = slot / _key(dataset)
     unfinished = slot / PARTS

@@ -38,6 +38,7 @@ class Stage:
 STAGES = {
     "pipeline": Stage("flows.pipeline", schedule="0 2 * * *"),
     "add": Stage("flows.add"),
+    "extract": Stage("flows.extract"),
     "aggregate": Stage("flows.aggregate", ("features/*",)),
     "train": Stage("flows.train", ("bundles",)),
     "embed": Stage("flows.embed", ("vectors",)),

@@ -1,6 +1,7 @@
 """The workspace: a directory for each result, named by a hash of what it was made from.
 
 ```
+recordings/<folder>-<key>/      the features of a folder of recordings, by path
 features/<data set>-<key>/      a data set: data.json has its path
     <key>/                      a feature store
     parts/                      what an unfinished run has read

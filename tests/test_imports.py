@@ -54,7 +54,12 @@ def test_a_package_imports_nothing_that_is_not_its_business(package, forbidden):
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("h5py", ["embedding/data/hdf5.py"]),
+        ("h5py", ["embedding/audio/features_file.py", "embedding/data/hdf5.py"]),
+        ("av", ["embedding/audio/recording.py", "flows/extract.py"]),
+        (
+            "librosa",
+            ["embedding/audio/analysis.py", "embedding/audio/rhythm.py", "flows/extract.py"],
+        ),
         (
             "lightning",
             [
@@ -83,7 +88,7 @@ def test_a_package_imports_nothing_that_is_not_its_business(package, forbidden):
         ("grpc", ["search/engines/server/failures.py"]),
         ("typer", [f"flows/cli/{name}.py" for name in COMMANDS]),
         ("numba", ["embedding/data/shuffle.py", "search/versions/recurrence.py"]),
-        ("essentia", ["embedding/metrics/peers.py"]),
+        ("essentia", ["embedding/essentia.py", "flows/extract.py"]),
     ],
 )
 def test_a_heavy_library_is_imported_in_modules_of_its_own_only(library, homes):
@@ -99,7 +104,8 @@ def test_a_heavy_library_is_imported_in_modules_of_its_own_only(library, homes):
 @pytest.mark.parametrize(
     ("folder", "forbidden", "exceptions"),
     [
-        ("embedding/data", ["embedding.encoders", "embedding.metrics"], set()),
+        ("embedding/data", ["embedding.encoders", "embedding.metrics", "embedding.audio"], set()),
+        ("embedding/audio", ["embedding.encoders", "embedding.metrics", "embedding.bundle"], set()),
         ("embedding/data", ["embedding.bundle", "embedding.training"], set()),
         ("embedding/encoders", ["embedding.metrics", "embedding.bundle"], set()),
         ("embedding/metrics", ["embedding.encoders"], {"peers.py"}),

@@ -19,8 +19,8 @@ from flows.stages import STAGES, flow_of
 def test_every_flow_is_deployed_and_the_pipeline_every_night(tmp_path):
     made = {each.flow_name: each for each in deployments(tmp_path, home=tmp_path)}
     assert set(made) == set(STAGES) == {
-        "add", "aggregate", "train", "embed", "publish", "evaluate", "duplicates", "cluster",
-        "compare", "pipeline",
+        "extract", "aggregate", "train", "embed", "add", "publish", "evaluate", "duplicates",
+        "cluster", "compare", "pipeline",
     }  # fmt: skip
     usual = {"encoder": "autoencoder", "home": str(tmp_path)}
     assert made["pipeline"].parameters == usual | {"data": str(tmp_path)}

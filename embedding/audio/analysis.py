@@ -71,8 +71,7 @@ def analyse(path: Path) -> Analysis:
     """
     parts: dict[str, list[np.ndarray]] = {}
     for signal in blocks(path, HOP, BLOCK_FRAMES, CONTEXT_FRAMES):
-        offset = signal.mean(dtype=np.float64).astype(np.float32)
-        for name, values in _block(signal - offset).items():
+        for name, values in _block(signal).items():
             parts.setdefault(name, []).append(values)
     # Each list is freed as soon as it is joined.
     whole = {name: np.concatenate(parts.pop(name)) for name in list(parts)}

@@ -291,7 +291,7 @@ def _finish(directory: Path, recordings: Recordings, outcomes: tuple[Outcome, ..
         facts = recording.guessed | each.tags | recording.listed | {"recording": each.path}
         metadata.setdefault(each.work_id, {})[each.track_id] = facts
     _write(directory / "metadata.json", json.dumps(metadata, indent=1, ensure_ascii=False))
-    description = {"frame_rate": f"{SAMPLE_RATE}/{HOP}", "name": directory.name}
+    description = {"frame_rate": f"{SAMPLE_RATE}/{HOP}", "name": recordings.root.resolve().name}
     _write(directory / "dataset.json", json.dumps(description))
     _write(directory / LOG, "".join(_line(each) for each in outcomes))
 

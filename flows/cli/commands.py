@@ -25,6 +25,7 @@ app = typer.Typer(
 COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Prepare and publish": [
         stages.pipeline,
+        stages.extract,
         stages.aggregate,
         stages.train,
         stages.embed,

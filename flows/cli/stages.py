@@ -16,7 +16,12 @@ DEMO_QUERY = "P_249990"
 
 
 def pipeline(
-    data: Annotated[Path, typer.Option(help="Features to publish: a directory or a CSV table.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="What to publish: a directory of features or recordings, or a CSV table."
+        ),
+    ],
     train: options.TrainingData = None,
     encoder: options.Encoder = "autoencoder",
     config: options.ConfigFile = None,
@@ -50,8 +55,26 @@ def pipeline(
     show(result, as_json, tables.show_evaluation)
 
 
+def extract(
+    recordings: Annotated[Path, typer.Argument(help="A folder of recordings.")],
+    to: Annotated[Path, typer.Option(help="The directory for the features.")],
+    home: options.Home = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Compute features from recordings: WAV, FLAC, MP3, OGG, Opus, M4A and more.
+
+    Only new and changed recordings are analysed. `covers pipeline --data RECORDINGS` does this too.
+
+    Example: covers extract recordings --to features
+    """
+    result = run_flow("extract", recordings, to, home)
+    show(result, as_json, tables.show_extraction)
+
+
 def aggregate(
-    data: Annotated[Path, typer.Argument(help="A directory of features or a CSV table.")],
+    data: Annotated[
+        Path, typer.Argument(help="A directory of features or recordings, or a CSV table.")
+    ],
     frame_rate: options.FrameRate = None,
     home: options.Home = None,
     as_json: options.AsJson = False,

@@ -46,6 +46,19 @@ def _show_other_sources(result: dict[str, Any]) -> None:
             say(f"{heading} the collection: {', '.join(sources)}.")
 
 
+def show_extraction(result: dict[str, Any]) -> None:
+    """Print the result of `flows.extract`."""
+    names = ["extracted", "analysed"]
+    show_table(["", "recordings"], ((name, result[name]) for name in names))
+    if rejected := result["rejected"]:
+        columns = ["path", "reason"]
+        rows = ([each[column] for column in columns] for each in rejected[:MAX_ROWS])
+        show_table(["rejected", "because"], rows)
+        if len(rejected) > MAX_ROWS:
+            say(f"{len(rejected)} recordings are rejected; {MAX_ROWS} of them are listed.")
+    show_paths({"features": result["directory"]})
+
+
 def show_publication(result: dict[str, Any]) -> None:
     """Print the result of `flows.publish`."""
     show_table(["source"], ([source] for source in result["sources"]))

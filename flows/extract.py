@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-from prefect import flow, get_run_logger
+from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 
 from embedding.audio.extract import Extracted, extract_all
@@ -19,7 +19,7 @@ REPORT_SECONDS = 5
 MAX_SHOWN_REJECTS = 1000
 
 
-@flow(name="extract", flow_run_name="extract {recordings}", **alert.WATCHED)
+@alert.flow("extract", "extract {recordings}")
 def extract(recordings: Path, to: Path, home: Path | None = None) -> dict[str, Any]:
     """Compute the features of all recordings that are new or changed, on all cores.
 

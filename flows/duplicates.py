@@ -1,4 +1,4 @@
-"""The published collection -> pairs that are probably of one work but have two work labels."""
+"""The published collection -> performances that are probably of one work, but labelled with two."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,20 +14,21 @@ from flows import alert
 from flows.workspace import Workspace
 
 #: Increase this number when the search or the table changes.
-VERSION = 2
+VERSION = 3
 
 #: Rows in the artifact; the file has all rows.
 MAX_ARTIFACT_ROWS = 100
 
+#: What the table says of each performance.
+NAMES = ("track_id", "work_id", "title", "artist")
+
 SCHEMA = {
+    "group": pl.Int64,
     "probability": pl.Float64,
+    "weakest_link": pl.Boolean,
     "distance": pl.Float64,
     "transposition": pl.Int64,
-    **{
-        prefix + name: pl.String
-        for prefix in ("", "other_")
-        for name in ("track_id", "work_id", "title", "artist")
-    },
+    **{prefix + name: pl.String for prefix in ("", "other_") for name in NAMES},
     "pairs": pl.Int64,
 }
 
@@ -50,15 +51,31 @@ def duplicates(
     Returns
     -------
     Path
-        duplicates.csv, the most probable pair first. Its columns are probability, distance,
-        transposition, and track_id, work_id, title and artist of both performances. `pairs` is the
-        number of listed pairs that connect the same two works: several pairs suggest that the works
-        are one, a single pair suggests a mislabelled performance.
+        duplicates.csv, which `read` reads: a row for each pair, sorted by group and probability.
+
+        group
+            Number of the group, from 1. Pairs that share a performance, or that connect the same
+            two works, are one group. Groups whose weakest link is strongest come first.
+        probability
+            The probability that the two are versions of one work.
+        weakest_link
+            True for one pair of each group: with a `min_probability` above the probability of
+            this pair, the group would fall apart.
+        distance
+            Between their vectors.
+        transposition
+            Semitones from the key of the first up to the key of the other; empty if they were not
+            aligned.
+        track_id, work_id, title, artist, other_track_id, …
+            The two performances.
+        pairs
+            Number of listed pairs that connect the same two works. Several suggest that the works
+            are one, and a single pair suggests a mislabelled performance.
     """
     workspace = Workspace.at(home)
     with workspace.used():
         table = list_duplicates(max_pairs, min_probability, workspace.root)
-        rows = pl.read_csv(table, n_rows=MAX_ARTIFACT_ROWS).to_dicts()
+        rows = read(table).head(MAX_ARTIFACT_ROWS).to_dicts()
     create_table_artifact(rows, key="duplicates", description=f"The whole table: {table}")
     return table
 
@@ -71,30 +88,70 @@ def list_duplicates(max_pairs: int, min_probability: float, home: Path) -> Path:
         current = searcher.engine.open().description
 
         def make(directory: Path) -> None:
-            found = searcher.duplicates(max_pairs, min_probability=min_probability)
-            pairs = Counter(_works(duplicate) for duplicate in found)
-            rows = [_row(duplicate, pairs[_works(duplicate)]) for duplicate in found]
+            groups = searcher.duplicates(max_pairs, min_probability=min_probability)
+            pairs = Counter(_works(pair) for group in groups for pair in group.pairs)
+            rows = [
+                {"group": number, "weakest_link": pair is group.weakest_link}
+                | _row(pair)
+                | {"pairs": pairs[_works(pair)]}
+                for number, group in enumerate(groups, 1)
+                for pair in group.pairs
+            ]
             pl.DataFrame(rows, schema=SCHEMA).write_csv(directory / "duplicates.csv")
 
         made_of = (VERSION, current.content, max_pairs, min_probability)
         about = {"collection": current.name}
         place = Workspace(home).result("duplicates", current.name, made_of, make, about)
-    table = place / "duplicates.csv"
-    logger.info("%d pairs of %s are probably of one work", len(pl.read_csv(table)), current.name)
-    return table
+    path = place / "duplicates.csv"
+    table = read(path)
+    logger.info(
+        "%d pairs of %s, in %d groups, are probably of one work",
+        len(table),
+        current.name,
+        table["group"].n_unique(),
+    )
+    return path
 
 
-def _works(duplicate: search.Duplicate) -> frozenset[str | None]:
+def read(path: Path) -> pl.DataFrame:
+    """Read duplicates.csv; ids stay texts, also those of digits only."""
+    return pl.read_csv(path, schema=SCHEMA)
+
+
+def groups_of(table: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return the groups of the table.
+
+    Each has its number (`group`), its `performances` with their labels, the number of its `pairs`,
+    and its `weakest_link`, which is the row of that pair.
+    """
+    groups = []
+    for (number,), rows in table.group_by("group", maintain_order=True):
+        performances = {
+            row[f"{prefix}track_id"]: {name: row[prefix + name] for name in NAMES}
+            for row in rows.iter_rows(named=True)
+            for prefix in ("", "other_")
+        }
+        groups.append(
+            {
+                "group": number,
+                "performances": [performances[track_id] for track_id in sorted(performances)],
+                "pairs": len(rows),
+                "weakest_link": rows.row(by_predicate=pl.col("weakest_link"), named=True),
+            }
+        )
+    return groups
+
+
+def _works(duplicate: search.Duplicate) -> frozenset[str]:
     return frozenset((duplicate.work_id, duplicate.match.work_id))
 
 
-def _row(duplicate: search.Duplicate, pairs: int) -> dict[str, Any]:
+def _row(duplicate: search.Duplicate) -> dict[str, Any]:
     match = duplicate.match
     row: dict[str, Any] = {
         "probability": match.probability,
         "distance": match.distance,
         "transposition": match.alignment and match.alignment.transposition,
-        "pairs": pairs,
     }
     for prefix, performance in ("", duplicate), ("other_", match):
         row |= {

@@ -22,7 +22,7 @@ from search.errors import (
     TrackNotFound,
 )
 from search.fields import between, contains, none_of
-from search.matches import Duplicate, Identification, Match, Work
+from search.matches import Duplicate, DuplicateGroup, Identification, Match, Work
 from search.point import Point
 from search.points import Description, Points
 from search.query import (
@@ -46,6 +46,7 @@ __all__ = [
     "DamagedCollection",
     "Description",
     "Duplicate",
+    "DuplicateGroup",
     "Engine",
     "Identification",
     "InvalidPoints",

@@ -1,21 +1,38 @@
 """The answers of a search.
 
-They are dataclasses: `dataclasses.asdict` makes them JSON, and `polars.DataFrame(matches)` a table.
+They are dataclasses, and short when they are printed. `polars.DataFrame(matches)` makes a table of
+matches, and `dataclasses.asdict` a dictionary of any answer, which can be written as JSON:
+
+>>> import json
+>>> from dataclasses import asdict
+>>> import search
+>>> found = search.identify("P_0")
+>>> found
+Identification(track_id='P_0', work=Work(work_id='W_0', work_title='Work 0', ...), ...)
+>>> json.loads(json.dumps(asdict(found)))["work"]["performances"][0]["work_id"]
+'W_0'
 """
 
+import reprlib
 from dataclasses import dataclass
 
 from search.versions.alignment import Alignment
 
 
 def _brief(answer: object, *names: str) -> str:
-    """Show the fields of an answer that say most, without those that are None."""
+    """Show the fields of an answer that say most, without those that are empty."""
     shown = []
     for name in names:
         value = getattr(answer, name)
-        if value is not None:
-            text = f"{value:.4g}" if isinstance(value, float) else repr(value)
-            shown.append(f"{name}={text}")
+        if value is None or value == ():
+            continue
+        if isinstance(value, float):
+            text = f"{value:.4g}"
+        elif name in ("title", "work_title", "work_artist"):
+            text = reprlib.repr(value)  # in up to 30 characters
+        else:
+            text = repr(value)
+        shown.append(f"{name}={text}")
     return f"{type(answer).__name__}({', '.join(shown)})"
 
 
@@ -54,6 +71,10 @@ class Match:
         calibration, or if the query is only a vector.
     alignment : Alignment or None
         Which stretches of both match, if they were aligned.
+    score : float or None
+        The score that re-ranked matches are ordered by where there are no probabilities; the
+        best match has the highest. None with a calibration, and for a match that could not be
+        aligned.
     """
 
     track_id: str
@@ -76,9 +97,12 @@ class Match:
     same_work: bool | None
     probability: float | None = None
     alignment: Alignment | None = None
+    score: float | None = None
 
     def __repr__(self) -> str:
-        return _brief(self, "track_id", "work_id", "title", "distance", "probability", "same_work")
+        return _brief(
+            self, "track_id", "work_id", "title", "distance", "probability", "score", "same_work"
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,9 +116,13 @@ class Work:
     work_title, work_artist : str or None
         If known.
     probability : float in [0, 1]
-        The probability that the performance is a version of it.
+        The probability that the performance is a version of it, or of a work in `same_as`.
     performances : tuple of Match
-        Its performances that give most evidence, best first, without the query.
+        The performances that give most evidence, best first, without the query: up to three of
+        this work, and of each work in `same_as`.
+    same_as : tuple of str
+        Ids of other works that are probably this one, although they have other labels; the
+        likeliest first.
     """
 
     work_id: str
@@ -102,9 +130,10 @@ class Work:
     work_artist: str | None
     probability: float
     performances: tuple[Match, ...]
+    same_as: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return _brief(self, "work_id", "work_title", "work_artist", "probability")
+        return _brief(self, "work_id", "work_title", "work_artist", "probability", "same_as")
 
 
 @dataclass(frozen=True, repr=False)
@@ -157,3 +186,29 @@ class Duplicate:
 
     def __repr__(self) -> str:
         return _brief(self, "track_id", "work_id", "title", "match")
+
+
+@dataclass(frozen=True, repr=False)
+class DuplicateGroup:
+    """Performances that are probably of one work, although their labels say otherwise.
+
+    It consists of pairs that share a performance, or that connect the same two works.
+
+    Attributes
+    ----------
+    track_ids, work_ids : tuple of str
+        The performances, and the works that they are labelled with, both sorted.
+    weakest_link : Duplicate
+        The pair without which the group falls into two: it would do so if `min_probability` were
+        higher than the probability of this pair.
+    pairs : tuple of Duplicate
+        All listed pairs of the group, the most probable first.
+    """
+
+    track_ids: tuple[str, ...]
+    work_ids: tuple[str, ...]
+    weakest_link: Duplicate
+    pairs: tuple[Duplicate, ...]
+
+    def __repr__(self) -> str:
+        return _brief(self, "track_ids", "work_ids", "weakest_link")

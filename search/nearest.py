@@ -152,6 +152,17 @@ def as_matches(candidates: Sequence[Candidate], query: Query) -> list[Match]:
     return matches
 
 
+def compare(query: Query, others: Sequence[Query]) -> list[Match]:
+    """Describe other performances as matches of a query, in their order."""
+    return as_matches(
+        [
+            Candidate(float(np.linalg.norm(query.vector - other.vector)), other.payload)
+            for other in others
+        ],
+        query,
+    )
+
+
 def _usual(payload: Payload) -> tuple[float, float]:
     return payload[USUAL_DISTANCE], payload[USUAL_SPREAD]
 

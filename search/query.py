@@ -6,7 +6,7 @@ import numpy.typing as npt
 
 from search import settings
 from search.engines.engine import Status
-from search.matches import Duplicate, Identification, Match
+from search.matches import DuplicateGroup, Identification, Match
 from search.searcher import Searcher, Where
 
 _cached: tuple[settings.Settings, Searcher] | None = None
@@ -105,10 +105,11 @@ def identify(track_id: str, limit: int = 5) -> Identification:
     return _searcher().identify(track_id, limit)
 
 
-def duplicates(max_pairs: int = 100, *, min_probability: float = 0.5) -> list[Duplicate]:
+def duplicates(max_pairs: int = 1000, *, min_probability: float = 0.5) -> list[DuplicateGroup]:
     """Find performances that share a work, but not its label; see `Searcher.duplicates`.
 
-    >>> duplicates(max_pairs=20, min_probability=0.9)
+    >>> groups = duplicates(min_probability=0.9)
+    >>> [pair for group in groups for pair in group.pairs]
     []
     """
     return _searcher().duplicates(max_pairs, min_probability=min_probability)

@@ -7,13 +7,13 @@ from typing import Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from search import nearest, suggestions
+from search import identification, nearest, suggestions
 from search.connecting import connect
-from search.engines.collection import Candidate, Collection
+from search.engines.collection import Collection
 from search.engines.engine import Engine, Status
 from search.errors import CollectionGone, InvalidQuery, SearchError
 from search.fields import conditions, whole
-from search.matches import Duplicate, Identification, Match
+from search.matches import DuplicateGroup, Identification, Match
 from search.nearest import Query, Request
 from search.point import Payload, Vectors
 from search.versions import judging
@@ -216,8 +216,7 @@ class Searcher:
         def answer(collection: Collection) -> Match:
             judging.calibration_of(collection)
             first, second = nearest.look_up(collection, [a, b])
-            distance = float(np.linalg.norm(first.vector - second.vector))
-            (match,) = nearest.as_matches([Candidate(distance, second.payload)], first)
+            (match,) = nearest.compare(first, [second])
             return judging.same_work(collection, a, match)
 
         return self._ask(answer)
@@ -226,7 +225,9 @@ class Searcher:
         """Name the work that a performance is a version of, if the collection has it.
 
         The label of the performance is not used, so labels can be checked this way. The nearest
-        `CANDIDATES` (100) performances are considered, and aligned if they have sequences.
+        `CANDIDATES` (100) performances are considered, and aligned if they have sequences. Works
+        that are probably one, although their labels differ, are answered as one, with the sum of
+        their probabilities (`Work.same_as`); `search.identification` derives this.
 
         Raises
         ------
@@ -241,20 +242,24 @@ class Searcher:
             judging.calibration_of(collection)
             (matches,) = nearest.around(collection, [track_id], Request(CANDIDATES))
             aligned = judging.align(collection, track_id, matches)
-            return judging.identify(collection, track_id, matches, aligned, limit)
+            return identification.identify(collection, track_id, matches, aligned, limit)
 
         return self._ask(answer)
 
-    def duplicates(self, max_pairs: int = 100, *, min_probability: float = 0.5) -> list[Duplicate]:
+    def duplicates(
+        self, max_pairs: int = 1000, *, min_probability: float = 0.5
+    ) -> list[DuplicateGroup]:
         """Find performances that share a work but not its label, in the whole collection.
 
         Each performance is compared with the `NEIGHBOURS` (10) nearest of other works, and aligned
-        if it has a sequence. This takes some 10 ms per minute of music, on all cores.
+        if it has a sequence. This takes some 10 ms per minute of music, on all cores. Pairs that
+        share a performance, or that connect the same two works, are then one group: they are
+        probably one work. Groups whose weakest link is strongest come first.
 
         Parameters
         ----------
         max_pairs : int in [1, 10000]
-            Maximum number of pairs; the most probable come first.
+            Maximum number of pairs in all groups together; the most probable are kept.
         min_probability : float in [0, 1]
             Minimum probability of a pair.
 
@@ -270,7 +275,7 @@ class Searcher:
                 "to 1."
             )
 
-        def answer(collection: Collection) -> list[Duplicate]:
+        def answer(collection: Collection) -> list[DuplicateGroup]:
             judging.calibration_of(collection)
             neighbourhoods = _neighbourhoods(collection)
             return find_duplicates(collection, neighbourhoods, max_pairs, min_probability)

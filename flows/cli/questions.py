@@ -107,21 +107,35 @@ def distance(
 
 
 def duplicates(
-    max_pairs: Annotated[int, typer.Option(help="Maximum number of pairs.", min=1)] = 1000,
+    pairs: Annotated[bool, typer.Option("--pairs", help="List pairs instead of groups.")] = False,
+    max_pairs: Annotated[
+        int, typer.Option(help="Maximum number of pairs, in all groups together.", min=1)
+    ] = 1000,
     min_probability: Annotated[
         float, typer.Option(help="Minimum probability of a pair.", min=0, max=1)
     ] = 0.5,
     home: options.Home = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Find pairs that are probably versions of one work, but are labelled with two works.
+    """Find performances that are probably of one work, but are labelled with different works.
 
-    They are mislabelled performances, or works that should be linked. The likeliest come first.
+    They are mislabelled performances, or works that should be linked. Pairs that share a
+    performance, or that connect the same two works, are shown as one group. The weakest link of a
+    group is the least probable pair that holds it together; its percentage stands beside both
+    performances of this pair. Groups whose weakest link is strongest come first.
+
+    All pairs are in duplicates.csv, with the number of their group. Its columns are explained in
+    docs/operating.md.
 
     Example: covers duplicates --min-probability 0.9
     """
-    table = run_flow("duplicates", max_pairs, min_probability, home)
-    import polars as pl
+    path = run_flow("duplicates", max_pairs, min_probability, home)
+    from flows.duplicates import groups_of, read
 
-    rows = pl.read_csv(table).to_dicts()
-    show({"duplicates": rows, "path": str(table)}, as_json, tables.show_duplicates)
+    table = read(path)
+    if pairs:
+        rows = table.sort("probability", descending=True, maintain_order=True).to_dicts()
+        show({"pairs": rows, "path": str(path)}, as_json, tables.show_pairs)
+    else:
+        content = {"groups": groups_of(table), "path": str(path)}
+        show(content, as_json, tables.show_groups)

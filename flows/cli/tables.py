@@ -8,7 +8,7 @@ from flows.cli.printing import say, show_table
 from flows.measuring.report import evaluation_tables
 
 if TYPE_CHECKING:
-    from search import Alignment, Identification, Match, Status
+    from search import Alignment, Identification, Match, Status, Work
     from search.points import Description
 
 #: Rows that are printed of a table of any length.
@@ -149,7 +149,7 @@ def show_matches(content: Mapping[str, Any]) -> None:
     judged = any(match.probability is not None for match in matches)
     columns = ["track"]
     columns += ["title"] if aligned else ["work", "title", "artist"]
-    columns += ["likely"] * judged + ["distance"] * (not (aligned and judged)) + ["same work"]
+    columns += ["likely", "score"] + ["distance"] * (not (aligned and judged)) + ["same work"]
     columns += ["key", "stretch"] * aligned
     cells = [_match_cells(match) for match in matches]
     show_table(
@@ -166,6 +166,7 @@ def _match_cells(match: "Match") -> dict[str, Any]:
         "title": match.title or match.work_title,
         "artist": match.artist or match.work_artist,
         "likely": percent(match.probability),
+        "score": match.score,
         "distance": match.distance,
         "same work": "yes" if match.same_work else "",
         "key": key,
@@ -201,20 +202,27 @@ def show_identification(found: "Identification") -> None:
         none = percent(found.probability_of_none)
         say(f"The collection has no version of {found.track_id} ({none}).")
     else:
-        title = found.work.work_title or found.work.work_id
+        title = _title(found.work) or found.work.work_id
         say(f"{found.track_id} is a version of {title} ({percent(found.work.probability)}).")
     show_table(
-        ["work", "title", "likely", "evidence"],
+        ["work", "probably the same", "title", "likely", "evidence"],
         (
             [
                 work.work_id,
-                work.work_title,
+                work.same_as,
+                _title(work),
                 percent(work.probability),
                 [match.track_id for match in work.performances],
             ]
             for work in found.works
         ),
     )
+    if any(work.same_as for work in found.works):
+        say("Works that are probably one count as one here, although their labels differ.")
+
+
+def _title(work: "Work") -> str | None:
+    return work.work_title or work.performances[0].title
 
 
 def show_distance(content: Mapping[str, Any]) -> None:
@@ -222,9 +230,9 @@ def show_distance(content: Mapping[str, Any]) -> None:
     say(f"{content['distance']:.4f}")
 
 
-def show_duplicates(content: Mapping[str, Any]) -> None:
-    """Print the first rows of the table of `flows.duplicates`, and where the table is."""
-    rows = content["duplicates"]
+def show_pairs(content: Mapping[str, Any]) -> None:
+    """Print the most probable pairs of the table of `flows.duplicates`, and where the table is."""
+    rows = content["pairs"]
     columns = ["track_id", "title", "other_track_id", "other_title"]
     show_table(
         ["", "likely", "track", "title", "other", "other title"],
@@ -234,6 +242,23 @@ def show_duplicates(content: Mapping[str, Any]) -> None:
         ),
     )
     show_paths({f"all {len(rows)} pairs": content["path"]})
+
+
+def show_groups(content: Mapping[str, Any]) -> None:
+    """Print the first groups of the table of `flows.duplicates`, and where the table is."""
+    groups = content["groups"]
+    rows = []
+    for group in groups[:MAX_ROWS]:
+        number, link = group["group"], group["weakest_link"]
+        ends = link["track_id"], link["other_track_id"]
+        for track_id, work_id, title, artist in map(dict.values, group["performances"]):
+            work_id = work_id if work_id != track_id else None  # as where nothing is labelled
+            weakest = percent(link["probability"]) if track_id in ends else None
+            rows.append([number, track_id, work_id, title, artist, weakest])
+            number = None
+    show_table(["group", "track", "work", "title", "artist", "weakest link"], rows)
+    pairs = sum(group["pairs"] for group in groups)
+    show_paths({f"all {len(groups)} groups ({pairs} pairs)": content["path"]})
 
 
 def show_status(status: "Status") -> None:

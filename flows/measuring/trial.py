@@ -21,6 +21,7 @@ import search
 from embedding.metrics.distances import Ints
 from embedding.metrics.reliability import at_thresholds, recall_at_precision, reliability
 from embedding.metrics.retrieval import Retrieval, retrieval_of
+from search import identification
 from search.engines.embedded import Embedded
 from search.matches import Identification, Match
 from search.versions import judging
@@ -158,7 +159,7 @@ def ask(searcher: search.Searcher, queries: Sequence[str], depth: int) -> Respon
         aligned = judging.align(collection, query, nearest) if depth else None
         name = None
         if collection.description.calibration is not None:
-            name = judging.identify(collection, query, nearest or matches, aligned, 1)
+            name = identification.identify(collection, query, nearest or matches, aligned, 1)
         return nearest if aligned is None else aligned.judged, name
 
     with ThreadPoolExecutor(joblib.cpu_count()) as threads:  # compiled code releases the GIL

@@ -1,11 +1,11 @@
 """Go through a whole collection for works that are one, and performances with a wrong label."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from search.engines.collection import Collection
-from search.matches import Duplicate, Match
+from search.matches import Duplicate, DuplicateGroup, Match
 from search.point import Payload
 from search.versions import judging
 
@@ -20,8 +20,8 @@ def find_duplicates(
     neighbourhoods: Iterable[list[tuple[Payload, list[Match]]]],
     max_pairs: int,
     min_probability: float,
-) -> list[Duplicate]:
-    """Judge performances of different works that are near to each other.
+) -> list[DuplicateGroup]:
+    """Judge performances of different works that are near to each other, and group them.
 
     `neighbourhoods` are batches of payloads, each with the nearest matches of other works. The
     other parameters are those of `Searcher.duplicates`.
@@ -64,7 +64,44 @@ def find_duplicates(
         if _probability(match) >= min_probability / 2
     ]
     listed.sort(key=lambda pair: (-_probability(pair.match), pair.track_id, pair.match.track_id))
-    return [pair for pair in listed if _probability(pair.match) >= min_probability][:max_pairs]
+    return grouped(
+        [pair for pair in listed if _probability(pair.match) >= min_probability][:max_pairs]
+    )
+
+
+def grouped(pairs: Sequence[Duplicate]) -> list[DuplicateGroup]:
+    """Group pairs, the most probable first, that share a performance or connect the same works.
+
+    The last pair that joins two parts of a group is its weakest link, as in Kruskal's algorithm.
+    Groups whose weakest link is strongest come first.
+    """
+    parent: dict[Hashable, Hashable] = {}
+
+    def root(node: Hashable) -> Hashable:
+        while (above := parent.setdefault(node, node)) != node:
+            parent[node] = node = parent[above]
+        return node
+
+    links = []
+    for pair in pairs:
+        a, b = root(pair.track_id), root(pair.match.track_id)
+        if a != b:
+            links.append(pair)
+        parent[a] = parent[b] = root(frozenset((pair.work_id, pair.match.work_id)))
+    members: dict[Hashable, list[Duplicate]] = {}
+    for pair in pairs:
+        members.setdefault(root(pair.track_id), []).append(pair)
+    weakest = {root(link.track_id): link for link in links}
+    groups = [
+        DuplicateGroup(
+            track_ids=tuple(sorted({id for p in own for id in (p.track_id, p.match.track_id)})),
+            work_ids=tuple(sorted({id for p in own for id in (p.work_id, p.match.work_id)})),
+            weakest_link=weakest[node],
+            pairs=tuple(own),
+        )
+        for node, own in members.items()
+    ]
+    return sorted(groups, key=lambda group: -_probability(group.weakest_link.match))
 
 
 def _unseen(payload: Payload, matches: list[Match], seen: set[tuple[str, str]]) -> list[Match]:

@@ -7,19 +7,15 @@ import numpy as np
 
 from search.engines.collection import Collection
 from search.errors import InvalidQuery
-from search.matches import Identification, Match, Work
+from search.matches import Match
 from search.versions.alignment import STACK_SECONDS, Alignment, explain, similarities
 from search.versions.calibration import (
     Calibration,
     Numbers,
     alignment_columns,
     pair_probability,
-    work_probabilities,
 )
 from search.versions.reranking import log_similarity, ranking_score
-
-#: Number of performances that are listed as evidence for a work.
-MAX_EVIDENCE = 3
 
 
 def calibration_of(collection: Collection) -> Calibration:
@@ -39,6 +35,15 @@ def by_distance(collection: Collection, matches: Sequence[Match]) -> list[Match]
     if calibration is None or not matches or matches[0].relative_distance is None:
         return list(matches)
     return _with_probabilities(collection, matches, _distance_ratios(calibration, matches))
+
+
+def log_ratios(
+    collection: Collection, matches: Sequence[Match], aligned: "Aligned | None"
+) -> Numbers:
+    """Return the log likelihood ratio of each match, by alignment or, without one, by distance."""
+    if aligned is not None and aligned.log_ratio is not None:
+        return aligned.log_ratio
+    return _distance_ratios(calibration_of(collection), matches)
 
 
 def _distance_ratios(calibration: Calibration, matches: Sequence[Match]) -> Numbers:
@@ -116,9 +121,8 @@ class Aligned:
         query_background, backgrounds = np.split(sequences.backgrounds(track_ids), [1])
         self._backgrounds = query_background[0], backgrounds, sequences.mean_background
         self.log_ratio = self._judge(self.log_similarity)
-        score = self.log_ratio
-        if score is None:
-            score = ranking_score(self._similarity, backgrounds)
+        self._score = ranking_score(self._similarity, backgrounds)
+        score = self._score if self.log_ratio is None else self.log_ratio
         aligned = self._similarity > 0
         self.order: list[int] = np.lexsort((np.where(aligned, -score, 0), ~aligned)).tolist()
 
@@ -147,12 +151,16 @@ class Aligned:
     def matches(self, rows: Sequence[int], similarity: Numbers | None = None) -> list[Match]:
         """Return the matches of some rows with their probabilities and alignments.
 
-        `similarity`, log similarities of all matches, replaces the similarity seen from the query.
+        Without calibration, they have scores instead of probabilities. `similarity`, log
+        similarities of all matches, replaces the similarity seen from the query.
         """
         log_ratio = self.log_ratio if similarity is None else self._judge(similarity)
         chosen = [replace(self._nearest[i], alignment=self._explain(i)) for i in rows]
         if log_ratio is None:
-            return chosen
+            return [
+                replace(match, score=float(self._score[i]) if self._similarity[i] > 0 else None)
+                for i, match in zip(rows, chosen, strict=True)
+            ]
         return _with_probabilities(self._collection, chosen, log_ratio[list(rows)])
 
     def _explain(self, i: int) -> Alignment:
@@ -182,35 +190,3 @@ def same_work(collection: Collection, a: str, match: Match) -> Match:
     backward = Aligned(collection, b, [replace(match, track_id=a)])
     mean = (forward.log_similarity + backward.log_similarity) / 2
     return forward.matches([0], mean)[0]
-
-
-def identify(
-    collection: Collection,
-    track_id: str,
-    nearest: Sequence[Match],
-    aligned: Aligned | None,
-    limit: int,
-) -> Identification:
-    """Pool the evidence of the performances of each work; see `Searcher.identify`."""
-    calibration, description = calibration_of(collection), collection.description
-    log_ratio = None if aligned is None else aligned.log_ratio
-    if log_ratio is None:
-        log_ratio = _distance_ratios(calibration, nearest)
-    rows_of: dict[str, list[int]] = {}
-    for i in np.argsort(-log_ratio, kind="stable").tolist():
-        rows_of.setdefault(nearest[i].work_id, []).append(i)
-    probabilities, probability_of_none = work_probabilities(
-        [log_ratio[rows] for rows in rows_of.values()], description.linked, description.points
-    )
-    likeliest = sorted(zip((-probabilities).tolist(), rows_of, strict=True))[:limit]
-    works = []
-    for negative, work_id in likeliest:
-        rows = rows_of[work_id][:MAX_EVIDENCE]
-        if aligned is None:
-            evidence = by_distance(collection, [nearest[i] for i in rows])
-        else:
-            evidence = aligned.matches(rows)
-        title, artist = evidence[0].work_title, evidence[0].work_artist
-        works.append(Work(work_id, title, artist, -negative, tuple(evidence)))
-    work = works[0] if works and works[0].probability > probability_of_none else None
-    return Identification(track_id, work, probability_of_none, tuple(works))

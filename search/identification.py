@@ -1,0 +1,160 @@
+"""Identification: which work a performance is a version of, or that it is of none here.
+
+The evidence of all performances of a work is pooled. Two works that are probably one, although
+nobody has linked them, are then grouped, so that they don't compete. This is what happens to the
+probabilities. Let q be the query, and r_i the likelihood ratio of q with performance i.
+
+- By `work_probabilities`, the odds of a work against no work are its prior, which is proportional
+  to its number of performances, times the mean of their r_i. That is proportional to the sum of
+  its r_i.
+- If two works are one, the odds of this one work are proportional to the sum over all
+  performances of both. So its probability is the sum of the two probabilities, the probability of
+  no work stays, and all probabilities still sum to 1.
+- If they are not one, works exclude each other, and the sum is the probability that q is a version
+  of either. So it holds whether the works are one or not, and only the claim that they are one can
+  be wrong.
+
+The groups are formed from the likeliest work down. Another work b belongs to the group of a work a
+if it is probably the same, by the same rule: b is taken as a query, and the performances that are
+known to be of work a are its candidates. These are the best performance of a and, if q itself is
+probably a version of a, also q. The prior is that of works without known versions, because the
+labels say that a and b are two works.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search import nearest
+from search.engines.collection import Collection
+from search.errors import CollectionGone
+from search.matches import Identification, Match, Work
+from search.nearest import Query
+from search.versions import judging
+from search.versions.calibration import Numbers, pair_probability, work_probabilities
+
+#: Number of performances that are listed as evidence for a work.
+MAX_EVIDENCE = 3
+
+#: Number of works, the likeliest, that may be grouped, and the least probability of a work that
+#: others are compared with. They bound the time: a comparison is an alignment.
+MAX_GROUPED, MIN_LEADER = 10, 0.01
+
+#: The least probability that two works are one. It is high because a wrong link misleads, and a
+#: missing one only divides a probability.
+MIN_SAME = 0.8
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    """A work, with the rows of its matches, the best first."""
+
+    probability: float
+    work_id: str
+    rows: list[int]
+
+
+def identify(
+    collection: Collection,
+    track_id: str,
+    matches: Sequence[Match],
+    aligned: judging.Aligned | None,
+    limit: int,
+) -> Identification:
+    """Pool the evidence of the performances of each work; see `Searcher.identify`.
+
+    Parameters
+    ----------
+    collection, track_id
+        Where the query is.
+    matches : sequence of Match
+        Those nearest to the query.
+    aligned : judging.Aligned or None
+        The query aligned with the matches, if it can be aligned.
+    limit : int
+        Maximum number of works.
+    """
+    description = collection.description
+    log_ratio = judging.log_ratios(collection, matches, aligned)
+    rows_of: dict[str, list[int]] = {}
+    for i in np.argsort(-log_ratio, kind="stable").tolist():
+        rows_of.setdefault(matches[i].work_id, []).append(i)
+    probabilities, probability_of_none = work_probabilities(
+        [log_ratio[rows] for rows in rows_of.values()], description.linked, description.points
+    )
+    pooled = [
+        _Pooled(probability, work_id, rows)
+        for probability, (work_id, rows) in zip(
+            probabilities.tolist(), rows_of.items(), strict=True
+        )
+    ]
+    pooled.sort(key=lambda work: (-work.probability, work.work_id))
+    groups = _groups(collection, matches, log_ratio, pooled[:MAX_GROUPED])
+    groups += [[work] for work in pooled[MAX_GROUPED:]]
+    groups.sort(key=lambda group: -_probability(group))
+    works = []
+    for group in groups[:limit]:
+        rows = sorted(
+            (row for work in group for row in work.rows[:MAX_EVIDENCE]),
+            key=lambda row: -log_ratio[row],
+        )
+        if aligned is None:
+            evidence = judging.by_distance(collection, [matches[row] for row in rows])
+        else:
+            evidence = aligned.matches(rows)
+        first, *others = group
+        best = matches[first.rows[0]]
+        works.append(
+            Work(
+                work_id=first.work_id,
+                work_title=best.work_title,
+                work_artist=best.work_artist,
+                probability=_probability(group),
+                performances=tuple(evidence),
+                same_as=tuple(work.work_id for work in others),
+            )
+        )
+    work = works[0] if works and works[0].probability > probability_of_none else None
+    return Identification(track_id, work, probability_of_none, tuple(works))
+
+
+def _probability(group: Sequence[_Pooled]) -> float:
+    return min(sum(work.probability for work in group), 1.0)
+
+
+def _groups(
+    collection: Collection,
+    matches: Sequence[Match],
+    log_ratio: Numbers,
+    works: Sequence[_Pooled],
+) -> list[list[_Pooled]]:
+    """Group works, the likeliest first, that are probably one; see the top of this module."""
+    best = [matches[work.rows[0]].track_id for work in works]
+    queries = {}
+    for track_id, stored in zip(best, collection.performances(best), strict=True):
+        if stored is None:
+            raise CollectionGone(f"{track_id} has just been withdrawn.")
+        queries[track_id] = Query(stored.vector, stored.payload)
+
+    def are_versions(ratio: Numbers) -> Numbers:
+        return pair_probability(ratio, versions=0, points=collection.description.points)
+
+    groups = []
+    free = list(works)
+    while free:
+        leader, *free = free
+        group = [leader]
+        if free and leader.probability >= MIN_LEADER:
+            first, *others = (queries[matches[work.rows[0]].track_id] for work in (leader, *free))
+            found = nearest.compare(first, others)
+            aligned = judging.align(collection, str(first.track_id), found)
+            ratio = judging.log_ratios(collection, found, aligned)
+            own = log_ratio[[work.rows[0] for work in (leader, *free)]]
+            if are_versions(own[:1])[0] > 0.5:
+                ratio = np.logaddexp(ratio, own[1:])
+            same = are_versions(ratio) >= MIN_SAME
+            group += [work for work, is_same in zip(free, same, strict=True) if is_same]
+            free = [work for work, is_same in zip(free, same, strict=True) if not is_same]
+        groups.append(group)
+    return groups

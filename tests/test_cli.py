@@ -78,7 +78,9 @@ def test_similar_shows_how_reranked_performances_align(tmp_path):
     assert answer["matches"][0]["alignment"]["transposition"] == 3
     best, _ = search.Searcher(search.connect(home=tmp_path)).similar("P_0", rerank=True)
     assert tables.alignment_cells(best.alignment) == ("+3", "0:10-1:00 ~ 0:00-0:50")
-    assert "+3" in covers("similar", "P_0", "--rerank", "--home", tmp_path)[1]
+    shown = covers("similar", "P_0", "--rerank", "--home", tmp_path)[1]
+    assert "+3" in shown
+    assert f"{best.score:.4g}" in shown  # what orders the matches without probabilities
     assert "stretch" not in covers("similar", "P_0", "--home", tmp_path)[1]
 
 
@@ -310,15 +312,19 @@ def test_a_performance_is_identified_and_judged(demo):
     assert match["probability"] > 0.5
 
 
-def test_duplicates_are_listed_down_to_a_probability(demo):
-    content = covers_json("duplicates", "--min-probability", 0.001, "--max-pairs", 5)
-    rows = content["duplicates"]
+def test_duplicates_are_listed_in_groups_and_as_pairs(demo):
+    question = ("duplicates", "--min-probability", 0.001, "--max-pairs", 5)
+    rows = covers_json(*question, "--pairs")["pairs"]
     assert 0 < len(rows) <= 5
     assert [row["probability"] for row in rows] == sorted(
         (row["probability"] for row in rows), reverse=True
     )
-    out = covers("duplicates", "--min-probability", 0.001, "--max-pairs", 5)[1]
-    assert f"all {len(rows)} pairs: {content['path']}" in out.replace("\n", "")
+    content = covers_json(*question)
+    assert sum(group["pairs"] for group in content["groups"]) == len(rows)
+    assert {group["group"] for group in content["groups"]} == {row["group"] for row in rows}
+    out = covers(*question)[1]
+    assert "weakest link" in out
+    assert f"({len(rows)} pairs): {content['path']}" in out.replace("\n", "")
 
 
 def test_clusters_are_drawn_over_k(demo):

@@ -1,7 +1,10 @@
 """Probabilities of matches, `same_work` and `identify`."""
 
+import json
+from dataclasses import asdict
+
 import pytest
-from catalogue import points_of, published
+from catalogue import altered, points_of, published
 from tunes import CALIBRATED, CALIBRATION, EMPTY, POINTS, SHORT
 
 from search import Calibration, InvalidQuery, Searcher
@@ -92,6 +95,23 @@ def test_a_performance_without_versions_is_of_no_work_here():
         found = Searcher(engine).identify("P_4")
         assert found.work is None
         assert found.probability_of_none > max(work.probability for work in found.works)
+
+
+def test_works_that_are_probably_one_are_named_as_one():
+    """Without labels, each performance is a work; the three versions of P_0 are one candidate."""
+    payloads = [{"work_id": track_id} for track_id in CALIBRATED.track_ids]
+    with published(altered(CALIBRATED, payloads=payloads)) as engine:
+        searcher = Searcher(engine)
+        found = searcher.identify("P_0", limit=100)
+        versions = {"P_1", "P_2", "P_3"}
+        assert {found.work.work_id, *found.work.same_as} == versions
+        assert {match.track_id for match in found.work.performances} == versions
+        assert found.work.probability > 0.9
+        total = found.probability_of_none + sum(work.probability for work in found.works)
+        assert total == pytest.approx(1)
+        assert searcher.identify("P_0", limit=1).work == found.work
+        assert len(repr(found)) < 300
+        assert json.loads(json.dumps(asdict(found)))["work"]["same_as"] == [*found.work.same_as]
 
 
 def test_without_sequences_the_distance_decides(by_distance):

@@ -13,8 +13,6 @@ A bundle can stand for a model whose vectors were made elsewhere. It then has no
 works are those that it was calibrated on.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -72,49 +70,22 @@ class BadBundle(ValueError):  # noqa: N818 - named for what it is, as `store.Bad
 
 @dataclass(frozen=True)
 class Training:
-    """Where an encoder comes from.
+    """Where an encoder comes from."""
 
-    Attributes
-    ----------
-    data, fingerprint : str
-        Name and fingerprint of the feature store.
-    seed : int
-        Seed of the split, the initial weights and the batches.
-    works : pl.DataFrame
-        Columns work_id and side ("train" or "validation"), sorted by work id.
-    validation : pl.DataFrame
-        Columns track_id, work_id and vector of the validation performances, made before the encoder
-        learnt from them. Their distances are like those between performances it has never seen.
-    loss_curve : pl.DataFrame
-        Columns `LOSS_CURVE_SCHEMA`; empty for an encoder without epochs.
-    figures : dict of str to float, int or str
-        Results of the training; each encoder chooses their names.
-    """
-
-    data: str
-    fingerprint: str
-    seed: int
-    works: pl.DataFrame
+    data: str  # the name of the feature store
+    fingerprint: str  # of the feature store
+    seed: int  # of the split, the initial weights and the batches
+    works: pl.DataFrame  # work_id and side ("train" or "validation"), sorted by work id
+    #: Columns track_id, work_id and vector of the validation performances, made before the encoder
+    #: learnt from them. Their distances are like those between performances it has never seen.
     validation: pl.DataFrame
-    loss_curve: pl.DataFrame
-    figures: dict[str, Any]
+    loss_curve: pl.DataFrame  # columns `LOSS_CURVE_SCHEMA`; empty for an encoder without epochs
+    figures: dict[str, Any]  # results of the training; each encoder chooses their names
 
 
 @dataclass(frozen=True)
 class Bundle:
     """A trained encoder as it was saved.
-
-    Attributes
-    ----------
-    id : str
-        The name of the encoder (or of the model, if the vectors were made elsewhere) and eight hex
-        digits of its content. Equal weights have equal ids.
-    name : str
-        A key of `ENCODERS`, or `IMPORTED`.
-    encoder : Encoder or None
-        None if the vectors were made elsewhere.
-    versions : dict of str to str
-        Versions of the packages that it was made with.
 
     Examples
     --------
@@ -124,12 +95,13 @@ class Bundle:
     ('version', 256)
     """
 
+    #: The name of the encoder (or of the model, if the vectors were made elsewhere) and eight hex
+    #: digits of its content. Equal weights have equal ids.
     id: str
-    name: str
-    dimension: int
-    encoder: Encoder | None
+    name: str  # a key of `ENCODERS`, or `IMPORTED`
+    dimension: int  # components of a vector
+    encoder: Encoder | None  # None if the vectors were made elsewhere
     training: Training
-    versions: dict[str, str]
 
     @property
     def is_imported(self) -> bool:
@@ -267,12 +239,10 @@ def load(bundle: str | Path) -> Bundle:
         return _load(directory)
     except BadBundle:
         raise
-    except KeyError as error:
-        reason = f"{error} is missing"
-        raise BadBundle(f"{directory} is damaged: {reason}. {ADVICE}") from error
     # Damaged files make their readers raise any kind of error, and polars even a panic.
     except (Exception, pl.exceptions.PanicException) as error:
-        reason = first_line(error).rstrip(".")
+        missing = isinstance(error, KeyError)
+        reason = f"{error} is missing" if missing else first_line(error).rstrip(".")
         raise BadBundle(f"{directory} is damaged: {reason}. {ADVICE}") from error
 
 
@@ -289,8 +259,6 @@ def _load(directory: Path) -> Bundle:
             f"{', '.join(ENCODERS)}."
         )
     tensors = load_file(directory / "weights.safetensors")
-    if name in ENCODERS:
-        _check_columns(directory, facts["columns"], encoder_class(name).columns)
     if content_digest(name, facts["config"], facts["columns"], tensors) != content:
         raise BadBundle(
             f"{directory} is damaged: its weights and configuration are not those that were saved. "
@@ -298,17 +266,14 @@ def _load(directory: Path) -> Bundle:
         )
     encoder: Encoder | None = None
     if name == IMPORTED:
-        config = ImportedConfig(**facts["config"])
-        dimension, shown_name = config.dimension, config.name
+        model = ImportedConfig(**facts["config"])
+        shown_name, dimension = model.name, model.dimension
     else:
-        config = configure(name, facts["config"])
-        encoder = encoder_class(name).from_tensors(config, tensors)
-        dimension, shown_name = encoder.dimension, name
-    if dimension != facts["dimension"]:
-        raise ValueError(
-            f"its encoder makes vectors of dimension {dimension}, bundle.json says "
-            f"{facts['dimension']}"
-        )
+        kind = encoder_class(name)
+        if facts["columns"] != list(kind.columns):
+            raise BadBundle(f"{directory} was trained on other columns than are read now. {ADVICE}")
+        encoder = kind.from_tensors(configure(name, facts["config"]), tensors)
+        shown_name, dimension = name, encoder.dimension
     training = Training(
         **facts["training"],
         works=pl.read_parquet(directory / "works.parquet", schema=WORKS_SCHEMA),
@@ -317,7 +282,7 @@ def _load(directory: Path) -> Bundle:
     )
     _check_numbers(training, dimension)
     bundle_id = f"{shown_name}-{content[:8]}"
-    return Bundle(bundle_id, name, dimension, encoder, training, facts["versions"])
+    return Bundle(bundle_id, name, dimension, encoder, training)
 
 
 def _check_numbers(training: Training, dimension: int) -> None:
@@ -326,17 +291,6 @@ def _check_numbers(training: Training, dimension: int) -> None:
         raise ValueError(f"its validation vectors are not {dimension} finite numbers each")
     if not np.isfinite(training.loss_curve.cast(pl.Float64).to_numpy()).all():
         raise ValueError("its loss curve is not finite")
-
-
-def _check_columns(directory: Path, stored: list[str], known: tuple[str, ...]) -> None:
-    if list(stored) == list(known):
-        return
-    differing = [(a, b) for a, b in zip(stored, known, strict=False) if a != b][:3]
-    where = "".join(f"; {a} where a table has {b}" for a, b in differing)
-    raise BadBundle(
-        f"{directory} was trained on other columns: {len(stored)} of them where a table has "
-        f"{len(known)}{where}. {ADVICE}"
-    )
 
 
 def content_digest(

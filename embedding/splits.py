@@ -1,7 +1,5 @@
 """Split performances by work, so that no work is on two sides."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Train an encoder on a feature store: split by work, fit, and refit on all works."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from feature_stores import make_store
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
@@ -38,20 +38,19 @@ def test_what_is_saved_is_loaded_from_the_directory_alone(name, trained, songs, 
     again = load(tmp_path / "there")
     assert (again.id, again.name, again.dimension) == (made.id, name, encoder.dimension)
     assert again.encoder.config == encoder.config
-    vectors = encoder.embed(songs.inputs(encoder.input))
-    np.testing.assert_array_equal(again.embed(songs), vectors)
+    some = songs.select([2, 3, 5])
+    vectors = encoder.embed(some.inputs(encoder.input))
+    np.testing.assert_array_equal(again.embed(some), vectors)
     assert again.training.figures == training.figures
     assert again.training.loss_curve.equals(training.loss_curve)
     assert again.training.works.equals(training.works)
     assert again.seen_works.to_list() == sorted(songs.table["work_id"].unique())
-    assert {"python", "torch", "lightning", "safetensors"} <= set(again.versions)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
 def test_a_large_store_is_embedded_in_batches_and_the_log_counts_them(
-    name, trained, songs, tmp_path, caplog, monkeypatch
+    trained, songs, tmp_path, caplog, monkeypatch
 ):
-    made = save(tmp_path / "saved", *trained[name])
+    made = save(tmp_path / "saved", *trained["autoencoder"])
     whole = made.embed(songs)
     assert not caplog.messages
     monkeypatch.setattr(bundle, "BATCH_PERFORMANCES", 10)
@@ -68,6 +67,7 @@ def test_a_bundle_is_plain_files_that_say_what_they_are(saved):
     assert len(facts["columns"]) == 52
     assert facts["training"]["data"] == "songs"
     assert facts["config"]["sizes"] == [52, 16, 4]
+    assert {"python", "torch", "lightning", "safetensors"} <= set(facts["versions"])
     assert "id" not in facts
 
 
@@ -84,31 +84,27 @@ def test_equal_weights_have_equal_ids_and_others_another(trained, tmp_path):
     assert save(tmp_path / "c", other, training).id != first.id
 
 
-def test_a_bundle_is_replaced_by_the_next_one_and_nothing_is_left_over(trained, saved):
+def test_a_bundle_is_replaced_as_a_whole_or_not_at_all_and_nothing_is_left_over(
+    trained, saved, monkeypatch
+):
+    before = load(saved)
+    with monkeypatch.context() as patched:
+        full = OSError("full")
+        patched.setattr(pl.DataFrame, "write_csv", lambda *_: (_ for _ in ()).throw(full))
+        with pytest.raises(OSError, match="full"):
+            save(saved, *trained["means"])
+    assert load(saved).id == before.id
     assert save(saved, *trained["means"]).name == load(saved).name == "means"
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]
 
 
 def test_an_empty_directory_is_filled_and_a_foreign_one_is_not_touched(trained, tmp_path):
-    (tmp_path / "empty").mkdir()
-    save(tmp_path / "empty", *trained["means"])
-    foreign = tmp_path / "music"
-    foreign.mkdir()
-    (foreign / "song.wav").touch()
-    with pytest.raises(ValueError, match="music holds something that is not a bundle"):
-        save(foreign, *trained["means"])
-    assert [path.name for path in foreign.iterdir()] == ["song.wav"]
-
-
-def test_a_save_that_fails_leaves_what_was_there(trained, saved, monkeypatch):
-    before = load(saved)
-    monkeypatch.setattr(
-        pl.DataFrame, "write_csv", lambda *_: (_ for _ in ()).throw(OSError("full"))
-    )
-    with pytest.raises(OSError, match="full"):
-        save(saved, *trained["means"])
-    assert load(saved).id == before.id
-    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+    save(tmp_path, *trained["means"])
+    (tmp_path / "bundle.json").unlink()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="holds something that is not a bundle: save elsewhere"):
+        save(tmp_path, *trained["means"])
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_weights_that_are_not_finite_are_not_saved(trained, tmp_path):
@@ -124,18 +120,16 @@ def facts_of(directory):
 
 
 def edit(**changes):
-    """A change of some facts in bundle.json; a function gets the facts as they are."""
+    """Change facts in bundle.json."""
 
     def inflict(directory):
-        facts = facts_of(directory)
-        made = {key: each(facts) if callable(each) else each for key, each in changes.items()}
-        (directory / "bundle.json").write_text(json.dumps(facts | made))
+        (directory / "bundle.json").write_text(json.dumps(facts_of(directory) | changes))
 
     return inflict
 
 
 def replace(name, text=None):
-    """Another content of a file, or its removal."""
+    """Replace the content of a file, or remove it."""
     return lambda directory: (
         (directory / name).unlink() if text is None else (directory / name).write_text(text)
     )
@@ -146,49 +140,38 @@ def change_weights(directory):
     save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
 
 
-def drop_a_tensor_and_its_hash(directory):
-    facts, tensors = facts_of(directory), load_file(directory / "weights.safetensors")
-    del tensors["decoder.0.bias"]
-    save_file(tensors, directory / "weights.safetensors")
-    content = bundle.content_digest("autoencoder", facts["config"], facts["columns"], tensors)
-    edit(content=content)(directory)
+def rehashed(lost=None, **changes):
+    """Lose a tensor or change facts, with the hash that belongs to what is left."""
+
+    def inflict(directory):
+        facts, tensors = facts_of(directory) | changes, load_file(directory / "weights.safetensors")
+        tensors.pop(lost, None)
+        save_file(tensors, directory / "weights.safetensors")
+        digest = bundle.content_digest("autoencoder", facts["config"], facts["columns"], tensors)
+        edit(**changes, content=digest)(directory)
+
+    return inflict
 
 
 #: How a bundle of an autoencoder is damaged, and what is told.
 DAMAGES = {
     "no manifest": (
         replace("bundle.json"),
-        r"is not a bundle \(bundle.json is missing\). Train an encoder first.",
+        r"is not a bundle \(bundle.json is missing\). Train an encoder first, or use 'pretrained'",
     ),
     "no directory": (shutil.rmtree, "is not a bundle"),
     "manifest cut": (replace("bundle.json", '{"format": 1, '), "is damaged: "),
     "manifest of a list": (replace("bundle.json", "[]"), "is damaged: "),
-    "key missing": (
-        replace("bundle.json", '{"format": 3}'),
-        "is damaged: 'encoder' is missing. Delete it",
-    ),
+    "key missing": (replace("bundle.json", '{"format": 3}'), "damaged: 'encoder' is missing. Del"),
     "later format": (edit(format=4), "has format 4, and this version reads 3. Delete it"),
-    "unknown encoder": (
-        edit(encoder="oracle"),
-        "an encoder 'oracle' that this version does not know. It knows means, autoenc",
-    ),
-    "other dimension": (edit(dimension=7), "makes vectors of dimension 4, bundle.json says 7"),
-    "other columns": (
-        edit(columns=lambda facts: [*facts["columns"][:3], "loudness", *facts["columns"][4:]]),
-        "52 of them where a table has 52; loudness where a table has chroma_cens_3. Delete it",
-    ),
-    "fewer columns": (
-        edit(columns=lambda facts: facts["columns"][:51]),
-        "other columns: 51 of them where a table has 52. Delete",
-    ),
-    "other configuration": (
-        edit(config={"sizes": [52, 16, 5]}),
-        "weights and configuration are not those that were saved",
-    ),
+    "unknown encoder": (edit(encoder="oracle"), "'oracle' that this version does not know. It kn"),
+    "changed columns": (edit(columns=["loudness"]), "and configuration are not those that were"),
+    "other columns": (rehashed(columns=["loudness"]), "was trained on other columns than are read"),
+    "changed configuration": (edit(config={"sizes": [52, 16, 5]}), "configuration are not those t"),
     "weights missing": (replace("weights.safetensors"), "is damaged: .*weights"),
     "weights empty": (replace("weights.safetensors", ""), "is damaged: "),
     "weights of another": (change_weights, "weights and configuration are not those that were sav"),
-    "tensor missing": (drop_a_tensor_and_its_hash, r"'decoder\.0\.bias' is missing"),
+    "tensor missing": (rehashed(lost="decoder.0.bias"), r"'decoder\.0\.bias' is missing"),
     "works missing": (replace("works.parquet"), "is damaged: .*works"),
     "vectors missing": (replace("validation.parquet"), "is damaged: .*validation"),
     "curve missing": (replace("loss_curve.csv"), "is damaged: .*loss_curve"),
@@ -205,7 +188,6 @@ def test_a_damaged_bundle_is_refused_in_one_sentence(damage, saved):
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_weights_cut_or_changed_anywhere_are_refused(data, trained, tmp_path_factory):
     directory = tmp_path_factory.mktemp("cut") / "saved"
@@ -295,14 +277,8 @@ def test_its_id_depends_on_the_model_and_its_dimension_alone(tmp_path):
     assert elsewhere(tmp_path / "two", known=["P_1"]).id == one
     assert elsewhere(tmp_path / "wider", dimension=3).id != one
     assert elsewhere(tmp_path / "other", model="Clews").id != one
-
-
-@pytest.mark.parametrize(
-    ("model", "shown"),
-    [("CLEWS (2025)", "CLEWS-2025"), ("a/../b", "a-b"), ("été", "t"), ("?", "model")],
-)
-def test_its_id_shows_the_name_in_plain_characters(model, shown, tmp_path):
-    assert elsewhere(tmp_path / "saved", model=model).id.rpartition("-")[0] == shown
+    for model, shown in {"CLEWS (2025)": "CLEWS-2025", "a/../b": "a-b", "?": "model"}.items():
+        assert elsewhere(tmp_path / "named", model=model).id.rpartition("-")[0] == shown
 
 
 def test_it_can_neither_embed_nor_be_chosen_to_train(songs, tmp_path):

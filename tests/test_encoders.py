@@ -295,7 +295,6 @@ def test_both_halves_of_a_version_vector_have_the_lengths_of_the_configuration(t
     np.testing.assert_allclose(np.hypot(*lengths), 1, rtol=1e-5)
 
 
-@settings(max_examples=20)
 @given(frames=st.integers(20, 60), padding=st.integers(1, 50), key=st.integers(0, 11))
 def test_what_lies_beyond_the_end_has_no_effect_in_the_network(frames, padding, key):
     torch.manual_seed(frames)
@@ -330,7 +329,6 @@ def test_the_networks_are_as_large_as_their_docstrings_say():
         assert f"{receptive_field([*start, *layers])} frames" in text
 
 
-@settings(max_examples=25)
 @given(seed=st.integers(0, 999), strength=st.floats(0, 1), frames=st.integers(2, 90))
 def test_an_augmented_stretch_is_chroma_of_the_length_asked_for(seed, strength, frames):
     x, lengths = version.padded([make_sequence("a", "b", frames), make_sequence("c", "d", 90)])

@@ -6,7 +6,7 @@ import joblib
 import numpy as np
 import pytest
 from feature_stores import make_sequence
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embedding.data.chroma import CHROMA_RATE, resample
@@ -20,7 +20,6 @@ def sequence_of(seed, frames=120):
     return make_sequence(f"work {seed}", f"file {seed}", frames)
 
 
-@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 999), key=st.integers(1, 11), frames=st.integers(76, 300))
 def test_a_transposition_changes_no_moment(seed, key, frames):
     sequence = sequence_of(seed, frames)
@@ -31,7 +30,6 @@ def test_a_transposition_changes_no_moment(seed, key, frames):
     np.testing.assert_allclose(moved, original, rtol=0, atol=1e-7)
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 99), st.integers(1, 11), st.integers(1, 4), st.integers(1, 5))
 def test_triple_products_tell_a_sequence_from_its_reverse_but_not_from_its_transposition(
     seed, key, second, more
@@ -44,25 +42,16 @@ def test_triple_products_tell_a_sequence_from_its_reverse_but_not_from_its_trans
     assert np.linalg.norm(triple_products(x[::-1], lags) - products) > 0.05
 
 
-@pytest.fixture
-def two_processes(monkeypatch):
+def test_processes_give_the_numbers_of_one_and_it_is_told_if_one_is_killed(monkeypatch):
+    sequences = [sequence_of(seed, 80 + seed) for seed in range(5)]
+    alone = map_sequences(describe, sequences)
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
     monkeypatch.setattr(moments, "MIN_PER_PROCESS", 2)
     monkeypatch.setattr(moments, "PART_SEQUENCES", 2)
-
-
-def test_several_processes_give_the_same_numbers_as_one(request):
-    sequences = [sequence_of(seed, 80 + seed) for seed in range(5)]
-    alone = map_sequences(describe, sequences)
-    request.getfixturevalue("two_processes")
     shared = map_sequences(describe, sequences)
     for mine, other, expected in zip(shared, alone, describe(sequences[3]), strict=True):
         np.testing.assert_array_equal(mine, other)
         np.testing.assert_array_equal(mine[3], expected)
-
-
-@pytest.mark.usefixtures("two_processes")
-def test_a_process_that_is_killed_is_told_in_a_sentence():
     with pytest.raises(RuntimeError, match=r"was killed, perhaps because memory ran out: run the"):
         map_sequences(os._exit, [1, 1, 1, 1])
 
@@ -89,7 +78,6 @@ def test_the_number_of_motifs_is_limited(sequences, monkeypatch):
     assert cut_motifs(sequences, np.random.default_rng(0)).count == 2 * 5
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 99), key=st.integers(1, 11), frames=st.integers(76, 200))
 def test_a_transposition_changes_no_response(seed, key, frames, cut):
     sequence = make_sequence(f"another {seed}", f"file {seed}", frames)

@@ -45,7 +45,7 @@ def test_a_block_of_noise_does_little_harm():
     assert found(projection(np.hstack(blocks)), labels) > 0.7
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 99), scale=st.floats(0.01, 100))
 def test_a_blocks_scale_does_not_matter(seed, scale):
     (first, second), labels = rows_of_works(seed)

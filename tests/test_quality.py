@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from vectors import collections
 
@@ -51,7 +51,6 @@ def test_distances_that_differ_in_their_last_digits_make_no_outlier():
     assert not found["outlier"].any()
 
 
-@settings(max_examples=20)
 @given(collections(), st.integers(-3, 3), st.randoms(use_true_random=False))
 def test_neither_the_scale_nor_the_order_matters(collection, exponent, random):
     rows, works, tracks = collection
@@ -65,7 +64,6 @@ def test_neither_the_scale_nor_the_order_matters(collection, exponent, random):
     np.testing.assert_allclose(distances, expected["clique_distance"], rtol=1e-6, atol=1e-9)
 
 
-@settings(max_examples=20)
 @given(collections())
 def test_each_distance_is_the_mean_over_the_versions(collection):
     rows, works, tracks = collection

@@ -12,8 +12,11 @@ from embedding.encoders.scaling import Standardizer
 TEMPO = FEATURE_NAMES.index("tempo")
 
 
-def features(works: int = 15, each: int = 3) -> np.ndarray:
-    return make_table(works, each).select(FEATURE_NAMES).to_numpy().copy()
+TABLE = make_table().select(FEATURE_NAMES).to_numpy()
+
+
+def features() -> np.ndarray:
+    return TABLE.copy()
 
 
 def test_training_features_get_mean_0_and_deviation_1():

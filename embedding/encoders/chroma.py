@@ -1,7 +1,5 @@
 """The base of encoders of chroma sequences, and how sequences are trimmed and altered."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,10 +1,8 @@
 """The encoder of moments, which do not change with transposition; it needs no labels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -38,14 +36,14 @@ class Descriptors(ChromaEncoder):
         return self.projection(_moments(trimmed(inputs))).astype(np.float32)
 
     @classmethod
-    def from_tensors(cls, config: DescriptorsConfig, tensors: dict[str, np.ndarray]) -> Descriptors:
+    def from_tensors(cls, config: DescriptorsConfig, tensors: dict[str, np.ndarray]) -> Self:
         return cls(config, Projection.from_tensors(tensors, moment_count()))
 
     @classmethod
     def fit(cls, train: Samples, validation: Samples, config: Any, *, seed: int) -> Fitted:
         return Fitted(cls(config, UNFITTED).refit(train, seed=seed))
 
-    def refit(self, samples: Samples, *, seed: int) -> Descriptors:
+    def refit(self, samples: Samples, *, seed: int) -> Self:
         sequences = with_altered_copies(trimmed(samples.inputs), self.config.tempos, seed)
         dimension = self.dimension or self.config.dimension
         projection = fit_principal(_moments(sequences), dimension, self.config.tempering)

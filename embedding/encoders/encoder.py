@@ -99,7 +99,7 @@ class Encoder(ABC):
     def fit(cls, train: Samples, validation: Samples, config: Any, *, seed: int) -> Fitted:
         """Fit an encoder to usable performances, and choose its epoch by those of other works."""
 
-    def refit(self, samples: Samples, *, seed: int) -> Encoder:
+    def refit(self, samples: Samples, *, seed: int) -> Self:
         """Refit the parts that were not tuned on validation data, to the works of both sides."""
         return self
 

@@ -4,8 +4,6 @@ This module and the `training` modules of the encoders import Lightning. Nothing
 encoder imports them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import sys

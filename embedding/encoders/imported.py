@@ -1,7 +1,5 @@
 """The configuration of a bundle for a model whose vectors were made elsewhere."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

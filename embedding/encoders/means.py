@@ -1,9 +1,7 @@
 """The baseline encoder: the standardised feature means as they are."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -38,12 +36,12 @@ class Means(MeansEncoder):
         return self.standardizer.tensors()
 
     @classmethod
-    def from_tensors(cls, config: MeansConfig, tensors: dict[str, np.ndarray]) -> Means:
+    def from_tensors(cls, config: MeansConfig, tensors: dict[str, np.ndarray]) -> Self:
         return cls(config, Standardizer.from_tensors(tensors))
 
     @classmethod
     def fit(cls, train: Samples, validation: Samples, config: Any, *, seed: int) -> Fitted:
         return Fitted(cls(config, Standardizer.fit(train.inputs)))
 
-    def refit(self, samples: Samples, *, seed: int) -> Means:
-        return Means(self.config, Standardizer.fit(samples.inputs))
+    def refit(self, samples: Samples, *, seed: int) -> Self:
+        return replace(self, standardizer=Standardizer.fit(samples.inputs))

@@ -7,8 +7,6 @@ coefficients over pitch. The encoder `descriptors` projects them without labels.
 The tables below were chosen on training data that shares no tune with the sample.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import chain

@@ -3,10 +3,9 @@
 With a few hundred cliques, gradient descent on the same statistics overfits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +44,7 @@ class Projection:
         return {"projection.mean": self.mean, "projection.matrix": self.matrix}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, np.ndarray], length: int) -> Projection:
+    def from_tensors(cls, tensors: dict[str, np.ndarray], length: int) -> Self:
         """Make it again; raises ValueError if the tensors are not for rows of this length."""
         mean, matrix = tensors["projection.mean"], tensors["projection.matrix"]
         if mean.shape != (length,) or matrix.shape[:-1] != (length,):

@@ -1,8 +1,7 @@
 """Standardise the 52 feature means with the statistics of the training performances."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ class Standardizer:
     scale: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, features: np.ndarray) -> Standardizer:
+    def fit(cls, features: np.ndarray) -> Self:
         """Take the statistics of at least two training performances that differ, shape=(n, 52)."""
         if len(features) < 2:
             raise ValueError(
@@ -52,6 +51,6 @@ class Standardizer:
         return {"scaling.mean": self.mean, "scaling.scale": self.scale}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, np.ndarray]) -> Standardizer:
+    def from_tensors(cls, tensors: dict[str, np.ndarray]) -> Self:
         """Make it again from what a bundle kept."""
         return cls(tensors["scaling.mean"], tensors["scaling.scale"])

@@ -4,12 +4,10 @@ The n x n matrix is never held in memory. A metric takes a few rows, reduces the
 and drops them, so memory grows with n and time with n squared.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import joblib
 import numpy as np
@@ -81,7 +79,7 @@ class Euclidean:
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def reordered(self, order: Ints) -> Euclidean:
+    def reordered(self, order: Ints) -> Self:
         """Return the same distances with performance `order[i]` in row and column i."""
         other = copy(self)
         other._vectors, other._squares = self._vectors[order], self._squares[order]
@@ -139,7 +137,7 @@ class DistanceMatrix:
 
         return all(over_blocks(len(self), len(self), agree))
 
-    def reordered(self, order: Ints) -> DistanceMatrix:
+    def reordered(self, order: Ints) -> Self:
         """Return the same distances with performance `order[i]` in row and column i."""
         other = copy(self)
         other._order = self._order[order]

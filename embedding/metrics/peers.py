@@ -6,8 +6,6 @@ performances need a common key, the second is transposed by the optimal transpos
 Gómez and Herrera, "Transposing chroma representations to a common key", 2008).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import combinations
 

@@ -17,20 +17,14 @@ THRESHOLDS = (0.5, 0.8, 0.9, 0.95)
 
 @dataclass(frozen=True)
 class Reliability:
-    """Stated probabilities compared with the truth.
+    """Stated probabilities compared with the truth."""
 
-    Attributes
-    ----------
-    error : float in [0, 1]
-        Expected calibration error: mean over pairs of the difference between the mean probability
-        and the share of true pairs in the pair's bin (Guo et al., On Calibration of Modern Neural
-        Networks, 2017).
-    curve : pl.DataFrame
-        One row per bin (low, high] that is not empty: low, high, pairs, stated (mean probability),
-        observed (share of true pairs).
-    """
-
+    #: Expected calibration error, in [0, 1]: mean over pairs of the difference between the mean
+    #: probability and the share of true pairs in the pair's bin (Guo et al., On Calibration of
+    #: Modern Neural Networks, 2017).
     error: float
+    #: One row per bin (low, high] that is not empty: low, high, pairs, stated (mean probability),
+    #: observed (share of true pairs).
     curve: pl.DataFrame
 
 

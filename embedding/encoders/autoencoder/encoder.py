@@ -3,13 +3,11 @@
 Layer sizes are those of the prototype, https://github.com/alexliap/audio_embeddings.
 """
 
-from __future__ import annotations
-
 import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -89,7 +87,7 @@ class Autoencoder(MeansEncoder):
         return self.standardizer.tensors() | arrays_of(self.network)
 
     @classmethod
-    def from_tensors(cls, config: AutoencoderConfig, tensors: dict[str, np.ndarray]) -> Autoencoder:
+    def from_tensors(cls, config: AutoencoderConfig, tensors: dict[str, np.ndarray]) -> Self:
         network = rebuild(lambda: AutoencoderNetwork(config.sizes), tensors)
         return cls(config, Standardizer.from_tensors(tensors), network)
 

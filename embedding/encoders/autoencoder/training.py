@@ -1,7 +1,5 @@
 """Train the autoencoder of the feature means."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,12 +4,10 @@ Its network is trained without labels: it encodes a few seconds of chroma and re
 vector says how strongly each component of the code appears in a performance, in any key.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -111,9 +109,7 @@ class ConvAutoencoder(ChromaEncoder):
         return super().tensors() | arrays_of(self.network, "network.")
 
     @classmethod
-    def from_tensors(
-        cls, config: ConvAutoencoderConfig, tensors: dict[str, np.ndarray]
-    ) -> ConvAutoencoder:
+    def from_tensors(cls, config: ConvAutoencoderConfig, tensors: dict[str, np.ndarray]) -> Self:
         network = rebuild(lambda: ConvAutoencoderNetwork(config), tensors, "network.")
         projection = Projection.from_tensors(tensors, MAGNITUDES * config.code)
         return cls(config, projection, network)
@@ -127,7 +123,7 @@ class ConvAutoencoder(ChromaEncoder):
         encoder = cls(config, UNFITTED, network).refit(train, seed=seed)
         return Fitted(encoder, loss_curve, figures)
 
-    def refit(self, samples: Samples, *, seed: int) -> ConvAutoencoder:
+    def refit(self, samples: Samples, *, seed: int) -> Self:
         dimension = self.dimension or self.config.dimension
         codes = self._pooled_codes(samples.inputs)
         return replace(self, projection=fit_principal(codes, dimension, self.config.tempering))

@@ -1,7 +1,5 @@
 """Train the convolutional autoencoder of chroma sequences."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -12,12 +10,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from torch.utils.data import Dataset
 
-from embedding.encoders.conv_autoencoder.encoder import (
-    FRAMES_PER_STEP,
-    ConvAutoencoderConfig,
-    ConvAutoencoderNetwork,
-    as_image,
-)
+from embedding.encoders.conv_autoencoder import encoder as conv
 from embedding.encoders.fitting import run
 
 #: Windows that are validated at once, so that memory stays flat.
@@ -25,10 +18,13 @@ VALIDATION_WINDOWS = 2_048
 
 
 def fit_network(
-    train: list[np.ndarray], validation: list[np.ndarray], config: ConvAutoencoderConfig, seed: int
-) -> tuple[ConvAutoencoderNetwork, pl.DataFrame, dict[str, Any]]:
+    train: list[np.ndarray],
+    validation: list[np.ndarray],
+    config: conv.ConvAutoencoderConfig,
+    seed: int,
+) -> tuple[conv.ConvAutoencoderNetwork, pl.DataFrame, dict[str, Any]]:
     """Train on sequences, each shape=(F, 2, 12), and keep the best epoch."""
-    frames = config.window * FRAMES_PER_STEP
+    frames = config.window * conv.FRAMES_PER_STEP
     sequences = [torch.from_numpy(sequence.astype(np.float32)) for sequence in validation]
     windows = torch.cat([x.unfold(0, frames, frames).flatten(1, 2) for x in sequences])
     module = Reconstruction(config)
@@ -48,18 +44,18 @@ class RandomWindows(Dataset[Tensor]):
     """Batches of windows of random sequences, at random positions and in random keys."""
 
     def __init__(
-        self, sequences: list[np.ndarray], config: ConvAutoencoderConfig, seed: int
+        self, sequences: list[np.ndarray], config: conv.ConvAutoencoderConfig, seed: int
     ) -> None:
         self.sequences = [torch.from_numpy(x.astype(np.float32)) for x in sequences]
         self.config = config
-        self.frames = config.window * FRAMES_PER_STEP
+        self.frames = config.window * conv.FRAMES_PER_STEP
         self.generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
         return self.config.steps
 
     def __getitem__(self, step: int) -> Tensor:  # (batch, 24, frames)
-        return as_image(torch.stack([self._window() for _ in range(self.config.batch)]))
+        return conv.as_image(torch.stack([self._window() for _ in range(self.config.batch)]))
 
     def _window(self) -> Tensor:
         sequence = self.sequences[self._draw(len(self.sequences))]
@@ -73,10 +69,10 @@ class RandomWindows(Dataset[Tensor]):
 class Reconstruction(LightningModule):
     """Mean squared error between windows of chroma and their reconstruction."""
 
-    def __init__(self, config: ConvAutoencoderConfig) -> None:
+    def __init__(self, config: conv.ConvAutoencoderConfig) -> None:
         super().__init__()
         self.learning_rate = config.learning_rate
-        self.network = ConvAutoencoderNetwork(config)
+        self.network = conv.ConvAutoencoderNetwork(config)
 
     def training_step(self, x: Tensor) -> Tensor:
         loss = mse_loss(self.network(x), x)

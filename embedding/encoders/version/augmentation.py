@@ -3,8 +3,6 @@
 The key stays, as the network processes every sequence in all twelve keys.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

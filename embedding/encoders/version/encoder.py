@@ -5,13 +5,11 @@ fitted with clique labels. The second is a network that processes the sequence i
 Neither changes with transposition, or with silence around the music.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -57,7 +55,7 @@ class VersionEncoder(ChromaEncoder):
         }
 
     @classmethod
-    def from_tensors(cls, config: VersionConfig, tensors: dict[str, np.ndarray]) -> VersionEncoder:
+    def from_tensors(cls, config: VersionConfig, tensors: dict[str, np.ndarray]) -> Self:
         network = rebuild(lambda: TwelveKeyNet(config), tensors, "network.")
         motifs = Motifs(tensors["motifs"])
         projection = Projection.from_tensors(tensors, moment_count() + motifs.count)
@@ -84,7 +82,7 @@ class VersionEncoder(ChromaEncoder):
         encoder = cls(config, UNFITTED, motifs, network).refit(train, seed=seed)
         return Fitted(encoder, loss_curve, figures)
 
-    def refit(self, samples: Samples, *, seed: int) -> VersionEncoder:
+    def refit(self, samples: Samples, *, seed: int) -> Self:
         samples, tempos = samples.of_several(), self.config.tempos
         copies = with_altered_copies(trimmed(samples.inputs), tempos, seed)
         blocks = map_sequences(partial(statistics, motifs=self.motifs, without_own=True), copies)

@@ -4,8 +4,6 @@ The response of a performance to a motif is its best match anywhere and in any k
 work have similar responses. Averages over time lose what happens only once; a maximum keeps it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The network of the version encoder: a chroma sequence in all twelve keys, as one vector."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Train the network of the version encoder."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -5,11 +5,12 @@ nothing heavy. It does not import the user's script, which needs no `if __name__
 The processes are those of loky, which is part of joblib, a requirement of scikit-learn.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
@@ -20,8 +21,11 @@ __all__ = ["TerminatedWorkerError", "processes"]
 def processes(count: int) -> Executor:
     """Return an executor of `count` processes, which end with this process, however it ends.
 
-    A call that kills its process raises `TerminatedWorkerError`.
+    A call that kills its process raises `TerminatedWorkerError`. Within a process of the user's own
+    `multiprocessing.Pool`, which may not start others, the executor has threads instead.
     """
+    if multiprocessing.current_process().daemon:
+        return ThreadPoolExecutor(count)
     return _Pool(count, initializer=_end_with_parent, initargs=(os.getpid(),))
 
 

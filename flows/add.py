@@ -7,13 +7,16 @@ import polars as pl
 from prefect import get_run_logger
 
 import search
+from embedding.data.store import BadStore, FeatureStore
 from flows import alert
 from flows.aggregate import absolute, aggregate
+from flows.collection.points import titled
 from flows.collection.served import current
-from flows.collection.sources import Recipe, check_bundle
-from flows.collection.vectors import IDS, origin, read
+from flows.collection.sources import Recipe, Source, check_bundle, source_of
+from flows.collection.vectors import BROUGHT, IDS, origin, read
 from flows.embed import embed_features
 from flows.publish import bring, publish
+from flows.rejects import Reject, unreadable, unusable
 from flows.retention import tidy
 from flows.workspace import Workspace
 
@@ -42,10 +45,15 @@ def add(
     -------
     dict
         The numbers of performances `added`, `changed` (in their audio features), `relabelled` (with
-        another work) and `withdrawn`; the `collection`, and the number of its `performances`.
+        another work), `retitled` (with another title, artist or year) and `withdrawn`; `tracks`,
+        their ids; `rejected`, the file and the reason of each performance that was left out;
+        `moved`, the data sets that were found in another place; the `collection`, and the number of
+        its `performances`.
 
     Raises
     ------
+    FileNotFoundError
+        If a data set of the collection is gone.
     ValueError
         If the data sets of the collection are not known, or two have the same performance.
     """
@@ -53,21 +61,17 @@ def add(
     with workspace.used():
         before = _published(workspace)
         paths = [absolute(path) for path in data_sets or []]
-        paths = paths or [source.data for source in before.sources if source.data is not None]
-        if not paths:
-            raise ValueError(
-                "It isn't known what data the collection was made of: name them, `covers add DIR`."
-            )
-        known = _ids(before)
+        paths = paths or _data_of(before)
+        known = _facts(before)
         vectors = [_embedded(path, before, frame_rate, workspace) for path in paths]
         published = publish(vectors, keep_bundle=True, home=home)
-        result = difference(known, _ids(_published(workspace)))
+        tracks = difference(known, _facts(_published(workspace)))
+        rejects = [reject for path in vectors for reject in _rejected(source_of(path, workspace))]
     tidy(workspace)
-    get_run_logger().info(
-        "%d added, %d changed, %d relabelled, %d withdrawn",
-        *(result[name] for name in ("added", "changed", "relabelled", "withdrawn")),
-    )
-    return result | {name: published[name] for name in ("collection", "performances")}
+    result: dict[str, Any] = {name: len(ids) for name, ids in tracks.items()}
+    get_run_logger().info(", ".join(f"{count} {name}" for name, count in result.items()))
+    result |= {"tracks": tracks, "rejected": rejects}
+    return result | {name: published[name] for name in ("moved", "collection", "performances")}
 
 
 def _published(workspace: Workspace) -> Recipe:
@@ -80,6 +84,23 @@ def _published(workspace: Workspace) -> Recipe:
         )
     check_bundle(found.bundle)
     return found
+
+
+def _data_of(recipe: Recipe) -> list[Path]:
+    """Return where the data sets of a collection are."""
+    for source in recipe.sources:
+        if source.data is not None and not source.is_there:
+            raise FileNotFoundError(
+                f"There is no data set at {source.name}, where the collection has it from: if it "
+                "has moved, name its new place with `covers add DIR`; to search without it, use "
+                f"`covers publish --leave-out {source.name}`."
+            )
+    paths = [source.data for source in recipe.sources if source.data is not None]
+    if not paths:
+        raise ValueError(
+            "It isn't known what data the collection was made of: name them, `covers add DIR`."
+        )
+    return paths
 
 
 def _embedded(path: Path, before: Recipe, frame_rate: float | None, workspace: Workspace) -> Path:
@@ -100,21 +121,38 @@ def _embedded(path: Path, before: Recipe, frame_rate: float | None, workspace: W
     return embed_features(features, before.bundle, workspace.root)
 
 
-def _ids(recipe: Recipe) -> pl.DataFrame:
-    """Return the ids, works and fingerprints of all sources whose vectors still exist."""
-    found = [
-        read(source.vectors).select(IDS) for source in recipe.sources if source.vectors.exists()
-    ]
-    return pl.concat([pl.DataFrame(schema=dict.fromkeys(IDS, pl.String)), *found])
+def _facts(recipe: Recipe) -> pl.DataFrame:
+    """Return `IDS` and titles (as JSON; null if unknown) of all sources whose vectors exist."""
+    found = [_facts_of(source) for source in recipe.sources if source.vectors.exists()]
+    columns = [*IDS, "titles"]
+    return pl.concat([pl.DataFrame(schema=dict.fromkeys(columns, pl.String)), *found])
 
 
-def difference(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, int]:
-    """Count the performances that were added, changed, relabelled and withdrawn."""
+def _facts_of(source: Source) -> pl.DataFrame:
+    table, store = read(source.vectors).drop("vector"), None
+    if source.features is not None:
+        try:
+            store = FeatureStore.open(source.features)
+        except BadStore:  # deleted, or of another version
+            return table.select(*IDS, titles=pl.lit(None, pl.String))
+    table = titled(table, store)
+    titles = pl.struct(name for name in BROUGHT if name in table.columns).struct.json_encode()
+    return table.select(*IDS, titles=titles)
+
+
+def _rejected(source: Source) -> list[Reject]:
+    if source.features is None or source.is_foreign:
+        return []
+    return unreadable(source.features) + unusable(source.features, source.vectors)
+
+
+def difference(old: pl.DataFrame, new: pl.DataFrame) -> dict[str, list[str]]:
+    """Return the ids that were added, changed, relabelled, retitled and withdrawn."""
     both = old.join(new, on="track_id", suffix="_now")
-    changed = both["fingerprint"] != both["fingerprint_now"]
-    return {
-        "added": len(new) - len(both),
-        "changed": int(changed.sum()),
-        "relabelled": int((both["work_id"] != both["work_id_now"]).sum()),
-        "withdrawn": len(old) - len(both),
+    columns = {"changed": "fingerprint", "relabelled": "work_id", "retitled": "titles"}
+    tables = {
+        "added": new.join(old, on="track_id", how="anti"),
+        **{name: both.filter(pl.col(of) != pl.col(f"{of}_now")) for name, of in columns.items()},
+        "withdrawn": old.join(new, on="track_id", how="anti"),
     }
+    return {name: sorted(table["track_id"]) for name, table in tables.items()}

@@ -29,6 +29,7 @@ from embedding.processes import TerminatedWorkerError, processes
 from flows import alert
 from flows.collection.sources import note_data
 from flows.extract import extract_features
+from flows.rejects import unreadable, warn
 from flows.runners import in_cluster, task_runner
 from flows.show import artifact_key
 from flows.workspace import PARTS, Workspace, claimed, key
@@ -137,6 +138,7 @@ def _from_files(
         place,
     )
     if len(made.rejects):
+        warn(unreadable(place))
         rejects = made.rejects.select("track_id", "work_id", "source", "reason")
         create_table_artifact(
             rejects.head(MAX_SHOWN_REJECTS).to_dicts(),

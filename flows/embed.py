@@ -12,6 +12,7 @@ from embedding import bundle as bundles
 from embedding.data.store import FeatureStore
 from flows import alert
 from flows.collection.vectors import VECTORS, origin, read
+from flows.rejects import REJECTS, unusable, warn
 from flows.workspace import Workspace, claimed
 
 logger = logging.getLogger(__name__)
@@ -77,12 +78,10 @@ def embed_features(features: Path, bundle: Path, home: Path) -> Path:
     }
 
     def make(directory: Path) -> None:
-        unusable = encoder.unusable(store)
-        for track_id, reason in unusable.items():
-            logger.warning("left out %s: %s", track_id, reason)
-        rejects = {"track_id": list(unusable), "reason": list(unusable.values())}
+        reasons = encoder.unusable(store)
+        rejects = {"track_id": list(reasons), "reason": list(reasons.values())}
         schema = {"track_id": pl.String, "reason": pl.String}
-        pl.DataFrame(rejects, schema=schema).write_parquet(directory / "rejects.parquet")
+        pl.DataFrame(rejects, schema=schema).write_parquet(directory / REJECTS)
         usable = store.select(~store.table["track_id"].is_in(rejects["track_id"]))
         ids = usable.table.select("track_id", "work_id", "fingerprint")
         kind = pl.Array(pl.Float32, encoder.dimension)
@@ -96,6 +95,7 @@ def embed_features(features: Path, bundle: Path, home: Path) -> Path:
 
     place = workspace.result("vectors", encoder.id, (VERSION, store.fingerprint), make)
     _renew_origin(place, made_with)
+    warn(unusable(features, place / VECTORS))
     return place / VECTORS
 
 

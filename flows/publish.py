@@ -83,7 +83,8 @@ def publish(
     dict
         `published`, whether anything was; the `verdict` in words, with `unless_worse`; the
         `collection` that is now current, and the number of its `performances`; the names of its
-        `sources`, of those that were `kept`, and of those that were `left_out`.
+        `sources`, of those that were `kept`, and of those that were `left_out`; and of those that
+        `moved`, with the name of the data set that now has their performances.
 
     Raises
     ------
@@ -198,7 +199,7 @@ def _publish(
     if verdict.reason:
         logger.info(verdict.reason)
     if not verdict.publish:
-        return result | {"kept": [], "left_out": []}
+        return result | {"kept": [], "left_out": [], "moved": {}}
     described = publish_recipe(recipe, workspace.root)
     kept = [source.name for source in merged.kept]
     left_out = [source.name for source in merged.left_out]
@@ -206,12 +207,15 @@ def _publish(
         logger.info("kept in the collection: %s", ", ".join(kept))
     if left_out:
         logger.info("left out of the collection: %s", ", ".join(left_out))
+    for name, place in merged.moved.items():
+        logger.info("the performances of %s are now in %s", name, place)
     return result | {
         "collection": described.name,
         "performances": described.points,
         "sources": [source.name for source in recipe.sources],
         "kept": kept,
         "left_out": left_out,
+        "moved": merged.moved,
     }
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 #: Rows that are printed of a table of any length.
 MAX_ROWS = 20
 
+#: Performances that are named of those that were added, left out and so on.
+MAX_NAMED = 5
+
 
 def show_paths(paths: Mapping[str, Any]) -> None:
     """Print where results are, one path per line."""
@@ -44,6 +47,24 @@ def _show_other_sources(result: dict[str, Any]) -> None:
     for key, heading in {"kept": "Kept in", "left_out": "Left out of"}.items():
         if sources := result.get(key):
             say(f"{heading} the collection: {', '.join(sources)}.")
+    for name, place in result.get("moved", {}).items():
+        say(f"The performances of {name} are now in {place}.")
+    show_rejects(result)
+
+
+def show_rejects(result: Mapping[str, Any]) -> None:
+    """Print the first performances that were left out of the data, and why."""
+    rejects = result.get("rejected", ())
+    for reject in rejects[:MAX_NAMED]:
+        say(f"Left out: {reject['file']}: {reject['reason'].rstrip('.')}.")
+    if len(rejects) > MAX_NAMED:
+        say(f"Left out: {len(rejects) - MAX_NAMED} more, which --json lists.")
+
+
+def show_features(result: Mapping[str, Any]) -> None:
+    """Print the result of `flows.aggregate`."""
+    show_rejects(result)
+    show_paths({"features": result["features"]})
 
 
 def show_extraction(result: dict[str, Any]) -> None:
@@ -68,9 +89,16 @@ def show_publication(result: dict[str, Any]) -> None:
 
 def show_addition(result: dict[str, Any]) -> None:
     """Print the result of `flows.add`."""
-    names = ["added", "changed", "relabelled", "withdrawn"]
-    show_table(["", "performances"], ((name, result[name]) for name in names))
+    tracks = result["tracks"].items()
+    rows = ((name, len(ids), _first(ids)) for name, ids in tracks)
+    show_table(["", "performances", "which"], rows)
+    _show_other_sources(result)
     show_paths({"collection": result["collection"]})
+
+
+def _first(ids: Sequence[str]) -> list[str]:
+    more = [f"and {len(ids) - MAX_NAMED} more"] if len(ids) > MAX_NAMED else []
+    return [*ids[:MAX_NAMED], *more]
 
 
 def show_unneeded(content: dict[str, Any]) -> None:

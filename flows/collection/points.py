@@ -54,26 +54,33 @@ def points_of(
 def _points(
     vectors: pl.DataFrame, store: FeatureStore | None, complete: bool
 ) -> Iterator[search.Point]:
-    brought = [name for name in BROUGHT if name in vectors.columns]
-    table = vectors.select("track_id", "work_id", "vector", *brought)
     rows: dict[str, int] = {}
     if store is not None:
         rows = {track_id: row for row, track_id in enumerate(store.table["track_id"])}
-        strangers = sorted(set(table["track_id"]) - set(rows))
+        strangers = sorted(set(vectors["track_id"]) - set(rows))
         if strangers and complete:
             raise ValueError(
                 f"There are vectors of {strangers[0]}, which {store.path} doesn't hold, so they "
                 "are damaged or of other features: delete them, and run the same again."
             )
-        # Titles come from the store, so that a corrected title arrives.
-        known = store.table.select("track_id", *BROUGHT)
-        table = table.join(known, on="track_id", how="left", maintain_order="left", suffix=" known")
-        table = table.with_columns(pl.coalesce(name, f"{name} known") for name in brought)
-        table = table.drop(f"{name} known" for name in brought)
-    matrix = table["vector"].to_numpy()
-    payloads = table.drop("vector").to_dicts()
+    matrix = vectors["vector"].to_numpy()
+    payloads = titled(vectors.drop("vector", "fingerprint", strict=False), store).to_dicts()
     for vector, payload in zip(matrix, payloads, strict=True):
         track_id = payload.pop("track_id")
         row = rows.get(track_id)
         sequence = None if store is None or row is None else store.sequence(row)
         yield search.Point(track_id, vector, payload, sequence)
+
+
+def titled(table: pl.DataFrame, store: FeatureStore | None) -> pl.DataFrame:
+    """Add the titles of a store to the rows of performances; titles that they have come first.
+
+    They come from the store, and not with our vectors, so that a corrected title arrives.
+    """
+    if store is None:
+        return table
+    brought = [name for name in BROUGHT if name in table.columns]
+    known = store.table.select("track_id", *BROUGHT)
+    table = table.join(known, on="track_id", how="left", maintain_order="left", suffix=" known")
+    table = table.with_columns(pl.coalesce(name, f"{name} known") for name in brought)
+    return table.drop(f"{name} known" for name in brought)

@@ -10,6 +10,7 @@ A collection stores its recipe as its `origin`, with paths relative to the works
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,28 @@ class Source:
         """Whether another model made its vectors, so that no bundle of ours can make them."""
         return self.vectors.exists() and "source" in vectors.origin(self.vectors)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether its data are where they were; its path may be the beginning of folders' names."""
+        path = Path(self.name)
+        return path.exists() or any(path.parent.glob(f"{escape(path.name)}_*"))
+
     def is_at(self, path: Path) -> bool:
         """Whether a path names this data set."""
         known = Path(self.name)
         return known == path or (known.exists() and path.exists() and known.samefile(path))
+
+    def is_within(self, other: "Source") -> bool:
+        """Whether the performances are in another data set, unchanged, as after a move or a copy.
+
+        If the data are no longer where they were, most of the performances are enough.
+        """
+        try:
+            known, now = vectors.read_ids(self.vectors), vectors.read_ids(other.vectors)
+        except (FileNotFoundError, ValueError):
+            return False  # they are told where they are needed
+        same = len(known.join(now, on=["track_id", "fingerprint"], how="semi"))
+        return 0 < same == len(known) or (not self.is_there and 2 * same > len(known))
 
 
 @dataclass(frozen=True)
@@ -141,11 +160,15 @@ def read_origin(described: search.Description, workspace: Workspace) -> Recipe:
 
 @dataclass(frozen=True)
 class Merged:
-    """The sources of the next collection, and those of the current one that are not renewed."""
+    """The sources of the next collection, and those of the current one that are not renewed.
+
+    `moved` has the names of those whose performances another source now has, and its name.
+    """
 
     sources: list[Source]
     kept: list[Source]
     left_out: list[Source]
+    moved: dict[str, str]
 
 
 def merge(
@@ -157,18 +180,22 @@ def merge(
 ) -> Merged:
     """Replace or add sources of a collection, and keep the others except those to leave out.
 
+    A source whose performances are in a renewed one is not kept beside it: the data set has moved.
+
     Raises
     ------
     ValueError
         If a path to leave out is not among the others, or nothing is left.
     """
     by_name = {Path(source.name): source for source in renewed}
-    merged = Merged([], [], [])
+    merged = Merged([], [], [], {})
     for source in current:
         if name := next((name for name in by_name if source.is_at(name)), None):
             merged.sources.append(by_name.pop(name))
         elif only or any(map(source.is_at, leave_out)):
             merged.left_out.append(source)
+        elif place := next((each.name for each in renewed if source.is_within(each)), None):
+            merged.moved[source.name] = place
         else:
             merged.kept.append(source)
             merged.sources.append(source)

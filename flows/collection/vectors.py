@@ -41,6 +41,12 @@ def read(path: Path) -> pl.DataFrame:
     return table
 
 
+def read_ids(path: Path) -> pl.DataFrame:
+    """Read the columns `IDS` of vectors; the errors are those of `read`."""
+    with _reading(path):
+        return pl.read_parquet(path, columns=list(IDS), memory_map=False)
+
+
 def origin(path: Path) -> dict[str, str]:
     """Read what vectors were made from.
 

@@ -1,0 +1,53 @@
+"""Performances that were left out of a result: the file, and why."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from embedding.data.store import FeatureStore
+from flows.collection.sources import data_of
+
+logger = logging.getLogger(__name__)
+
+#: The file beside vectors that lists what an encoder cannot use.
+REJECTS = "rejects.parquet"
+
+#: Rejects that are named one by one where people read.
+MAX_NAMED = 5
+
+#: track_id, file and reason.
+Reject = dict[str, str]
+
+
+def unreadable(features: Path) -> list[Reject]:
+    """List what could not be read of a data set, in the order of track ids."""
+    return _listed(FeatureStore.open(features).rejects, features)
+
+
+def unusable(features: Path, vectors: Path) -> list[Reject]:
+    """List what was read, but could not be embedded."""
+    path = vectors.parent / REJECTS
+    if not path.is_file():
+        return []  # vectors that another model made
+    sources = FeatureStore.open(features).table.select("track_id", "source")
+    return _listed(pl.read_parquet(path).join(sources, on="track_id", how="left"), features)
+
+
+def _listed(rejects: pl.DataFrame, features: Path) -> list[Reject]:
+    root = data_of(features.parent) or Path()
+    if not root.is_dir():  # a table, or the common beginning of the names of folders
+        root = root.parent
+    return [
+        {"track_id": track_id, "file": str(root / source), "reason": reason}
+        for track_id, source, reason in rejects.select("track_id", "source", "reason").iter_rows()
+    ]
+
+
+def warn(rejects: Sequence[Reject]) -> None:
+    """Log the first rejects, and how many more there are."""
+    for reject in rejects[:MAX_NAMED]:
+        logger.warning("left out %s: %s", reject["file"], reject["reason"])
+    if len(rejects) > MAX_NAMED:
+        logger.warning("left out %d more", len(rejects) - MAX_NAMED)

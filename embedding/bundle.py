@@ -109,6 +109,11 @@ class Bundle:
         return self.encoder is None
 
     @property
+    def inputs(self) -> str | None:
+        """What its encoder takes, "means" or "chroma"; None if the vectors were made elsewhere."""
+        return None if self.encoder is None else self.encoder.input
+
+    @property
     def seen_works(self) -> pl.Series:
         """Ids of the works it was trained or calibrated on; measures on them would be too good."""
         return self.training.works["work_id"]
@@ -116,6 +121,7 @@ class Bundle:
     def unusable(self, store: FeatureStore) -> dict[str, str]:
         """Return the performances that `embed` would refuse, with the reason, by track id."""
         encoder = self._encoder(store)
+        store.check_inputs(encoder.input)
         reasons = encoder.unusable(store.inputs(encoder.input))
         return {store.table["track_id"][row]: reason for row, reason in reasons.items()}
 

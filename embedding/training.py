@@ -52,6 +52,7 @@ def train(
     if config is None or isinstance(config, Mapping):
         config = configure(encoder_name, config or {})
     kind = encoder_class(encoder_name)
+    store.check_inputs(kind.input)
     inputs = store.inputs(kind.input)
     unusable = kind.unusable(inputs)
     for row, reason in unusable.items():

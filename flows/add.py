@@ -7,6 +7,7 @@ import polars as pl
 from prefect import get_run_logger
 
 import search
+from embedding import bundle as bundles
 from embedding.data.store import BadStore, FeatureStore
 from flows import alert
 from flows.aggregate import absolute, aggregate
@@ -14,7 +15,7 @@ from flows.collection.points import titled
 from flows.collection.served import current
 from flows.collection.sources import Recipe, Source, check_bundle, source_of
 from flows.collection.vectors import BROUGHT, IDS, origin, read
-from flows.embed import embed_features
+from flows.embed import check_inputs, embed_features
 from flows.publish import bring, publish
 from flows.rejects import Reject, unreadable, unusable
 from flows.retention import tidy
@@ -62,6 +63,7 @@ def add(
         before = _published(workspace)
         paths = [absolute(path) for path in data_sets or []]
         paths = paths or _data_of(before)
+        check_inputs(bundles.load(before.bundle).inputs, *paths)
         known = _facts(before)
         vectors = [_embedded(path, before, frame_rate, workspace) for path in paths]
         published = publish(vectors, keep_bundle=True, home=home)

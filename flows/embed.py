@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from embedding import bundle as bundles
-from embedding.data.store import FeatureStore
+from embedding.data.store import FeatureStore, lacks_chroma
 from flows import alert
 from flows.collection.vectors import VECTORS, origin, read
 from flows.rejects import REJECTS, unusable, warn
@@ -60,6 +60,13 @@ def embed(
 def named(bundle: Path) -> Path:
     """Return the directory of a bundle that a user names: "pretrained", or a path."""
     return bundles.directory_of(bundle).resolve()
+
+
+def check_inputs(kind: str | None, *data: Path | None) -> None:
+    """Raise ValueError if an encoder takes chroma, and one of the data sets is a table of means."""
+    for path in data:
+        if kind == "chroma" and path is not None and path.expanduser().is_file():
+            raise lacks_chroma(str(path))
 
 
 @task(cache_policy=NO_CACHE)

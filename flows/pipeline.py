@@ -8,12 +8,13 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from embedding import bundle as bundles
-from embedding.encoders.registry import ENCODERS
+from embedding.encoders.registry import ENCODERS, encoder_class
 from flows import alert
 from flows.aggregate import absolute, aggregate
-from flows.embed import embed, named
+from flows.embed import check_inputs, embed, named
 from flows.evaluate import evaluate, why_nothing
 from flows.publish import check_before_training, publish
+from flows.rejects import unreadable, unusable
 from flows.retention import tidy
 from flows.train import train
 from flows.workspace import Workspace
@@ -81,15 +82,18 @@ def pipeline(
     dict
         `metrics` and what they were measured on, as in metrics.json, or without labels no metrics
         and the reason in `measured_on`; the `encoder` in words; `published`; the `verdict` in
-        words; the names of the data sets that were `kept` and `left_out`; and `paths`.
+        words; the names of the data sets that were `kept` and `left_out`, and of those that
+        `moved`; `rejected`, the file and the reason of each performance that was left out; and
+        `paths`.
     """
     check_encoder(bundle, training_data)
+    check_inputs(_inputs(bundle, encoder, config), data, training_data)
     given = bundle
     bundle = named(bundle) if bundle else None
     workspace = Workspace.at(home)
     with workspace.used():
         if not only:
-            check_before_training(absolute(data), bundle, workspace)
+            check_before_training(absolute(data), bundle, kind, workspace)
         features = aggregate(data, frame_rate=frame_rate, home=home)
         if bundle is not None:
             workspace.note(bundle=bundle)
@@ -103,7 +107,9 @@ def pipeline(
         result = _measured(vectors, workspace, sample)
     tidy(workspace)
     result["encoder"] = encoder_used(encoder, bundle, given)
-    result |= {name: published[name] for name in ("published", "verdict", "kept", "left_out")}
+    told = ("published", "verdict", "kept", "left_out", "moved")
+    result |= {name: published[name] for name in told}
+    result["rejected"] = unreadable(features) + unusable(features, vectors)
     paths = {"features": str(features), "bundle": str(bundle), "vectors": str(vectors)}
     result["paths"] = paths | result["paths"]
     if result["published"]:
@@ -133,6 +139,14 @@ def encoder_used(encoder: str, bundle: Path, given: Path | None) -> str:
         f"{sentence} Covers are found better with --bundle pretrained or, if you have labelled "
         "covers to train on, with --encoder version."
     )
+
+
+def _inputs(bundle: Path | None, encoder: str, config: dict[str, Any] | None) -> str | None:
+    """Return what the encoder takes; None if its vectors are made elsewhere."""
+    if bundle is not None:
+        return bundles.load(named(bundle)).inputs
+    bundles.configure(encoder, config or {})
+    return encoder_class(encoder).input
 
 
 def check_encoder(bundle: Path | None, training_data: Path | None) -> None:

@@ -159,7 +159,7 @@ def _plan(
         check_kept(
             merged.kept,
             same_bundle=before is None or before.bundle_id == bundle_id,
-            can_embed=not any(source.is_foreign for source in renewed),
+            inputs=bundles.load(bundle).inputs,
         )
         sources = [_embedded(source, bundle, bundle_id, workspace) for source in sources]
     return Recipe(bundle, bundle_id, tuple(sources)), merged, verdict
@@ -219,10 +219,12 @@ def _publish(
     }
 
 
-def check_before_training(data: Path, bundle: Path | None, workspace: Workspace) -> None:
+def check_before_training(
+    data: Path, bundle: Path | None, inputs: str | None, workspace: Workspace
+) -> None:
     """Check that the other sources can be kept when a data set is renewed.
 
-    The bundle is None if it is not trained yet.
+    The bundle is None if it is not trained yet. `inputs` are those of its encoder.
 
     Raises
     ------
@@ -236,7 +238,7 @@ def check_before_training(data: Path, bundle: Path | None, workspace: Workspace)
     if before is not None:
         kept = merge(before.sources, [Source(data, None, data)]).kept
         same_bundle = bundle is not None and bundles.load(bundle).id == before.bundle_id
-        check_kept(kept, same_bundle=same_bundle)
+        check_kept(kept, same_bundle=same_bundle, inputs=inputs)
 
 
 def may_pass(_task: Any, _run: Any, state: Any) -> bool:

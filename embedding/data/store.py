@@ -112,6 +112,11 @@ class FeatureStore:
         """Return what encoders take: the "means", or "chroma" as a list of `sequence`."""
         return self.means if kind == "means" else [self.sequence(i) for i in range(len(self))]
 
+    def check_inputs(self, kind: str) -> None:
+        """Raise ValueError if this is a table of means, and an encoder takes chroma."""
+        if kind == "chroma" and self.frame_rate is None:
+            raise lacks_chroma(self.name)
+
     def sequence(self, i: int) -> np.ndarray:
         """Return the sequence of row i: a view of shape=(F, 2, 12), float16, at `CHROMA_RATE`."""
         start, frames = self._place[i]
@@ -202,6 +207,14 @@ class FeatureStore:
             raise _damaged(self.path, f"chroma.npy has {frames} frames, fewer than its rows need")
         if self.fingerprint != fingerprint:
             raise _damaged(self.path, "its rows are not those that store.json was written for")
+
+
+def lacks_chroma(name: str) -> ValueError:
+    """Return the error for an encoder of chroma that is given a table of means."""
+    return ValueError(
+        f"{name} is a table of means, which has no chroma, and this encoder needs chroma: name the "
+        "directory of the features, or use an encoder of means, such as `--encoder autoencoder`."
+    )
 
 
 def _damaged(path: Path, reason: str) -> BadStore:

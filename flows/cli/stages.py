@@ -86,7 +86,10 @@ def aggregate(
     features = run_flow(
         "aggregate", data, frame_rate=options.read_frame_rate(frame_rate), home=home
     )
-    show({"features": features}, as_json, tables.show_paths)
+    from flows.rejects import unreadable
+
+    result = {"features": features, "rejected": unreadable(features)}
+    show(result, as_json, tables.show_features)
 
 
 def train(

@@ -54,6 +54,12 @@ class Source:
         path = Path(self.name)
         return path.exists() or any(path.parent.glob(f"{escape(path.name)}_*"))
 
+    @property
+    def has_chroma(self) -> bool:
+        """Whether its features have chroma, which a table of means lacks; also if it is unknown."""
+        facts = self.features and read_json(self.features / "store.json")
+        return not facts or facts.get("frame_rate") is not None
+
     def is_at(self, path: Path) -> bool:
         """Whether a path names this data set."""
         known = Path(self.name)
@@ -215,11 +221,11 @@ def merge(
     return merged
 
 
-def check_kept(kept: Sequence[Source], *, same_bundle: bool, can_embed: bool = True) -> None:
+def check_kept(kept: Sequence[Source], *, same_bundle: bool, inputs: str | None) -> None:
     """Check that sources of the current collection can go into the next one.
 
-    `same_bundle` and `can_embed` are about the next collection: whether its bundle is the current
-    one, and whether it can embed features.
+    `same_bundle` and `inputs` are about the next collection: whether its bundle is the current one,
+    and what its encoder takes; None if its vectors are made elsewhere.
 
     Raises
     ------
@@ -229,10 +235,16 @@ def check_kept(kept: Sequence[Source], *, same_bundle: bool, can_embed: bool = T
     for source in kept:
         without = "publish without it, with `--only` or `covers publish --leave-out`"
         foreign = source.is_foreign
-        if not same_bundle and (foreign or not can_embed):
+        why = None
+        if same_bundle:
+            pass
+        elif foreign:
             why = "its vectors were made elsewhere and cannot be made with another bundle"
-            if not foreign:
-                why = "the new vectors were made elsewhere, by a model that is not here to embed it"
+        elif inputs is None:
+            why = "the new vectors were made elsewhere, by a model that is not here to embed it"
+        elif inputs == "chroma" and not source.has_chroma:
+            why = "it is a table of means, and the new bundle needs chroma"
+        if why is not None:
             raise ValueError(
                 f"The collection's source {source.name} cannot be kept, because {why}: {without}."
             )

@@ -77,8 +77,21 @@ def test_what_is_new_changed_and_withdrawn_arrives_and_only_that_is_embedded(
     catalogue.add("W_1", "P_10", frames=80)  # changed
     catalogue.path("W_2", "P_20").unlink()  # withdrawn
     catalogue.title("W_0", "P_00", perf_title="Hello")  # corrected
+    damaged = catalogue.path("W_2", "P_21")
+    damaged.write_bytes(b"damaged")
     (bundle,) = home.glob("bundles/*/bundle.json")
-    assert numbers(add(home=home)) == (1, 1, 0, 1)
+    result = add(home=home)
+    assert numbers(result) == (1, 1, 0, 2)
+    assert result["retitled"] == 1
+    assert result["tracks"] == {
+        "added": ["P_02"],
+        "changed": ["P_10"],
+        "relabelled": [],
+        "retitled": ["P_00"],
+        "withdrawn": ["P_20", "P_21"],
+    }
+    [reject] = result["rejected"]
+    assert (reject["track_id"], reject["file"]) == ("P_21", str(damaged))
     assert [count for count in embedded if count] == [2]
     now = served(home)
     assert "P_02" in now
@@ -91,7 +104,9 @@ def test_what_is_new_changed_and_withdrawn_arrives_and_only_that_is_embedded(
 def test_a_corrected_work_arrives(catalogue, home):
     catalogue.path("W_3", "P_31").unlink()
     catalogue.add("W_4", "P_31")
-    assert numbers(add(home=home)) == (0, 1, 1, 0)  # the label is in the file
+    result = add(home=home)
+    assert numbers(result) == (0, 1, 1, 0)  # the label is in the file
+    assert result["tracks"]["relabelled"] == ["P_31"]
     payload = served(home)["P_31"]
     assert (payload["work_id"], payload["clique_size"]) == ("W_4", 3)
 
@@ -184,13 +199,26 @@ def test_a_bundle_can_not_be_used_and_trained_at_once(catalogue, home):
         pipeline(catalogue.root, catalogue.root, bundle="pretrained", home=home)
 
 
-def test_what_cannot_be_added_is_named_and_nothing_changes(catalogue, home, make_tree, tmp_path):
+def test_what_cannot_be_added_is_named_and_nothing_changes(catalogue, home, make_tree):
     other = make_tree(name="other")
     other.add("W_0", "P_00")
     before = served(home)
     with pytest.raises(ValueError, match=r"Performance P_00 is in .*catalogue and in .*other"):
         add([other.root], home=home)
-    shutil.move(catalogue.root, tmp_path / "elsewhere")
-    with pytest.raises((ValueError, OSError), match="catalogue"):
+    assert served(home) == before
+
+
+def test_data_that_moved_is_recognised_by_its_content(catalogue, home, embedded, tmp_path):
+    before = served(home)
+    moved = catalogue.root.rename(tmp_path / "disk")
+    with pytest.raises(FileNotFoundError, match=r"no data set at .*catalogue, .*`covers add DIR`"):
         add(home=home)
     assert served(home) == before
+    result = add([moved], home=home)
+    assert numbers(result) == (0, 0, 0, 0)
+    assert result["moved"] == {str(catalogue.root): str(moved)}
+    assert not any(embedded)
+    assert served(home) == before
+    copy = shutil.copytree(moved, tmp_path / "copy")
+    assert add([copy], home=home)["moved"] == {str(moved): str(copy)}
+    assert numbers(add(home=home)) == (0, 0, 0, 0)

@@ -62,6 +62,22 @@ def test_a_reading_process_that_is_killed_is_told_in_a_sentence(tmp_path):
             aggregate_part.fn(2, 3, (), CHROMA_RATE, tmp_path, pool)
 
 
+def test_in_a_process_that_may_not_start_others_threads_do_the_work():
+    code = """
+import multiprocessing
+from embedding.processes import processes
+def share(numbers):
+    with processes(2) as pool:
+        return [*pool.map(abs, numbers)]
+with multiprocessing.get_context("fork").Pool(1) as mine:
+    print(mine.apply(share, [[-1, 2]]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.stdout == "[1, 2]\n", done.stderr
+
+
 def alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

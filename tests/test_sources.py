@@ -241,6 +241,58 @@ def test_while_one_publishes_another_waits_and_nothing_is_lost(home):
     assert len(served(home)) == 40 + 8 + 8 + 8
 
 
+def test_an_encoder_of_chroma_refuses_a_table_of_means_before_any_work(home, tmp_path):
+    made, table = set(home.rglob("*")), home / "a.csv"
+    tree = Tree(tmp_path / "c")
+    tree.add("W_0", "P_c0")
+    said = r"a.* is a table of means, which has no chroma, and this encoder needs chroma: name"
+    for data, options in (
+        (table, {"bundle": Path("pretrained")}),
+        (table, {"encoder": "version"}),
+        (tree.root, {"encoder": "version", "training_data": table}),
+    ):
+        with pytest.raises(ValueError, match=said):
+            pipeline(data, **options, home=home)
+    features = FeatureStore.open(Workspace(home).latest("features"))
+    for refused in (
+        lambda: embed(features.path, bundles.PRETRAINED, home=home),
+        lambda: train(features.path, "version", home=home),
+    ):
+        with pytest.raises(ValueError, match=said):
+            refused()
+    with pytest.raises(ValueError, match=r"source .*a\.csv cannot be kept, because it is a table"):
+        pipeline(tree.root, bundle=Path("pretrained"), home=home)
+    assert {path for path in home.rglob("*") if not path.name.endswith(".lock")} <= made
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["there", "gone"])
+@pytest.mark.parametrize(
+    ("old", "new", "if_there", "if_gone"),
+    [
+        ("abc", "abc", True, True),
+        ("abc", "abcd", True, True),
+        ("abc", "ab", False, True),
+        ("abcd", "ab", False, False),
+        ("abc", "def", False, False),
+        ("", "abc", False, False),
+    ],
+)
+def test_a_data_set_is_recognised_by_its_performances(tmp_path, there, old, new, if_there, if_gone):
+    """All of them, or most of them if it is no longer where it was."""
+    sources = []
+    for name, ids in (("old", old), ("new", new)):
+        table = pl.DataFrame(
+            {name: [*ids] for name in vectors.IDS}, dict.fromkeys(vectors.IDS, str)
+        )
+        table.write_parquet(tmp_path / f"{name}.parquet")
+        sources.append(Source(tmp_path / name, None, tmp_path / f"{name}.parquet"))
+    if there:
+        (tmp_path / "old_single_files").mkdir()  # the path of the data may be a prefix
+    assert sources[0].is_within(sources[1]) == (if_there if there else if_gone)
+    merged = merge(sources[:1], sources[1:])
+    assert bool(merged.moved) == (not merged.kept) == sources[0].is_within(sources[1])
+
+
 A, B, C = (Source(Path(f"/{name}"), None, Path(f"/v/{name}")) for name in "abc")
 
 

@@ -87,7 +87,8 @@ def pipeline(
         `paths`.
     """
     check_encoder(bundle, training_data)
-    check_inputs(_inputs(bundle, encoder, config), data, training_data)
+    kind = _inputs(bundle, encoder, config)
+    check_inputs(kind, data, training_data)
     given = bundle
     bundle = named(bundle) if bundle else None
     workspace = Workspace.at(home)

@@ -142,6 +142,23 @@ def test_a_filter_that_finds_nothing_says_what_is_near(home):
     assert covers(*question, "--json")[1:] == ('{"query": "P_0", "matches": []}\n', err)
 
 
+def test_ids_may_begin_with_a_dash(tmp_path):
+    track_ids = ["-k3_x", "-hello", "--home", "P_1"]
+    points = points_of(track_ids, np.eye(4), [{"work_id": f"-{i}"} for i in range(4)])
+    search.connect(home=tmp_path).publish(points, "line")
+    place = ("--home", tmp_path)
+    assert len(ids(covers_json("similar", "-k3_x", "--limit", 2, *place))) == 2
+    assert len(ids(covers_json("similar", "--limit", 2, *place, "-hello"))) == 2
+    found = covers_json("similar", "P_1", "--where", "work_id=-0", "--other-works", *place)
+    assert ids(found) == ["-k3_x"]
+    assert covers_json("distance", "-hello", "-k3_x", *place)["a"] == "-hello"
+    assert covers("distance", *place, "--", "--home", "-hello")[0] == 0
+    assert "No such option: --limt" in covers("similar", "P_1", "--limt", 2, *place)[2]
+    assert "'--limit' requires an argument" in covers("similar", "P_1", *place, "--limit")[2]
+    assert "--where '' is not of the form" in covers("similar", "P_1", *place, "--where", "")[2]
+    assert "covers similar [OPTIONS]" in covers("similar", "-h")[1]
+
+
 def test_works_and_distance_and_status(home):
     assert ids(covers_json("works", "P_0", "--home", home)) == ["P_1", "P_2"]
     assert float(covers("distance", "P_1", "P_4", "--home", home)[1]) == 14

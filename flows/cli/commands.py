@@ -10,6 +10,7 @@ import typer
 
 from flows import KNOWN_FAILURES
 from flows.cli import measures, operations, questions, stages
+from flows.cli.ids import AskingCommand
 from flows.cli.interrupting import interruptible
 from flows.cli.printing import visible
 
@@ -53,7 +54,8 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
 
 for heading, commands in COMMANDS.items():
     for command in commands:
-        app.command(rich_help_panel=heading)(command)
+        kind = AskingCommand if heading == "Ask" else None
+        app.command(rich_help_panel=heading, cls=kind)(command)
 
 
 def print_version(asked: bool) -> None:

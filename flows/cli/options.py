@@ -63,7 +63,13 @@ Features = Annotated[
     Path | None, typer.Argument(help="A result of `covers aggregate`; by default the latest.")
 ]
 Vectors = Annotated[Path | None, typer.Argument(help="A vectors.parquet; by default the latest.")]
-TrackId = Annotated[str, typer.Argument(help="The track id of a performance in the collection.")]
+TrackId = Annotated[
+    str,
+    typer.Argument(
+        help="The track id of a performance in the collection. Write -- before one that begins "
+        "with two dashes."
+    ),
+]
 OtherTrackId = Annotated[str, typer.Argument(help="The track id of another performance.")]
 Limit = Annotated[int, typer.Option(help="Maximum number of results.", min=1)]
 OtherWorks = Annotated[

@@ -15,7 +15,9 @@ class AskingCommand(TyperCommand):
             for parameter in self.get_params(ctx)
             for name in parameter.opts
         }
-        options, arguments, rest = [], [], iter(args)
+        options: list[str] = []
+        arguments: list[str] = []
+        rest = iter(args)
         for each in rest:
             if each == "--":
                 arguments += rest

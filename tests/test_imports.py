@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("embedding", "flows", "search")
 
 #: Modules that define commands.
-COMMANDS = ("commands", "measures", "operations", "options", "questions", "stages")
+COMMANDS = ("commands", "ids", "measures", "operations", "options", "questions", "stages")
 PRINTING = ("console", "running", "tables")
 
 

@@ -34,7 +34,7 @@ from embedding.data.atomic import whole_directory
 from embedding.data.store import FeatureStore
 from embedding.encoders.encoder import LOSS_CURVE_SCHEMA, Encoder
 from embedding.encoders.imported import IMPORTED, ImportedConfig
-from embedding.encoders.registry import ENCODERS, encoder_class
+from embedding.encoders.registry import ENCODERS, check_name, encoder_class
 from embedding.errors import first_line
 
 logger = logging.getLogger(__name__)
@@ -164,9 +164,7 @@ def configure(encoder_name: str, fields: Mapping[str, Any]) -> Any:
 
     Raises ValueError if the encoder or a field does not exist, or a value is out of range.
     """
-    if encoder_name not in ENCODERS:
-        choice = ", ".join(ENCODERS)
-        raise ValueError(f"There is no encoder {encoder_name!r}: choose from {choice}.")
+    check_name(encoder_name)
     config_type = encoder_class(encoder_name).Config
     known = [field.name for field in dataclasses.fields(config_type)]
     if unknown := sorted(set(fields) - set(known)):
@@ -230,17 +228,23 @@ def directory_of(bundle: str | Path) -> Path:
     return PRETRAINED if str(bundle) == PRETRAINED_NAME else Path(bundle).expanduser()
 
 
-def load(bundle: str | Path) -> Bundle:
-    """Load a bundle, "pretrained" or a directory, without running code from it.
-
-    Raises BadBundle if it is not a bundle, is damaged, or is for another version or other columns.
-    """
+def check(bundle: str | Path) -> Path:
+    """Return the directory of a bundle; raise BadBundle if it is not one."""
     directory = directory_of(bundle)
     if not (directory / "bundle.json").is_file():
         raise BadBundle(
             f"{directory} is not a bundle (bundle.json is missing). Train an encoder first, or use "
             f"{PRETRAINED_NAME!r}, the bundle that comes with covers."
         )
+    return directory
+
+
+def load(bundle: str | Path) -> Bundle:
+    """Load a bundle, "pretrained" or a directory, without running code from it.
+
+    Raises BadBundle if it is not a bundle, is damaged, or is for another version or other columns.
+    """
+    directory = check(bundle)
     try:
         return _load(directory)
     except BadBundle:

@@ -20,3 +20,19 @@ for _name in ("embedding", "flows", "search"):
 
 #: Failures whose message is a sentence for the user. Others are faults of ours, with a traceback.
 KNOWN_FAILURES = (ValueError, LookupError, OSError, RuntimeError)
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return what a known failure says; the system's own errors are worded here."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"{error.filename} cannot be used ({error.strerror}): correct the path, or name "
+            "another workspace with --home or COVERS_HOME if it is in the workspace."
+        )
+    return str(error)
+
+
+# Servers on this machine are reached without the proxy of the environment.
+_exceptions = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+for _name in ("no_proxy", "NO_PROXY"):
+    os.environ[_name] = ",".join(filter(None, [_exceptions, "localhost,127.0.0.1,::1"]))

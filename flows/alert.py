@@ -14,7 +14,7 @@ from prefect.logging.loggers import flow_run_logger
 from prefect.settings import PREFECT_UI_URL
 from prefect.states import Failed
 
-from flows import KNOWN_FAILURES
+from flows import KNOWN_FAILURES, sentence_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -98,7 +98,7 @@ def flow(
                 raise
             except KNOWN_FAILURES as error:
                 get_run_logger().debug("where it failed", exc_info=error)
-                return Failed(message=str(error), data=error)  # type: ignore[return-value]
+                return Failed(message=sentence_of(error), data=error)  # type: ignore[return-value]
 
         made: Flow[P, R] = prefect_flow(
             name=name,

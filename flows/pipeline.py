@@ -11,6 +11,7 @@ from embedding import bundle as bundles
 from embedding.encoders.registry import ENCODERS, encoder_class
 from flows import alert
 from flows.aggregate import absolute, aggregate
+from flows.checks import check_encoder
 from flows.embed import check_inputs, embed, named
 from flows.evaluate import evaluate, why_nothing
 from flows.publish import check_before_training, publish
@@ -86,7 +87,7 @@ def pipeline(
         `moved`; `rejected`, the file and the reason of each performance that was left out; and
         `paths`.
     """
-    check_encoder(bundle, training_data)
+    check_encoder(encoder, config, bundle, training_data)
     kind = _inputs(bundle, encoder, config)
     check_inputs(kind, data, training_data)
     given = bundle
@@ -148,11 +149,3 @@ def _inputs(bundle: Path | None, encoder: str, config: dict[str, Any] | None) ->
         return bundles.load(named(bundle)).inputs
     bundles.configure(encoder, config or {})
     return encoder_class(encoder).input
-
-
-def check_encoder(bundle: Path | None, training_data: Path | None) -> None:
-    """Raise ValueError if both a trained encoder and data to train on are given."""
-    if bundle is not None and training_data is not None:
-        raise ValueError(
-            f"{bundle} is trained already, so {training_data} would go unused: leave one out."
-        )

@@ -15,8 +15,8 @@ from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
-from embedding.bundle import PRETRAINED_NAME, configure
-from flows.pipeline import check_encoder
+from embedding.bundle import PRETRAINED_NAME
+from flows.checks import check_encoder, check_schedules
 from flows.slot import make_limit
 from flows.stages import STAGES, flow_of
 
@@ -51,12 +51,8 @@ def deployments(
     """
     if schedules is None:
         schedules = {name: stage.schedule for name, stage in STAGES.items() if stage.schedule}
-    if unknown := sorted(set(schedules) - set(STAGES)):
-        raise ValueError(
-            f"There is no flow named {unknown[0]!r} to schedule: choose from {', '.join(STAGES)}."
-        )
-    check_encoder(bundle, training_data)
-    configure(encoder, config or {})
+    check_schedules(schedules)
+    check_encoder(encoder, config, bundle, training_data)
     is_ours = str(bundle) == PRETRAINED_NAME
     given: dict[str, Any] = {
         "data": str(data.resolve()),

@@ -7,9 +7,10 @@ The flow has the name of its stage. `flows.serve` deploys every flow in this lis
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefect import Flow
+if TYPE_CHECKING:
+    from prefect import Flow
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ STAGES = {
 }
 
 
-def flow_of(name: str) -> Flow[..., Any]:
+def flow_of(name: str) -> "Flow[..., Any]":
     """Import the flow of a stage."""
     flow: Flow[..., Any] = getattr(import_module(STAGES[name].module), name)
     return flow

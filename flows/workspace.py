@@ -196,9 +196,17 @@ class Workspace:
 
     @contextmanager
     def _users(self) -> Iterator[TextIOWrapper]:
-        with room_for(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            file = (self.root / ".users.lock").open("a", encoding="utf-8")
+        try:
+            with room_for(self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
+                file = (self.root / ".users.lock").open("a", encoding="utf-8")
+        except OSError as error:
+            if error.errno is None:  # there is no room
+                raise
+            raise OSError(
+                f"The workspace {self.root} cannot be made or written: {error.filename} "
+                f"({error.strerror}). Name another directory with --home or COVERS_HOME."
+            ) from error
         with file:  # the lock is freed when the file is closed or the process is killed
             yield file
 

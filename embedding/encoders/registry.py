@@ -23,6 +23,12 @@ ENCODERS = {
 }
 
 
+def check_name(name: str) -> None:
+    """Raise ValueError if there is no encoder of this name."""
+    if name not in ENCODERS:
+        raise ValueError(f"There is no encoder {name!r}: choose from {', '.join(ENCODERS)}.")
+
+
 def encoder_class(name: str) -> type[Encoder]:
     """Import the class of an encoder, which may need torch."""
     module, _, class_name = ENCODERS[name][0].rpartition(".")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flows import KNOWN_FAILURES
+from flows import KNOWN_FAILURES, sentence_of
 from flows.cli import measures, operations, questions, stages
 from flows.cli.ids import AskingCommand
 from flows.cli.interrupting import interruptible
@@ -84,5 +84,5 @@ def main() -> None:
         with interruptible():
             app()
     except KNOWN_FAILURES as error:
-        sys.stderr.write(f"covers: {visible(str(error))}\n")
+        sys.stderr.write(f"covers: {visible(sentence_of(error))}\n")
         sys.exit(1)

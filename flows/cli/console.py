@@ -9,8 +9,8 @@ from prefect.logging.handlers import PrefectConsoleHandler
 
 from flows.cli.printing import visible
 
-#: Prefect's own code, and the modules in it that log how a run ends.
-PREFECT, ENGINES = Path(prefect.__file__).parent, ("flow_engine", "task_engine")
+#: Prefect's own code, and the modules in it that log how a run or the process ends.
+PREFECT, ENDINGS = Path(prefect.__file__).parent, ("flow_engine", "task_engine", "services")
 
 
 class ConsoleHandler(PrefectConsoleHandler):
@@ -24,7 +24,7 @@ class ConsoleHandler(PrefectConsoleHandler):
         """Whether to show a record."""
         if not Path(record.pathname).is_relative_to(PREFECT):
             return super().filter(record)
-        if record.module in ENGINES:
+        if record.module in ENDINGS:
             return "Retry" in record.msg
         return record.levelno >= logging.WARNING
 

@@ -7,7 +7,7 @@ import typer
 
 from flows.cli import options, tables
 from flows.cli.printing import show
-from flows.cli.running import run_flow
+from flows.cli.running import checking, run_flow
 
 
 def evaluate(
@@ -20,6 +20,7 @@ def evaluate(
 
     Example: covers evaluate --sample 10000
     """
+    checking(home).check_result(vectors, "vectors", home)
     result = run_flow("evaluate", vectors, home, sample)
     show(result, as_json, tables.show_evaluation)
 
@@ -36,6 +37,7 @@ def cluster(
 
     Example: covers cluster --largest 20
     """
+    checking(home).check_result(features, "features", home)
     result = run_flow("cluster", features, smallest, largest, seed, home)
     show(result, as_json, tables.show_clusters)
 
@@ -55,5 +57,6 @@ def compare(
     Example: covers compare --data da-tacos/benchmark --train da-tacos/coveranalysis
     """
     rate = options.read_frame_rate(frame_rate)
+    checking(home).check_data(data, train, frame_rate=rate)
     result = run_flow("compare", data, train, seeds, frame_rate=rate, home=home)
     show(result, as_json, tables.show_comparison)

@@ -7,7 +7,7 @@ import typer
 
 from flows.cli import options, tables
 from flows.cli.printing import show
-from flows.cli.running import searcher
+from flows.cli.running import checking, searcher
 
 
 def status(home: options.Home = None, as_json: options.AsJson = False) -> None:
@@ -116,12 +116,14 @@ def serve(
 
     Example: covers serve --data /data --bundle pretrained
     """
+    settings, checks = options.read_config(config), checking(home)
+    schedules = dict(options.read_pairs(schedule, "--schedule")) if schedule else None
+    checks.check_schedules(schedules or {})
+    checks.check_encoder(encoder, settings, bundle, train)
+    checks.check_data(data, train)
     from flows import serve as serving
 
-    schedules = dict(options.read_pairs(schedule, "--schedule")) if schedule else None
-    made = serving.deployments(
-        data, train, encoder, options.read_config(config), bundle, home, schedules, sample
-    )
+    made = serving.deployments(data, train, encoder, settings, bundle, home, schedules, sample)
     if pool is None:
         serving.serve(made)
     else:

@@ -7,7 +7,7 @@ import typer
 
 from flows.cli import options, tables
 from flows.cli.printing import show, visible
-from flows.cli.running import run_flow, searcher
+from flows.cli.running import checking, run_flow, searcher
 
 if TYPE_CHECKING:
     from search import Match
@@ -129,6 +129,7 @@ def duplicates(
 
     Example: covers duplicates --min-probability 0.9
     """
+    checking(home)
     path = run_flow("duplicates", max_pairs, min_probability, home)
     from flows.duplicates import groups_of, read
 

@@ -8,10 +8,19 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from search import Searcher
+
+
+def checking(home: Path | None) -> ModuleType:
+    """Check the workspace and the servers, and return the module that checks the rest."""
+    from flows import checks
+
+    checks.check_places(home)
+    return checks
 
 
 def run_flow(name: str, *arguments: Any, **options: Any) -> Any:

@@ -1,5 +1,6 @@
 """Commands that prepare data and publish it: each runs one flow."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -7,8 +8,8 @@ import typer
 from rich.console import Console
 
 from flows.cli import options, tables
-from flows.cli.printing import show
-from flows.cli.running import run_flow
+from flows.cli.printing import say, show
+from flows.cli.running import checking, run_flow
 
 #: Songs to try covers with. They are in a checkout only, because they are large.
 SAMPLE = Path(__file__).resolve().parent.parent.parent / "sample"
@@ -39,14 +40,18 @@ def pipeline(
 
     Example: covers pipeline --data da-tacos/benchmark --train da-tacos/coveranalysis
     """
+    settings, rate = options.read_config(config), options.read_frame_rate(frame_rate)
+    checks = checking(home)
+    checks.check_encoder(encoder, settings, bundle, train)
+    checks.check_data(data, train, frame_rate=rate)
     result = run_flow(
         "pipeline",
         data,
         train,
         encoder,
-        options.read_config(config),
+        settings,
         bundle,
-        frame_rate=options.read_frame_rate(frame_rate),
+        frame_rate=rate,
         seed=seed,
         home=home,
         sample=sample,
@@ -67,6 +72,7 @@ def extract(
 
     Example: covers extract recordings --to features
     """
+    checking(home)
     result = run_flow("extract", recordings, to, home)
     show(result, as_json, tables.show_extraction)
 
@@ -83,9 +89,9 @@ def aggregate(
 
     Example: covers aggregate da-tacos/benchmark
     """
-    features = run_flow(
-        "aggregate", data, frame_rate=options.read_frame_rate(frame_rate), home=home
-    )
+    rate = options.read_frame_rate(frame_rate)
+    checking(home).check_data(data, frame_rate=rate)
+    features = run_flow("aggregate", data, frame_rate=rate, home=home)
     from flows.rejects import unreadable
 
     result = {"features": features, "rejected": unreadable(features)}
@@ -107,7 +113,10 @@ def train(
 
     Example: covers train --encoder version --hold-out 0.2
     """
-    bundle = run_flow("train", features, encoder, options.read_config(config), hold_out, seed, home)
+    settings, checks = options.read_config(config), checking(home)
+    checks.check_encoder(encoder, settings)
+    checks.check_result(features, "training", home)
+    bundle = run_flow("train", features, encoder, settings, hold_out, seed, home)
     show({"bundle": bundle}, as_json, tables.show_paths)
 
 
@@ -120,6 +129,12 @@ def embed(
     as_json: options.AsJson = False,
 ) -> None:
     """Compute a vector for every performance. `covers publish` makes the vectors searchable."""
+    checks = checking(home)
+    checks.check_result(features, "features", home)
+    if bundle is None:
+        checks.check_result(None, "bundle", home)
+    else:
+        checks.check_bundle(bundle)
     vectors = run_flow("embed", features, bundle, home)
     show({"vectors": vectors}, as_json, tables.show_paths)
 
@@ -160,6 +175,9 @@ def publish(
 
     Example: covers publish clews.parquet --model clews
     """
+    checks = checking(home)
+    if vectors is not None or not leave_out:
+        checks.check_result(vectors, "vectors", home)
     given = None if vectors is None else [vectors]
     result = run_flow("publish", given, only, leave_out, features=features, model=model, home=home)
     show(result, as_json, tables.show_publication)
@@ -183,7 +201,13 @@ def add(
 
     Example: covers add new-songs
     """
-    result = run_flow("add", data, options.read_frame_rate(frame_rate), home)
+    rate, checks = options.read_frame_rate(frame_rate), checking(home)
+    for path in data or []:
+        if path.suffix == ".parquet":
+            checks.check_result(path, "vectors", home)
+        else:
+            checks.check_data(path, frame_rate=rate)
+    result = run_flow("add", data, rate, home)
     show(result, as_json, tables.show_addition)
 
 
@@ -195,7 +219,9 @@ def demo() -> None:
             "package: run `make demo` in a checkout of the repository."
         )
     import search
+    from search import settings
 
+    checking(None)
     result = run_flow("pipeline", SAMPLE, bundle=Path("pretrained"))
     clusters = run_flow("cluster", Path(result["paths"]["features"]))
     result["paths"]["plots"] += clusters["paths"]["plots"]
@@ -206,3 +232,11 @@ def demo() -> None:
     tables.show_identification(search.identify(DEMO_QUERY, 3))
     console.rule("covers evaluate")
     tables.show_evaluation(result)
+    say("To ask more, type:")
+    say(f". {_short(Path(sys.prefix) / 'bin' / 'activate')}")
+    say(f"covers similar {DEMO_QUERY} --home {_short(settings.home())}")
+
+
+def _short(path: Path) -> Path:
+    """Return a path as it is typed in the current directory."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

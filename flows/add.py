@@ -138,7 +138,8 @@ def _facts_of(source: Source) -> pl.DataFrame:
         except BadStore:  # deleted, or of another version
             return table.select(*IDS, titles=pl.lit(None, pl.String))
     table = titled(table, store)
-    titles = pl.struct(name for name in BROUGHT if name in table.columns).struct.json_encode()
+    brought = [name for name in BROUGHT if name in table.columns]
+    titles = pl.struct(brought).struct.json_encode() if brought else pl.lit(None, pl.String)
     return table.select(*IDS, titles=titles)
 
 

@@ -155,7 +155,7 @@ def test_without_chroma_the_rows_that_need_it_say_so_and_the_others_are_measured
     assert {name for name in why if why[name] is None} == of_means
     assert "does not say how long" in why["track length"]
     assert "it has no chroma" in why["2DFTM"]
-    assert "Training needs at least 2 works" in why["version"]
+    assert "which has no chroma, and this encoder needs chroma" in why["version"]
     assert "has no chroma to align" in why["means, re-ranked"]
     assert "held out" in found["measured_on"]["summary"]
 

@@ -9,7 +9,6 @@ from typing import Literal
 
 import joblib
 from prefect import get_run_logger, task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from embedding.audio.recordings import holds_recordings
@@ -29,9 +28,8 @@ from embedding.processes import TerminatedWorkerError, processes
 from flows import alert
 from flows.collection.sources import note_data
 from flows.extract import extract_features
-from flows.rejects import unreadable, warn
+from flows.rejects import show_table, unreadable, warn
 from flows.runners import in_cluster, task_runner
-from flows.show import artifact_key
 from flows.workspace import PARTS, Workspace, claimed, key
 
 #: Performances in a batch: few, so that a killed run loses little; enough to outweigh the start of
@@ -40,9 +38,6 @@ MIN_BATCH_PERFORMANCES, MAX_BATCH_PERFORMANCES = 16, 500
 
 #: The number of cores to cut batches for on a cluster, which does not say how many it has.
 CLUSTER_CORES = 32
-
-#: Rows of the artifact that lists what could not be read.
-MAX_SHOWN_REJECTS = 1000
 
 
 @alert.flow("aggregate", "aggregate {data}", task_runner=task_runner())
@@ -140,11 +135,8 @@ def _from_files(
     if len(made.rejects):
         warn(unreadable(place))
         rejects = made.rejects.select("track_id", "work_id", "source", "reason")
-        create_table_artifact(
-            rejects.head(MAX_SHOWN_REJECTS).to_dicts(),
-            key=artifact_key("rejects", dataset.name),
-            description=f"What could not be read of {dataset.name}, and why",
-        )
+        about = f"What could not be read of {dataset.name}, and why"
+        show_table(rejects.to_dicts(), "rejects", dataset.name, about)
     return place
 
 

@@ -53,11 +53,6 @@ def check_encoder(
         raise ValueError(
             f"{bundle} is trained already, so {training_data} would go unused: leave one out."
         )
-    check_bundle(bundle)
-
-
-def check_bundle(bundle: Path) -> None:
-    """Raise BadBundle if a path is not a bundle."""
     bundles.check(bundle)
 
 

@@ -1,22 +1,23 @@
 """Recordings -> a data set of features, which `aggregate` reads like any other."""
 
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import joblib
 from prefect import get_run_logger
-from prefect.artifacts import create_table_artifact
 
 from embedding.audio.extract import Extracted, extract_all
 from flows import alert
+from flows.rejects import show_table
 from flows.workspace import Workspace
 
 #: Seconds between two lines that say how far it is.
 REPORT_SECONDS = 5
 
-#: Rows of the artifact that lists what was rejected.
-MAX_SHOWN_REJECTS = 1000
+#: The libraries of the extra `audio`.
+LIBRARIES = ("av", "essentia", "librosa")
 
 
 @alert.flow("extract", "extract {recordings}")
@@ -43,12 +44,11 @@ def extract(recordings: Path, to: Path, home: Path | None = None) -> dict[str, A
     """
     with Workspace.at(home).used():
         made = extract_features(recordings, to)
-    rejected = [{"path": path, "reason": reason} for path, reason in made.rejects.items()]
     return {
         "directory": str(made.directory),
-        "extracted": len(made.outcomes) - len(rejected),
+        "extracted": len(made.outcomes) - len(made.rejects),
         "analysed": made.analysed,
-        "rejected": rejected,
+        "rejected": rejected(made),
     }
 
 
@@ -80,26 +80,25 @@ def extract_features(recordings: Path, to: Path) -> Extracted:
         len(made.rejects),
     )
     if made.rejects:
-        rows = [{"path": path, "reason": reason} for path, reason in made.rejects.items()]
-        create_table_artifact(
-            rows[:MAX_SHOWN_REJECTS],
-            key="rejected-recordings",
-            description=f"Recordings in {recordings} that cannot be used, and why",
-        )
+        about = f"Recordings in {recordings} that cannot be used, and why"
+        show_table(rejected(made), "rejected-recordings", recordings.name, about)
     return made
+
+
+def rejected(made: Extracted) -> list[dict[str, str]]:
+    """List the path and the reason of each rejected recording."""
+    return [{"path": path, "reason": reason} for path, reason in made.rejects.items()]
 
 
 def check_installed() -> None:
     """Raise ValueError if a library of the extra `audio` is missing."""
-    try:
-        import av  # noqa: F401
-        import essentia  # noqa: F401
-        import librosa  # noqa: F401
-    except ImportError as error:
+    # Only the processes that analyse load them, because that takes seconds.
+    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    if missing:
         raise ValueError(
-            f"Recordings need the extra `audio` ({error}): install it with "
-            "pip install 'covers[audio]'."
-        ) from error
+            f"Recordings need the extra `audio`, and {' and '.join(missing)} cannot be imported: "
+            "install it with pip install 'covers[audio]'."
+        )
 
 
 def duration(seconds: float) -> str:

@@ -1,13 +1,15 @@
 """Performances that were left out of a result: the file, and why."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
+from prefect.artifacts import create_table_artifact
 
 from embedding.data.store import FeatureStore
 from flows.collection.sources import data_of
+from flows.show import artifact_key
 
 logger = logging.getLogger(__name__)
 
@@ -16,6 +18,9 @@ REJECTS = "rejects.parquet"
 
 #: Rejects that are named one by one where people read.
 MAX_NAMED = 5
+
+#: Rows of an artifact that lists rejects.
+MAX_SHOWN = 1000
 
 #: track_id, file and reason.
 Reject = dict[str, str]
@@ -43,6 +48,12 @@ def _listed(rejects: pl.DataFrame, features: Path) -> list[Reject]:
         {"track_id": track_id, "file": str(root / source), "reason": reason}
         for track_id, source, reason in rejects.select("track_id", "source", "reason").iter_rows()
     ]
+
+
+def show_table(rows: Sequence[Mapping[str, str]], name: str, of: str, about: str) -> None:
+    """Make an artifact of rejects, whose key is made of its name and the data set's."""
+    shown = [dict(row) for row in rows[:MAX_SHOWN]]
+    create_table_artifact(shown, key=artifact_key(name, of), description=about)
 
 
 def warn(rejects: Sequence[Reject]) -> None:

@@ -39,7 +39,7 @@ import polars as pl
 from filelock import FileLock
 
 from embedding.bundle import PRETRAINED, PRETRAINED_NAME
-from embedding.data.atomic import whole_directory
+from embedding.data.atomic import whole_directory, whole_file
 from search import settings
 
 logger = logging.getLogger(__name__)
@@ -219,9 +219,9 @@ def key(*made_of: object) -> str:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file as a whole or not at all."""
-    scratch = path.with_name(f".{path.name}.new")
-    scratch.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    with whole_file(path) as scratch:
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        scratch.write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

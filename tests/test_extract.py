@@ -231,6 +231,17 @@ def test_recordings_that_move_or_exchange_names_are_not_analysed_again(copy):
     assert notes["Other - other"] != notes["Other - moved"]
 
 
+def test_a_recording_with_the_longest_id_can_move(copy):
+    long = copy / "recordings" / ("x" * 120)
+    long.mkdir()
+    name = f"{'y' * (252 - 120 - 3)}.wav"
+    (copy / "recordings" / "Tune" / "higher.wav").rename(long / name)
+    assert again(copy).analysed == 0
+    assert f"{long.name} - {name[:-4]}" in {
+        each.track_id for each in open_dataset(copy / "features").performances
+    }
+
+
 def test_features_of_recordings_that_are_gone_are_deleted(copy):
     shutil.rmtree(copy / "recordings" / "Tune")
     again(copy)

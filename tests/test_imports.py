@@ -55,11 +55,8 @@ def test_a_package_imports_nothing_that_is_not_its_business(package, forbidden):
     ("library", "homes"),
     [
         ("h5py", ["embedding/audio/features_file.py", "embedding/data/hdf5.py"]),
-        ("av", ["embedding/audio/recording.py", "flows/extract.py"]),
-        (
-            "librosa",
-            ["embedding/audio/analysis.py", "embedding/audio/rhythm.py", "flows/extract.py"],
-        ),
+        ("av", ["embedding/audio/recording.py"]),
+        ("librosa", ["embedding/audio/analysis.py", "embedding/audio/rhythm.py"]),
         (
             "lightning",
             [
@@ -88,7 +85,7 @@ def test_a_package_imports_nothing_that_is_not_its_business(package, forbidden):
         ("grpc", ["search/engines/server/failures.py"]),
         ("typer", [f"flows/cli/{name}.py" for name in COMMANDS]),
         ("numba", ["embedding/data/shuffle.py", "search/versions/recurrence.py"]),
-        ("essentia", ["embedding/essentia.py", "flows/extract.py"]),
+        ("essentia", ["embedding/essentia.py"]),
     ],
 )
 def test_a_heavy_library_is_imported_in_modules_of_its_own_only(library, homes):

@@ -17,11 +17,8 @@ from scipy.ndimage import median_filter
 
 from embedding.audio import crema, profiles, rhythm
 from embedding.audio.parts import in_parts
-from embedding.audio.recording import SAMPLE_RATE, UnusableRecording, blocks
-
-#: Samples between two frames.
-HOP = 4096
-FRAME_RATE = SAMPLE_RATE / HOP
+from embedding.audio.rate import FRAME_RATE, HOP, SAMPLE_RATE
+from embedding.audio.recording import UnusableRecording, blocks
 
 #: A recording is analysed in blocks of half a minute. The longest filter of the constant-Q
 #: transform has 1.6 seconds, so two seconds on each side are enough.

@@ -22,7 +22,10 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
+from embedding.audio import features_file
+from embedding.audio.rate import HOP, SAMPLE_RATE
 from embedding.audio.recordings import Recording, Recordings, find_recordings
+from embedding.data.atomic import beside, whole_file
 from embedding.processes import TerminatedWorkerError, processes
 
 logger = logging.getLogger(__name__)
@@ -94,12 +97,9 @@ def extract_all(
     directory.mkdir(parents=True, exist_ok=True)
     earlier = _read_log(directory)
     with ThreadPoolExecutor(workers) as threads:  # hashing releases the interpreter lock
+        paths = [each.path for each in recordings.found]
         digests = dict(
-            zip(
-                [each.path for each in recordings.found],
-                threads.map(lambda each: _digest(root / each.path), recordings.found),
-                strict=True,
-            )
+            zip(paths, threads.map(_digest, (root / path for path in paths)), strict=True)
         )
     outcomes = {
         path: Outcome(path, "", "", "", reason) for path, reason in recordings.rejected.items()
@@ -185,8 +185,6 @@ def _known(
     recording: Recording, digest: str, earlier: dict[str, Outcome], directory: Path
 ) -> Outcome | None:
     """Return what an earlier run found of the same content, and put its features in place."""
-    from embedding.audio import features_file
-
     before = earlier.get(digest)
     if before is None:
         return None
@@ -204,7 +202,7 @@ def _known(
 
 
 def _moved(path: Path) -> Path:
-    return path.with_name(f".{path.name}.moved")
+    return beside(path, ".moved")
 
 
 def _analysed(
@@ -230,9 +228,9 @@ def _analysed(
             with processes(workers) as pool:
                 while waiting or running:
                     while waiting and len(running) < QUEUED_PER_PROCESS * workers:
-                        each = waiting.pop()
+                        each = waiting[-1]
                         future = pool.submit(extract, root, each, digests[each.path], directory)
-                        running[future] = each
+                        running[future] = waiting.pop()  # now, as a broken pool takes nothing
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         outcome = future.result()
                         del running[future]
@@ -253,7 +251,6 @@ def _alone(root: Path, recording: Recording, digest: str, directory: Path) -> Ou
 
 def extract(root: Path, recording: Recording, digest: str, directory: Path) -> Outcome:
     """Analyse one recording and write its features. A recording that is rejected writes nothing."""
-    from embedding.audio import features_file
     from embedding.audio.analysis import analyse
     from embedding.audio.recording import UnusableRecording, read_tags
 
@@ -274,9 +271,6 @@ def extract(root: Path, recording: Recording, digest: str, directory: Path) -> O
 
 def _finish(directory: Path, recordings: Recordings, outcomes: tuple[Outcome, ...]) -> None:
     """Delete features of what is gone, and write what is known of the others."""
-    from embedding.audio.analysis import HOP
-    from embedding.audio.recording import SAMPLE_RATE
-
     used = [each for each in outcomes if each.reason is None]
     wanted = {_file(directory, each.work_id, each.track_id) for each in used}
     for path in directory.glob("*/*.h5"):
@@ -290,13 +284,12 @@ def _finish(directory: Path, recordings: Recordings, outcomes: tuple[Outcome, ..
         recording = known[each.track_id]
         facts = recording.guessed | each.tags | recording.listed | {"recording": each.path}
         metadata.setdefault(each.work_id, {})[each.track_id] = facts
-    _write(directory / "metadata.json", json.dumps(metadata, indent=1, ensure_ascii=False))
     description = {"frame_rate": f"{SAMPLE_RATE}/{HOP}", "name": recordings.root.resolve().name}
-    _write(directory / "dataset.json", json.dumps(description))
-    _write(directory / LOG, "".join(_line(each) for each in outcomes))
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+    texts = {
+        "metadata.json": json.dumps(metadata, indent=1, ensure_ascii=False),
+        "dataset.json": json.dumps(description),
+        LOG: "".join(map(_line, outcomes)),
+    }
+    for name, text in texts.items():
+        with whole_file(directory / name) as scratch:
+            scratch.write_text(text, encoding="utf-8")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 
-from embedding.audio.analysis import Analysis
+from embedding.data.atomic import whole_file
+
+if TYPE_CHECKING:  # loads librosa, which takes seconds
+    from embedding.audio.analysis import Analysis
 
 #: The attribute that says what recording the features are of.
 DIGEST = "recording"
@@ -27,7 +28,7 @@ def write(path: Path, analysis: Analysis, track_id: str, work_id: str, digest: s
     `crema` (T, 12), `mfcc_htk` (13, T'), `madmom_features` and `key_extractor`, and the attributes
     `label` and `track_id`. `digest` says what recording they are of.
     """
-    with _whole_file(path) as scratch, h5py.File(scratch, "w") as file:
+    with whole_file(path) as scratch, h5py.File(scratch, "w") as file:
         file.attrs[DIGEST] = np.bytes_(digest.encode())
         _name(file, track_id, work_id)
         for name in ("hpcp", "chroma_cens", "crema", "mfcc_htk"):
@@ -46,7 +47,7 @@ def write(path: Path, analysis: Analysis, track_id: str, work_id: str, digest: s
 
 def copy(source: Path, target: Path, track_id: str, work_id: str) -> None:
     """Copy a file of features under other ids."""
-    with _whole_file(target) as scratch:
+    with whole_file(target) as scratch:
         shutil.copyfile(source, scratch)
         with h5py.File(scratch, "r+") as file:
             _name(file, track_id, work_id)
@@ -59,18 +60,6 @@ def digest_of(path: Path) -> str | None:
             return bytes(file.attrs[DIGEST]).decode()
     except (OSError, KeyError):
         return None
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """Give a new path beside `path`, and rename it to `path` if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.parent / f".{uuid4().hex}.tmp"
-    try:
-        yield scratch
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _name(file: h5py.File, track_id: str, work_id: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from embedding.audio.recording import SAMPLE_RATE
+from embedding.audio.rate import SAMPLE_RATE
 from embedding.essentia import essentia
 
 #: Windows in samples: of HPCP, and of MFCC, which is padded to a power of two.

@@ -13,8 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-#: Samples per second of what is decoded, as in Da-TACOS.
-SAMPLE_RATE = 44100
+from embedding.audio.rate import SAMPLE_RATE
 
 MAX_SECONDS = 4 * 3600
 

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import polars as pl
 
+from embedding.data import layout
+
 #: The names of recordings end in one of these, in lower or upper case.
 SUFFIXES = (
     ".aac",
@@ -75,7 +77,7 @@ class Recordings:
 def holds_recordings(root: Path) -> bool:
     """Whether a directory holds recordings, in folders too, and not features."""
     for _, _, names in os.walk(root):
-        if any(name.endswith(".h5") for name in names):
+        if any(name.endswith(layout.SUFFIXES) for name in names):
             return False
         if any(_is_recording(name) for name in names):
             return True

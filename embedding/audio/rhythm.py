@@ -7,7 +7,7 @@ from functools import partial
 import librosa
 import numpy as np
 
-from embedding.audio.recording import SAMPLE_RATE
+from embedding.audio.rate import SAMPLE_RATE
 
 #: Samples between two values of the onset strength.
 ONSET_HOP = 1024
@@ -47,7 +47,7 @@ def tempos(strength: np.ndarray) -> np.ndarray:
     """Return the tempos and how strong they are, shape=(k, 2), strongest first.
 
     Tempos, in beats per minute, are the peaks of the autocorrelation of the onset strength. The
-    strengths add up to 1. If there is no peak, the only row is 0, 0.
+    strengths add up to 1. Without a peak, the only row is (0, 0).
     """
     shortest, longest = (round(60 * ONSET_RATE / tempo) for tempo in reversed(TEMPO_RANGE))
     likeness = librosa.autocorrelate(strength - strength.mean(), max_size=longest + 2)

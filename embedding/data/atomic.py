@@ -1,12 +1,31 @@
-"""Write a directory as a whole or not at all."""
+"""Write a file or a directory as a whole or not at all."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def beside(path: Path, ending: str) -> Path:
+    """Return a hidden path beside a file, which stays the same and is never too long a name."""
+    digest = hashlib.blake2b(path.name.encode(), digest_size=8).hexdigest()
+    return path.with_name(f".{digest}{ending}")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a path beside `path`, and rename it to `path` if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = beside(path, ".tmp")
+    try:
+        yield scratch
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -130,11 +130,13 @@ def embed(
 ) -> None:
     """Compute a vector for every performance. `covers publish` makes the vectors searchable."""
     checks = checking(home)
+    from embedding import bundle as bundles
+
     checks.check_result(features, "features", home)
     if bundle is None:
         checks.check_result(None, "bundle", home)
     else:
-        checks.check_bundle(bundle)
+        bundles.check(bundle)
     vectors = run_flow("embed", features, bundle, home)
     show({"vectors": vectors}, as_json, tables.show_paths)
 

@@ -209,7 +209,7 @@ class Engine(ABC):
         Raises
         ------
         PublishError
-            If it is not kept, there is no other, or another publisher takes more than `timeout` s.
+            If it is not kept, if no other is, or if another publisher takes more than `timeout` s.
         """
         with self.publishing(timeout):
             history = self.history()

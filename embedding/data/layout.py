@@ -8,7 +8,7 @@ da-tacos_<subset>_subset_<feature>/W_x_<feature>/P_y_<feature>.h5    one per fea
 W/P.h5, P.h5 or features/W/P.h5                                      one file per performance
 ```
 
-A file that does not lie in a work's folder does not say here which work it is of (see `works`).
+A file that does not lie in a work's folder does not say here which work it is of (see `lists`).
 """
 
 from __future__ import annotations

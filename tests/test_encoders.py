@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from embedding.bundle import configure
 from embedding.data.chroma import CHROMA_RATE
 from embedding.encoders import chroma
-from embedding.encoders.autoencoder.encoder import AutoencoderNetwork
-from embedding.encoders.conv_autoencoder import encoder as conv
+from embedding.encoders.autoencoder.network import AutoencoderNetwork
+from embedding.encoders.conv_autoencoder import network as conv
 from embedding.encoders.registry import ENCODERS
 from embedding.encoders.version import network as version
 from embedding.encoders.version import training as version_training
@@ -254,7 +254,7 @@ def test_code_and_output_of_the_autoencoder_are_linear():
 )
 def test_pooled_codes_are_equal_in_every_key_whatever_the_weights(seed, frames, key):
     torch.manual_seed(seed)
-    config = conv.ConvAutoencoderConfig(channels=12, code=6)
+    config = configure("conv-autoencoder", {"channels": 12, "code": 6})
     network = conv.ConvAutoencoderNetwork(config).double()
     sequence = np.random.default_rng(seed).random((frames, 2, 12))
     moved = network.pooled_codes(np.roll(sequence, key, axis=2))
@@ -262,7 +262,7 @@ def test_pooled_codes_are_equal_in_every_key_whatever_the_weights(seed, frames, 
 
 
 def test_a_window_is_reconstructed_in_its_own_shape():
-    network = conv.ConvAutoencoderNetwork(conv.ConvAutoencoderConfig(code=6))
+    network = conv.ConvAutoencoderNetwork(configure("conv-autoencoder", {"code": 6}))
     for steps in (1, 7):
         x = conv.as_image(torch.rand(2, steps * conv.FRAMES_PER_STEP, 2, 12))
         assert x.shape == (2, 24, steps * conv.FRAMES_PER_STEP)
@@ -318,8 +318,8 @@ def receptive_field(layers) -> int:
 def test_the_networks_are_as_large_as_their_docstrings_say():
     autoencoder = AutoencoderNetwork(configure("autoencoder", {}).sizes)
     assert f"{parameters(autoencoder):,} parameters" in autoencoder.__doc__
-    small = conv.ConvAutoencoderNetwork(conv.ConvAutoencoderConfig())
-    large = version.TwelveKeyNet(version.VersionConfig())
+    small = conv.ConvAutoencoderNetwork(configure("conv-autoencoder", {}))
+    large = version.TwelveKeyNet(configure("version", {}))
     convolutions = [layer.conv for layer in (large.near, large.down, *large.far)]
     first = [(large.KERNEL, 2, 1)]
     for network, start, others in ((small, [], small.encode[::2]), (large, first, convolutions)):

@@ -160,7 +160,8 @@ def test_no_module_uses_a_private_name_of_another(package):
         ),
         ("import embedding.bundle", {"torch", "lightning", "sklearn", "prefect", "search"}),
         (
-            "import embedding.data.aggregate, embedding.encoders.version.motifs",
+            "import embedding.data.aggregate; from embedding.encoders.registry import *; "
+            "list(map(encoder_class, ENCODERS)); import embedding",
             {"prefect", "torch", "sklearn", "search"},
         ),
         ("import flows.cli.commands", {"torch", "lightning", "prefect", "polars", "matplotlib"}),

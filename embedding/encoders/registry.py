@@ -30,7 +30,7 @@ def check_name(name: str) -> None:
 
 
 def encoder_class(name: str) -> type[Encoder]:
-    """Import the class of an encoder, which may need torch."""
+    """Import the class of an encoder. Only making a network imports torch."""
     module, _, class_name = ENCODERS[name][0].rpartition(".")
     found: type[Encoder] = getattr(import_module(f"embedding.encoders.{module}"), class_name)
     return found

@@ -1,19 +1,20 @@
 """The weights of a network as named arrays, and back."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-from torch import nn
 
-Net = TypeVar("Net", bound=nn.Module)
+if TYPE_CHECKING:
+    from torch import nn
+
+Net = TypeVar("Net", bound="nn.Module")
 
 #: Batch normalisation counts batches while it trains; the count has no effect afterwards.
 COUNTER_NAME = "num_batches_tracked"
 
 
-def arrays_of(network: nn.Module, prefix: str = "") -> dict[str, np.ndarray]:
+def arrays_of(network: "nn.Module", prefix: str = "") -> dict[str, np.ndarray]:
     """Return every weight as an array, named `prefix` and its name in the network."""
     return {
         f"{prefix}{name}": weight.numpy(force=True)
@@ -24,6 +25,8 @@ def arrays_of(network: nn.Module, prefix: str = "") -> dict[str, np.ndarray]:
 
 def rebuild(make: Callable[[], Net], arrays: dict[str, np.ndarray], prefix: str = "") -> Net:
     """Make a network, in evaluation mode, with the weights that `arrays_of` returned."""
+    import torch
+
     with torch.device("meta"):  # no random weights, as they are replaced
         network = make()
     weights = {}

@@ -32,11 +32,8 @@ from embedding.data import store
 from embedding.data.aggregate import aggregate_batch, aggregate_csv, assemble, pending
 from embedding.data.dataset import open_dataset
 from embedding.data.features import FEATURE_NAMES
-from embedding.encoders.autoencoder.encoder import (
-    Autoencoder,
-    AutoencoderConfig,
-    AutoencoderNetwork,
-)
+from embedding.encoders.autoencoder.encoder import Autoencoder, AutoencoderConfig
+from embedding.encoders.autoencoder.network import AutoencoderNetwork
 from embedding.encoders.scaling import Standardizer
 from embedding.metrics.distances import Euclidean
 from embedding.metrics.retrieval import retrieval

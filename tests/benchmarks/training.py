@@ -103,7 +103,8 @@ def _write_songs(path: Path) -> None:
 
 def version(path: Path) -> Generator[None, None, dict[str, float]]:
     """Train the version encoder for a few epochs."""
-    from embedding.encoders.version.encoder import VersionConfig, VersionEncoder
+    from embedding.encoders.version.config import VersionConfig
+    from embedding.encoders.version.encoder import VersionEncoder
 
     opened = FeatureStore.open(path)
     unseen = opened.table["work_id"].str.slice(2).cast(pl.Int64) % 5 == 0
@@ -147,7 +148,8 @@ def prototype(path: Path) -> Generator[None, None, dict[str, float]]:
     from lightning import LightningModule, Trainer
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from embedding.encoders.autoencoder.encoder import AutoencoderConfig, AutoencoderNetwork
+    from embedding.encoders.autoencoder.encoder import AutoencoderConfig
+    from embedding.encoders.autoencoder.network import AutoencoderNetwork
 
     warnings.simplefilter("ignore")
     known, unseen = _sides(path)

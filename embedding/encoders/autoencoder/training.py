@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from embedding.encoders.autoencoder.encoder import AutoencoderConfig, AutoencoderNetwork
+from embedding.encoders.autoencoder.encoder import AutoencoderConfig
+from embedding.encoders.autoencoder.network import AutoencoderNetwork
 from embedding.encoders.fitting import run
 
 #: Rows that are validated at once, so that the activations of a layer stay in the cache.

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from torch.utils.data import Dataset
 
-from embedding.encoders.conv_autoencoder import encoder as conv
+from embedding.encoders.conv_autoencoder import network as conv
+from embedding.encoders.conv_autoencoder.encoder import ConvAutoencoderConfig
 from embedding.encoders.fitting import run
 
 #: Windows that are validated at once, so that memory stays flat.
@@ -20,7 +21,7 @@ VALIDATION_WINDOWS = 2_048
 def fit_network(
     train: list[np.ndarray],
     validation: list[np.ndarray],
-    config: conv.ConvAutoencoderConfig,
+    config: ConvAutoencoderConfig,
     seed: int,
 ) -> tuple[conv.ConvAutoencoderNetwork, pl.DataFrame, dict[str, Any]]:
     """Train on sequences, each shape=(F, 2, 12), and keep the best epoch."""
@@ -44,7 +45,7 @@ class RandomWindows(Dataset[Tensor]):
     """Batches of windows of random sequences, at random positions and in random keys."""
 
     def __init__(
-        self, sequences: list[np.ndarray], config: conv.ConvAutoencoderConfig, seed: int
+        self, sequences: list[np.ndarray], config: ConvAutoencoderConfig, seed: int
     ) -> None:
         self.sequences = [torch.from_numpy(x.astype(np.float32)) for x in sequences]
         self.config = config
@@ -69,7 +70,7 @@ class RandomWindows(Dataset[Tensor]):
 class Reconstruction(LightningModule):
     """Mean squared error between windows of chroma and their reconstruction."""
 
-    def __init__(self, config: conv.ConvAutoencoderConfig) -> None:
+    def __init__(self, config: ConvAutoencoderConfig) -> None:
         super().__init__()
         self.learning_rate = config.learning_rate
         self.network = conv.ConvAutoencoderNetwork(config)

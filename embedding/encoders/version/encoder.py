@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -17,9 +17,12 @@ from embedding.encoders.chroma import ChromaEncoder, trimmed, with_altered_copie
 from embedding.encoders.encoder import Fitted, Samples
 from embedding.encoders.moments import map_sequences, moment_count
 from embedding.encoders.projection import UNFITTED, Projection, fit_discriminant
+from embedding.encoders.version.config import VersionConfig
 from embedding.encoders.version.motifs import Motifs, cut_motifs, statistics
-from embedding.encoders.version.network import TwelveKeyNet, VersionConfig
 from embedding.encoders.weights import arrays_of, rebuild
+
+if TYPE_CHECKING:
+    from embedding.encoders.version.network import TwelveKeyNet
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class VersionEncoder(ChromaEncoder):
     Config = VersionConfig
 
     motifs: Motifs
-    network: TwelveKeyNet
+    network: "TwelveKeyNet"
 
     @property
     def dimension(self) -> int:
@@ -56,6 +59,8 @@ class VersionEncoder(ChromaEncoder):
 
     @classmethod
     def from_tensors(cls, config: VersionConfig, tensors: dict[str, np.ndarray]) -> Self:
+        from embedding.encoders.version.network import TwelveKeyNet
+
         network = rebuild(lambda: TwelveKeyNet(config), tensors, "network.")
         motifs = Motifs(tensors["motifs"])
         projection = Projection.from_tensors(tensors, moment_count() + motifs.count)

@@ -21,7 +21,8 @@ from embedding.encoders.chroma import trimmed
 from embedding.encoders.encoder import Samples
 from embedding.encoders.fitting import run
 from embedding.encoders.version.augmentation import augment
-from embedding.encoders.version.network import TwelveKeyNet, VersionConfig, padded
+from embedding.encoders.version.config import VersionConfig
+from embedding.encoders.version.network import TwelveKeyNet, padded
 
 #: Approximate maximum number of performances that are compared with each other in validation.
 VALIDATION_PERFORMANCES = 2_048

@@ -1,7 +1,6 @@
 """Recordings -> a data set of features, which `aggregate` reads like any other."""
 
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,13 @@ import joblib
 from prefect import get_run_logger
 
 from embedding.audio.extract import Extracted, extract_all
+from embedding.audio.libraries import check_installed
 from flows import alert
 from flows.rejects import show_table
 from flows.workspace import Workspace
 
 #: Seconds between two lines that say how far it is.
 REPORT_SECONDS = 5
-
-#: The libraries of the extra `audio`.
-LIBRARIES = ("av", "essentia", "librosa")
 
 
 @alert.flow("extract", "extract {recordings}")
@@ -88,17 +85,6 @@ def extract_features(recordings: Path, to: Path) -> Extracted:
 def rejected(made: Extracted) -> list[dict[str, str]]:
     """List the path and the reason of each rejected recording."""
     return [{"path": path, "reason": reason} for path, reason in made.rejects.items()]
-
-
-def check_installed() -> None:
-    """Raise ValueError if a library of the extra `audio` is missing."""
-    # Only the processes that analyse load them, because that takes seconds.
-    missing = [name for name in LIBRARIES if find_spec(name) is None]
-    if missing:
-        raise ValueError(
-            f"Recordings need the extra `audio`, and {' and '.join(missing)} cannot be imported: "
-            "install it with pip install 'covers[audio]'."
-        )
 
 
 def duration(seconds: float) -> str:

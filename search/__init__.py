@@ -5,6 +5,7 @@
 ['P_10', 'P_37', 'P_9']
 """
 
+from search.asked import Query
 from search.connecting import connect
 from search.copying import copy
 from search.engines.engine import Engine, Status
@@ -32,7 +33,6 @@ from search.query import (
     same_work,
     similar,
     similar_many,
-    similar_to,
     status,
     works,
 )
@@ -57,6 +57,7 @@ __all__ = [
     "Point",
     "Points",
     "PublishError",
+    "Query",
     "SearchError",
     "Searcher",
     "ServerBusy",
@@ -77,7 +78,6 @@ __all__ = [
     "same_work",
     "similar",
     "similar_many",
-    "similar_to",
     "status",
     "works",
 ]

@@ -27,10 +27,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from search import nearest
-from search.engines.collection import Collection
+from search.asked import Query
+from search.engines.collection import Collection, Stored
 from search.errors import CollectionGone
 from search.matches import Identification, Match, Work
-from search.nearest import Query
 from search.versions import judging
 from search.versions.calibration import Numbers, pair_probability, work_probabilities
 
@@ -57,7 +57,7 @@ class _Pooled:
 
 def identify(
     collection: Collection,
-    track_id: str,
+    query: str | Query,
     matches: Sequence[Match],
     aligned: judging.Aligned | None,
     limit: int,
@@ -66,8 +66,8 @@ def identify(
 
     Parameters
     ----------
-    collection, track_id
-        Where the query is.
+    collection, query
+        What is asked about, and where.
     matches : sequence of Match
         Those nearest to the query.
     aligned : judging.Aligned or None
@@ -116,7 +116,7 @@ def identify(
             )
         )
     work = works[0] if works and works[0].probability > probability_of_none else None
-    return Identification(track_id, work, probability_of_none, tuple(works))
+    return Identification(str(query), work, probability_of_none, tuple(works))
 
 
 def _probability(group: Sequence[_Pooled]) -> float:
@@ -131,11 +131,11 @@ def _groups(
 ) -> list[list[_Pooled]]:
     """Group works, the likeliest first, that are probably one; see the top of this module."""
     best = [matches[work.rows[0]].track_id for work in works]
-    queries = {}
+    queries: dict[str, Stored] = {}
     for track_id, stored in zip(best, collection.performances(best), strict=True):
         if stored is None:
             raise CollectionGone(f"{track_id} has just been withdrawn.")
-        queries[track_id] = Query(stored.vector, stored.payload)
+        queries[track_id] = stored
 
     def are_versions(ratio: Numbers) -> Numbers:
         return pair_probability(ratio, versions=0, points=collection.description.points)

@@ -62,13 +62,14 @@ class Match:
         Euclidean distance between the vectors of the query and of this performance.
     relative_distance : float or None
         The distance in standard deviations from what is usual for both. Far below 0, it is much
-        closer than either is to others. None for a query that is only a vector.
+        closer than either is to others.
     same_work : bool or None
-        Whether it is labelled with the work of the query; None for a query that is only a vector.
+        Whether it is labelled with the work of the query; None for a query that is not in the
+        collection.
     probability : float in [0, 1] or None
         The probability that it is a version of the query, judged by the alignment or, without one,
         by the distance; labels play no part. None if the bundle of the collection has no
-        calibration, or if the query is only a vector.
+        calibration.
     alignment : Alignment or None
         Which stretches of both match, if they were aligned.
     score : float or None
@@ -143,7 +144,7 @@ class Identification:
     Attributes
     ----------
     track_id : str
-        The performance.
+        The performance, or the name of the query.
     work : Work or None
         The likeliest work; None if it is likelier that no version of it is here.
     probability_of_none : float in [0, 1]

@@ -1,16 +1,16 @@
 """Find the nearest performances: exact ranks with ties by track id, from an engine's candidates."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
-from search.engines.collection import Candidate, Collection
-from search.errors import InvalidQuery
+from search.asked import Query, check_ids, look_up
+from search.engines.collection import Candidate, Collection, Stored
 from search.fields import FIELDS, Condition, NoneOf
 from search.matches import Match
-from search.point import Payload, Vectors
+from search.point import Payload
 from search.points import USUAL_DISTANCE, USUAL_SPREAD
 from search.suggestions import unknown_track
 from search.versions import judging
@@ -27,24 +27,6 @@ MAX_CANDIDATES = 100_000
 
 #: Additional candidates if the query's own work is left out; nearly all works are smaller.
 OWN_WORK_CANDIDATES = 16
-
-
-@dataclass(frozen=True)
-class Query:
-    """A vector, and its payload if it is a performance of the collection."""
-
-    vector: Vectors
-    payload: Payload = field(default_factory=dict)
-
-    @property
-    def track_id(self) -> str | None:
-        """The id of the performance."""
-        return self.payload.get("track_id")
-
-    @property
-    def work_id(self) -> str | None:
-        """The work of the performance."""
-        return self.payload.get("work_id")
 
 
 @dataclass(frozen=True)
@@ -66,22 +48,21 @@ class Request:
         """Number of candidates in the first request, in which the query's own work may be."""
         return self.candidates + self.leave_out_same_work * OWN_WORK_CANDIDATES
 
-    def conditions_of(self, query: Query) -> tuple[Condition, ...]:
+    def conditions_of(self, query: Stored) -> tuple[Condition, ...]:
         """Return the conditions, including the one on the query's own work."""
         if not self.leave_out_same_work or query.work_id is None:
             return self.conditions
         return (*self.conditions, NoneOf("work_id", (query.work_id,)))
 
 
-def around(collection: Collection, track_ids: Sequence[str], request: Request) -> list[list[Match]]:
-    """Find the performances nearest to performances of the collection.
-
-    Raises
-    ------
-    TrackNotFound
-        If the collection has no performance of an id.
-    """
-    check_ids(track_ids)
+def find(
+    collection: Collection, asked: Sequence[str | Query], request: Request
+) -> list[list[Match]]:
+    """Find the performances nearest to performances and queries; the errors are of `look_up`."""
+    if any(isinstance(each, Query) for each in asked):
+        return near(collection, look_up(collection, asked), request)
+    check_ids(asked)
+    track_ids = [str(each) for each in asked]
     matches = []
     count = request.first_candidates
     for batch in _batches(track_ids, count):
@@ -91,13 +72,13 @@ def around(collection: Collection, track_ids: Sequence[str], request: Request) -
             if answer is None:
                 raise unknown_track(collection, track_id)
             stored, nearest = answer
-            queries.append(Query(stored.vector, stored.payload))
+            queries.append(stored)
             candidates.append(nearest)
         matches += _settle(collection, queries, request, candidates)
     return matches
 
 
-def near(collection: Collection, queries: Sequence[Query], request: Request) -> list[list[Match]]:
+def near(collection: Collection, queries: Sequence[Stored], request: Request) -> list[list[Match]]:
     """Find the performances nearest to vectors."""
     matches = []
     count = request.first_candidates
@@ -108,27 +89,7 @@ def near(collection: Collection, queries: Sequence[Query], request: Request) -> 
     return matches
 
 
-def look_up(collection: Collection, track_ids: Sequence[str]) -> list[Query]:
-    """Look up performances of the collection; raise TrackNotFound if one is missing."""
-    check_ids(track_ids)
-    queries = []
-    for track_id, found in zip(track_ids, collection.performances(track_ids), strict=True):
-        if found is None:
-            raise unknown_track(collection, track_id)
-        queries.append(Query(found.vector, found.payload))
-    return queries
-
-
-def check_ids(track_ids: Sequence[object]) -> None:
-    """Raise InvalidQuery if an id is not a text."""
-    for track_id in track_ids:
-        if not isinstance(track_id, str):
-            raise InvalidQuery(
-                f"A track id is a text, and {track_id!r} is not: write it in quotes."
-            )
-
-
-def as_matches(candidates: Sequence[Candidate], query: Query) -> list[Match]:
+def as_matches(candidates: Sequence[Candidate], query: Stored) -> list[Match]:
     """Describe candidates as matches of a query."""
     if not candidates:
         return []
@@ -152,7 +113,7 @@ def as_matches(candidates: Sequence[Candidate], query: Query) -> list[Match]:
     return matches
 
 
-def compare(query: Query, others: Sequence[Query]) -> list[Match]:
+def compare(query: Stored, others: Sequence[Stored]) -> list[Match]:
     """Describe other performances as matches of a query, in their order."""
     return as_matches(
         [
@@ -176,7 +137,7 @@ def _batches(items: Sequence[Item], candidates: int) -> Iterator[Sequence[Item]]
 
 def _settle(
     collection: Collection,
-    queries: Sequence[Query],
+    queries: Sequence[Stored],
     request: Request,
     candidates: Iterable[list[Candidate]],
 ) -> list[list[Match]]:
@@ -213,7 +174,7 @@ def _settle(
 
 def _fetch(
     collection: Collection,
-    queries: Sequence[Query],
+    queries: Sequence[Stored],
     request: Request,
     count: int,
     rows: Iterable[int],
@@ -228,7 +189,7 @@ def _fetch(
             yield from zip(batch, collection.nearest(vectors, count, conditions), strict=True)
 
 
-def _choose(candidates: Sequence[Candidate], query: Query, request: Request) -> list[Candidate]:
+def _choose(candidates: Sequence[Candidate], query: Stored, request: Request) -> list[Candidate]:
     """Order candidates as matches, without the query itself and what the request leaves out."""
     best = []
     seen_works = {query.work_id} if request.leave_out_same_work else set()

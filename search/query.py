@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-import numpy.typing as npt
-
 from search import settings
+from search.asked import Query
 from search.engines.engine import Status
 from search.matches import DuplicateGroup, Identification, Match
 from search.searcher import Searcher, Where
@@ -22,7 +21,7 @@ def _searcher() -> Searcher:
 
 
 def similar(
-    track_id: str,
+    query: str | Query,
     limit: int = 10,
     *,
     rerank: bool = False,
@@ -35,12 +34,12 @@ def similar(
     'P_37'
     """
     return _searcher().similar(
-        track_id, limit, rerank=rerank, leave_out_same_work=leave_out_same_work, where=where
+        query, limit, rerank=rerank, leave_out_same_work=leave_out_same_work, where=where
     )
 
 
 def similar_many(
-    track_ids: Sequence[str],
+    queries: Sequence[str | Query],
     limit: int = 10,
     *,
     leave_out_same_work: bool = False,
@@ -52,33 +51,26 @@ def similar_many(
     ['P_10', 'P_13']
     """
     return _searcher().similar_many(
-        track_ids, limit, leave_out_same_work=leave_out_same_work, where=where
+        queries, limit, leave_out_same_work=leave_out_same_work, where=where
     )
 
 
 def works(
-    track_id: str, limit: int = 10, *, leave_out_same_work: bool = False, where: Where | None = None
+    query: str | Query,
+    limit: int = 10,
+    *,
+    leave_out_same_work: bool = False,
+    where: Where | None = None,
 ) -> list[Match]:
     """Find the works nearest to a performance; see `Searcher.works`.
 
     >>> [match.work_id for match in works("P_1", limit=3)]
     ['W_2', 'W_9', 'W_8']
     """
-    return _searcher().works(track_id, limit, leave_out_same_work=leave_out_same_work, where=where)
+    return _searcher().works(query, limit, leave_out_same_work=leave_out_same_work, where=where)
 
 
-def similar_to(
-    vector: npt.ArrayLike, limit: int = 10, *, where: Where | None = None
-) -> list[Match]:
-    """Find the performances nearest to a vector; see `Searcher.similar_to`.
-
-    >>> round(similar_to([0, 0, 0, 0], limit=1)[0].distance, 3)
-    2.449
-    """
-    return _searcher().similar_to(vector, limit, where=where)
-
-
-def distance(a: str, b: str) -> float:
+def distance(a: str | Query, b: str | Query) -> float:
     """Return the Euclidean distance between two performances; see `Searcher.distance`.
 
     >>> round(distance("P_1", "P_2"), 3)
@@ -87,7 +79,7 @@ def distance(a: str, b: str) -> float:
     return _searcher().distance(a, b)
 
 
-def same_work(a: str, b: str) -> Match:
+def same_work(a: str | Query, b: str | Query) -> Match:
     """Judge whether two performances are versions of one work; see `Searcher.same_work`.
 
     >>> same_work("P_0", "P_1").probability > 0.99
@@ -96,13 +88,13 @@ def same_work(a: str, b: str) -> Match:
     return _searcher().same_work(a, b)
 
 
-def identify(track_id: str, limit: int = 5) -> Identification:
+def identify(query: str | Query, limit: int = 5) -> Identification:
     """Name the work that a performance is a version of; see `Searcher.identify`.
 
     >>> identify("P_0").work.work_title
     'Work 0'
     """
-    return _searcher().identify(track_id, limit)
+    return _searcher().identify(query, limit)
 
 
 def duplicates(max_pairs: int = 1000, *, min_probability: float = 0.5) -> list[DuplicateGroup]:

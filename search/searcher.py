@@ -1,21 +1,22 @@
 """The searcher: which performances are nearest, and are they versions of the same work?"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from search import identification, nearest, suggestions
+from search.asked import Query, look_up
 from search.connecting import connect
 from search.engines.collection import Collection
 from search.engines.engine import Engine, Status
 from search.errors import CollectionGone, InvalidQuery, SearchError
 from search.fields import conditions, whole
 from search.matches import DuplicateGroup, Identification, Match
-from search.nearest import Query, Request
-from search.point import Payload, Vectors
+from search.nearest import Request
+from search.point import Payload
 from search.versions import judging
 from search.versions.duplicates import NEIGHBOURS, find_duplicates
 from search.versions.reranking import CANDIDATES
@@ -72,19 +73,19 @@ class Searcher:
 
     def similar(
         self,
-        track_id: str,
+        query: str | Query,
         limit: int = 10,
         *,
         rerank: bool = False,
         leave_out_same_work: bool = False,
         where: Where | None = None,
     ) -> list[Match]:
-        """Find the performances nearest to a performance of the collection.
+        """Find the performances nearest to a performance.
 
         Parameters
         ----------
-        track_id : str
-            The query.
+        query : str or Query
+            The track id of a performance of the collection, or any other performance.
         limit : int in [1, 10000]
             Maximum number of matches.
         rerank : bool
@@ -92,7 +93,7 @@ class Searcher:
             first; the others follow by distance. It is slower, finds more covers, and each aligned
             match shows what matches. It needs a collection with sequences.
         leave_out_same_work : bool
-            Leave out the work of the query.
+            Leave out the work of the query, if it is in the collection.
         where : mapping or list of mappings, optional
             A filter, see `search.fields`. If nothing is found, `why_nothing` says why.
 
@@ -108,25 +109,26 @@ class Searcher:
         NoCollection
             If nothing is published.
         InvalidQuery
-            If the limit or the filter is impossible, or there is nothing to align.
+            If the limit or the filter is impossible, a query does not fit the collection, or there
+            is nothing to align.
         """
         if not rerank:
             return self.similar_many(
-                [track_id], limit, leave_out_same_work=leave_out_same_work, where=where
+                [query], limit, leave_out_same_work=leave_out_same_work, where=where
             )[0]
         limit = _checked_limit(limit)
         request = Request(max(limit, CANDIDATES), conditions(where), leave_out_same_work)
 
         def answer(collection: Collection) -> list[Match]:
-            (matches,) = nearest.around(collection, [track_id], request)
-            aligned = judging.Aligned(collection, track_id, matches[:CANDIDATES])
+            (matches,) = nearest.find(collection, [query], request)
+            aligned = judging.Aligned(collection, query, matches[:CANDIDATES])
             return [*aligned.matches(aligned.order[:limit]), *matches[CANDIDATES:limit]]
 
         return self._ask(answer)
 
     def similar_many(
         self,
-        track_ids: Sequence[str],
+        queries: Sequence[str | Query],
         limit: int = 10,
         *,
         leave_out_same_work: bool = False,
@@ -139,22 +141,22 @@ class Searcher:
         TrackNotFound, NoCollection, InvalidQuery
             As `similar`, and if there may be more than `MAX_MATCHES` (1,000,000) matches in all.
         """
-        if isinstance(track_ids, str):
-            raise InvalidQuery(f"similar_many takes a list of track ids, not {track_ids!r}.")
+        if isinstance(queries, str | Query):
+            raise InvalidQuery(f"similar_many takes a list of queries, not {queries!r}.")
         limit = _checked_limit(limit)
         request = Request(limit, conditions(where), leave_out_same_work)
-        queries = list(track_ids)
+        queries = list(queries)
         if len(queries) * limit > MAX_MATCHES:
             raise InvalidQuery(
                 f"{len(queries):,} queries with limit={limit} ask for {len(queries) * limit:,} "
                 f"matches, and a call answers with up to {MAX_MATCHES:,}: ask in several calls, or "
                 "for fewer matches."
             )
-        return self._ask(lambda collection: nearest.around(collection, queries, request))
+        return self._ask(lambda collection: nearest.find(collection, queries, request))
 
     def works(
         self,
-        track_id: str,
+        query: str | Query,
         limit: int = 10,
         *,
         leave_out_same_work: bool = False,
@@ -166,42 +168,28 @@ class Searcher:
         """
         limit = _checked_limit(limit)
         request = Request(limit, conditions(where), leave_out_same_work, one_per_work=True)
-        return self._ask(lambda collection: nearest.around(collection, [track_id], request)[0])
-
-    def similar_to(
-        self, vector: npt.ArrayLike, limit: int = 10, *, where: Where | None = None
-    ) -> list[Match]:
-        """Find the performances nearest to a vector that the bundle of the collection made.
-
-        The vector is finite and has the dimension of the collection. The other parameters and the
-        errors are those of `similar`.
-        """
-        request = Request(_checked_limit(limit), conditions(where))
-
-        def answer(collection: Collection) -> list[Match]:
-            return nearest.near(collection, [Query(_as_vector(vector, collection))], request)[0]
-
-        return self._ask(answer)
+        return self._ask(lambda collection: nearest.find(collection, [query], request)[0])
 
     def why_nothing(self, where: Where | None = None) -> str:
         """Say why a filter finds nothing: what no performance has, and which values are near."""
         asked = conditions(where)
         return self._ask(lambda collection: suggestions.why_nothing(collection, asked))
 
-    def distance(self, a: str, b: str) -> float:
+    def distance(self, a: str | Query, b: str | Query) -> float:
         """Return the Euclidean distance between two performances; raise TrackNotFound."""
 
         def answer(collection: Collection) -> float:
-            first, second = nearest.look_up(collection, [a, b])
+            first, second = look_up(collection, [a, b])
             return float(np.linalg.norm(first.vector - second.vector))
 
         return self._ask(answer)
 
-    def same_work(self, a: str, b: str) -> Match:
+    def same_work(self, a: str | Query, b: str | Query) -> Match:
         """Judge whether two performances are versions of one work.
 
         If both have sequences, they are aligned both ways, so the answer does not depend on their
-        order. Performance b is returned as a match of a, with its `probability`.
+        order. Performance b is returned as a match of a, with its `probability`; a query gets a
+        work of its own, named as it is.
 
         Raises
         ------
@@ -215,13 +203,15 @@ class Searcher:
 
         def answer(collection: Collection) -> Match:
             judging.calibration_of(collection)
-            first, second = nearest.look_up(collection, [a, b])
+            first, second = look_up(collection, [a, b])
             (match,) = nearest.compare(first, [second])
-            return judging.same_work(collection, a, match)
+            if isinstance(b, Query):
+                match = replace(match, track_id=b.name, work_id=b.name, same_work=None)
+            return judging.same_work(collection, a, b, match)
 
         return self._ask(answer)
 
-    def identify(self, track_id: str, limit: int = 5) -> Identification:
+    def identify(self, query: str | Query, limit: int = 5) -> Identification:
         """Name the work that a performance is a version of, if the collection has it.
 
         The label of the performance is not used, so labels can be checked this way. The nearest
@@ -240,9 +230,9 @@ class Searcher:
 
         def answer(collection: Collection) -> Identification:
             judging.calibration_of(collection)
-            (matches,) = nearest.around(collection, [track_id], Request(CANDIDATES))
-            aligned = judging.align(collection, track_id, matches)
-            return identification.identify(collection, track_id, matches, aligned, limit)
+            (matches,) = nearest.find(collection, [query], Request(CANDIDATES))
+            aligned = judging.align(collection, query, matches)
+            return identification.identify(collection, query, matches, aligned, limit)
 
         return self._ask(answer)
 
@@ -303,33 +293,10 @@ def _checked_limit(limit: object, name: str = "limit") -> int:
     return limit
 
 
-def _as_vector(vector: npt.ArrayLike, collection: Collection) -> Vectors:
-    try:
-        with np.errstate(over="ignore"):  # a number that float32 cannot hold becomes infinite
-            array = np.asarray(vector, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise InvalidQuery(f"A vector is a list of numbers, and this is not: {error}.") from error
-    description = collection.description
-    if array.shape != (description.dimension,):
-        raise InvalidQuery(
-            f"A vector of shape {array.shape} cannot be compared with {description.name}, whose "
-            f"vectors have {description.dimension} components: embed it with the bundle "
-            f"{description.bundle}."
-        )
-    if not np.isfinite(array).all():
-        component = int(np.argmin(np.isfinite(array)))
-        raise InvalidQuery(
-            f"The vector is not finite, because its component {component} is {array[component]}: "
-            "embed the performance again."
-        )
-    return array
-
-
 def _neighbourhoods(collection: Collection) -> Iterator[list[tuple[Payload, list[Match]]]]:
     """Yield all performances in batches, with the nearest performances of other works."""
     request = Request(NEIGHBOURS, leave_out_same_work=True)
     everything = collection.everything()
     while stored := list(islice(everything, nearest.BATCH_QUERIES)):
-        queries = [Query(each.vector, each.payload) for each in stored]
-        matches = nearest.near(collection, queries, request)
+        matches = nearest.near(collection, stored, request)
         yield [(each.payload, found) for each, found in zip(stored, matches, strict=True)]

@@ -7,7 +7,7 @@ import pytest
 from catalogue import altered, points_of, published
 from tunes import CALIBRATED, CALIBRATION, EMPTY, POINTS, SHORT
 
-from search import Calibration, InvalidQuery, Searcher
+from search import Calibration, InvalidQuery, Query, Searcher
 from search.versions.calibration import Logistic
 
 
@@ -37,7 +37,7 @@ def test_every_match_has_a_probability_and_aligned_ones_stand_in_its_order(searc
     assert stated == sorted(stated, reverse=True)
     assert all(match.same_work == (match.probability > 0.5) for match in found)
     vector = searcher.engine.open().performances(["P_0"])[0].vector
-    assert all(match.probability is None for match in searcher.similar_to(vector))
+    assert all(match.probability is not None for match in searcher.similar(Query(vector)))
 
 
 def test_without_a_calibration_there_is_no_probability_and_a_sentence_says_why():

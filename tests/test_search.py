@@ -19,6 +19,7 @@ import search
 from search import (
     InvalidQuery,
     NoCollection,
+    Query,
     Searcher,
     TrackNotFound,
     between,
@@ -184,7 +185,7 @@ def test_a_vector_finds_what_brute_force_finds_with_and_without_a_filter(
     searcher, vector, limit, where
 ):
     assert json.loads(json.dumps(where)) == where
-    matches = searcher.similar_to(vector, limit, where=where)
+    matches = searcher.similar(Query(vector), limit, where=where)
     expected = ranking(
         POINTS,
         vector,
@@ -219,7 +220,7 @@ def test_an_id_unlike_any_other_is_shown_what_ids_look_like(searcher, far):
 
 @pytest.mark.parametrize("limit", [0, -1, 10_001, 2.5, float("nan"), True, "3", None])
 def test_a_limit_out_of_range_is_refused(searcher, limit):
-    for ask in (searcher.similar, searcher.works, lambda _, n: searcher.similar_to([0] * 4, n)):
+    for ask in (searcher.similar, searcher.works, searcher.identify):
         with pytest.raises(InvalidQuery, match=r"limit=.* is out of range: give a number from 1"):
             ask("P_1", limit)
 
@@ -270,11 +271,11 @@ def test_an_impossible_filter_says_what_is_wrong_with_it(searcher, where, words)
 @pytest.mark.filterwarnings("error")
 def test_what_is_not_a_vector_is_refused(searcher, vector, words):
     with pytest.raises(InvalidQuery, match=words):
-        searcher.similar_to(vector)
+        searcher.similar(Query(vector))
 
 
 def test_what_is_not_a_track_id_is_refused_by_name(searcher):
-    with pytest.raises(InvalidQuery, match="takes a list of track ids, not 'P_1'"):
+    with pytest.raises(InvalidQuery, match="takes a list of queries, not 'P_1'"):
         searcher.similar_many("P_1")
     with pytest.raises(InvalidQuery, match="and 17 is not: write it in quotes"):
         searcher.similar(17)
@@ -316,7 +317,7 @@ def test_the_functions_search_the_environments_workspace_from_any_directory(tmp_
             ("similar", ("P_1", 3)),
             ("works", ("P_1", 3)),
             ("similar_many", (["P_1", "P_2"],)),
-            ("similar_to", ([0] * 4, 3)),
+            ("similar", (Query([0] * 4), 3)),
             ("distance", ("P_1", "P_2")),
         ):
             assert getattr(search, name)(*arguments) == getattr(searcher, name)(*arguments)
@@ -425,7 +426,7 @@ def songs(request):
     ],
 )
 def test_words_are_found_in_any_order_and_all_conditions_hold(songs, where, expected):
-    assert track_ids(songs.similar_to([0], where=where)) == expected
+    assert track_ids(songs.similar(Query([0]), where=where)) == expected
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from tunes import POINTS
 
 from search import (
     NoRoom,
+    Query,
     Searcher,
     SearchError,
     ServerBusy,
@@ -73,7 +74,7 @@ def test_uploads_and_queries_go_by_grpc_and_the_rest_by_http(stub, grpc, make_se
         lambda searcher: searcher.similar("P_0", rerank=True),
         lambda searcher: searcher.similar("P_0", 3, leave_out_same_work=True, where=where),
         lambda searcher: searcher.works("P_0"),
-        lambda searcher: searcher.similar_to([0, 0, 0, 0]),
+        lambda searcher: searcher.similar(Query([0, 0, 0, 0])),
         lambda searcher: searcher.similar_many(POINTS.track_ids, 5, where=where),
     ):
         by_json = ask(Searcher(plain))
@@ -94,7 +95,6 @@ def test_a_query_is_one_request_and_the_first_of_a_process_three(stub, make_serv
         (lambda: searcher.similar("P_1", 5, leave_out_same_work=True), []),
         (lambda: searcher.works("P_1", 5), []),
         (lambda: searcher.similar_many([f"P_{i}" for i in range(50)], 5), []),
-        (lambda: searcher.similar_to(VARIED.vectors[3], 5), []),
     ):
         stub.requests.clear()
         ask()
@@ -130,7 +130,7 @@ def test_the_facts_of_a_collection_are_read_again_from_time_to_time(stub, make_s
     "ask",
     [
         lambda searcher: searcher.similar("P_1", 100),
-        lambda searcher: searcher.similar_to([0, 0, 0, 0], 100),
+        lambda searcher: searcher.similar(Query([0, 0, 0, 0]), 100),
         lambda searcher: searcher.distance("P_1", "P_2"),
         lambda searcher: [one.payload for one in searcher.engine.open().everything()],
         lambda searcher: searcher.engine.open().digests(["P_1", "P_2"]),

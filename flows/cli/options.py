@@ -63,14 +63,14 @@ Features = Annotated[
     Path | None, typer.Argument(help="A result of `covers aggregate`; by default the latest.")
 ]
 Vectors = Annotated[Path | None, typer.Argument(help="A vectors.parquet; by default the latest.")]
-TrackId = Annotated[
+Query = Annotated[
     str,
     typer.Argument(
-        help="The track id of a performance in the collection. Write -- before one that begins "
-        "with two dashes."
+        help="The track id of a performance in the collection, or else the path of a recording. "
+        "Write -- before one that begins with two dashes."
     ),
 ]
-OtherTrackId = Annotated[str, typer.Argument(help="The track id of another performance.")]
+OtherQuery = Annotated[str, typer.Argument(help="The track id or path of another performance.")]
 Limit = Annotated[int, typer.Option(help="Maximum number of results.", min=1)]
 OtherWorks = Annotated[
     bool, typer.Option("--other-works", help="Leave out performances of the same work.")

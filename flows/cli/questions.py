@@ -7,14 +7,14 @@ import typer
 
 from flows.cli import options, tables
 from flows.cli.printing import show, visible
-from flows.cli.running import checking, run_flow, searcher
+from flows.cli.running import asking, checking, run_flow
 
 if TYPE_CHECKING:
     from search import Match
 
 
 def similar(
-    track_id: options.TrackId,
+    query: options.Query,
     limit: options.Limit = 10,
     rerank: Annotated[
         bool,
@@ -27,17 +27,19 @@ def similar(
 ) -> None:
     """List the performances that are most similar to a performance.
 
-    Example: covers similar P_135582 --where instrumental=yes --where year=1950..1980
+    Examples: covers similar P_135582 --where instrumental=yes --where year=1950..1980;
+    covers similar take.mp3 --rerank
     """
-    asked, filter_ = searcher(home), options.read_filter(where)
+    filter_ = options.read_filter(where)
+    asked, (performance,) = asking(home, query)
     matches = asked.similar(
-        track_id, limit, rerank=rerank, leave_out_same_work=other_works, where=filter_
+        performance, limit, rerank=rerank, leave_out_same_work=other_works, where=filter_
     )
-    _show_matches(track_id, matches, as_json, lambda: asked.why_nothing(filter_))
+    _show_matches(query, matches, as_json, lambda: asked.why_nothing(filter_))
 
 
 def works(
-    track_id: options.TrackId,
+    query: options.Query,
     limit: options.Limit = 10,
     other_works: options.OtherWorks = False,
     where: options.Where = None,
@@ -46,24 +48,25 @@ def works(
 ) -> None:
     """List the works that are most similar to a performance, each with its nearest performance.
 
-    Example: covers works P_135582 --other-works
+    Example: covers works P_135582 --other-works; covers works take.mp3
     """
-    asked, filter_ = searcher(home), options.read_filter(where)
-    matches = asked.works(track_id, limit, leave_out_same_work=other_works, where=filter_)
-    _show_matches(track_id, matches, as_json, lambda: asked.why_nothing(filter_))
+    filter_ = options.read_filter(where)
+    asked, (performance,) = asking(home, query)
+    matches = asked.works(performance, limit, leave_out_same_work=other_works, where=filter_)
+    _show_matches(query, matches, as_json, lambda: asked.why_nothing(filter_))
 
 
 def _show_matches(
-    track_id: str, matches: list["Match"], as_json: bool, why_nothing: Callable[[], str]
+    query: str, matches: list["Match"], as_json: bool, why_nothing: Callable[[], str]
 ) -> None:
     """Print matches; if there are none, stderr says why."""
-    show({"query": track_id, "matches": matches}, as_json, tables.show_matches)
+    show({"query": query, "matches": matches}, as_json, tables.show_matches)
     if not matches:
         typer.echo(visible(why_nothing()), err=True)
 
 
 def identify(
-    track_id: options.TrackId,
+    query: options.Query,
     limit: options.Limit = 5,
     home: options.Home = None,
     as_json: options.AsJson = False,
@@ -72,29 +75,31 @@ def identify(
 
     The label of the performance plays no part.
 
-    Example: covers identify P_135582
+    Example: covers identify P_135582; covers identify take.mp3
     """
-    found = searcher(home).identify(track_id, limit)
+    asked, (performance,) = asking(home, query)
+    found = asked.identify(performance, limit)
     show(found, as_json, tables.show_identification)
 
 
 def same_work(
-    a: options.TrackId,
-    b: options.OtherTrackId,
+    a: options.Query,
+    b: options.OtherQuery,
     home: options.Home = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Say how likely two performances are versions of the same work.
 
-    Example: covers same-work P_135582 P_201213
+    Example: covers same-work P_135582 P_201213; covers same-work take.mp3 P_135582
     """
-    match = searcher(home).same_work(a, b)
+    asked, (first, second) = asking(home, a, b)
+    match = asked.same_work(first, second)
     show({"query": a, "matches": [match]}, as_json, tables.show_matches)
 
 
 def distance(
-    a: options.TrackId,
-    b: options.OtherTrackId,
+    a: options.Query,
+    b: options.OtherQuery,
     home: options.Home = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -102,7 +107,8 @@ def distance(
 
     Example: covers distance P_135582 P_201213
     """
-    value = searcher(home).distance(a, b)
+    asked, (first, second) = asking(home, a, b)
+    value = asked.distance(first, second)
     show({"a": a, "b": b, "distance": value}, as_json, tables.show_distance)
 
 

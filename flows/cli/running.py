@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from search import Searcher
+    from search import Query, Searcher
 
 
 def checking(home: Path | None) -> ModuleType:
@@ -45,3 +45,17 @@ def searcher(home: Path | None) -> "Searcher":
     import search
 
     return search.Searcher(search.connect(home=home))
+
+
+def asking(home: Path | None, *names: str) -> "tuple[Searcher, list[str | Query]]":
+    """Open the collection, and return its searcher, and for each name what is asked about.
+
+    A name is a track id, or else the path of a recording.
+    """
+    opened = searcher(home)
+    # A name of any length may be an id, and `Path.is_file` refuses long ones.
+    if not any(os.path.isfile(name) or Path(name).suffix for name in names):  # noqa: PTH113
+        return opened, [*names]
+    from flows.collection.recorded import queries  # takes longer to import than a search
+
+    return opened, queries(opened, names, home)

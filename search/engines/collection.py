@@ -16,6 +16,16 @@ class Stored:
     vector: Vectors
     payload: Payload
 
+    @property
+    def track_id(self) -> str | None:
+        """The id of the performance; None for a query from outside of the collection."""
+        return self.payload.get("track_id")
+
+    @property
+    def work_id(self) -> str | None:
+        """The work of the performance, or None."""
+        return self.payload.get("work_id")
+
 
 @dataclass(frozen=True)
 class Candidate:

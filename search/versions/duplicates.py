@@ -58,7 +58,7 @@ def find_duplicates(
             work_title=payload.get("work_title"),
             artist=payload.get("artist"),
             work_artist=payload.get("work_artist"),
-            match=judging.same_work(collection, payload["track_id"], match),
+            match=judging.same_work(collection, payload["track_id"], match.track_id, match),
         )
         for payload, match in likeliest
         if _probability(match) >= min_probability / 2

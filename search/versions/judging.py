@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from search.asked import Query, backgrounds_of, sequences_of, stored_sequences
 from search.engines.collection import Collection
 from search.errors import InvalidQuery
 from search.matches import Match
+from search.point import Frames
 from search.versions.alignment import STACK_SECONDS, Alignment, explain, similarities
 from search.versions.calibration import (
     Calibration,
@@ -72,10 +74,12 @@ class Aligned:
     ----------
     collection : Collection
         With sequences.
-    track_id : str
-        The query.
+    query : str or Query
+        What is asked about.
     nearest : sequence of Match
         The nearest first.
+    candidates : sequence of str or Query, optional
+        What these matches are, if one of them is not in the collection.
 
     Attributes
     ----------
@@ -93,38 +97,45 @@ class Aligned:
         If the collection has no sequences, or that of the query is shorter than a stack.
     """
 
-    def __init__(self, collection: Collection, track_id: str, nearest: Sequence[Match]) -> None:
-        sequences, name = collection.sequences, collection.description.name
-        if sequences is None:
-            raise InvalidQuery(
-                f"Reranking aligns chroma sequences, and {name} holds none: publish performances "
-                "that have chroma, or ask without rerank."
-            )
-        rate = sequences.rate
-        # They are read together, because that is one request to a server.
-        track_ids = [track_id, *(match.track_id for match in nearest)]
-        query, *self._others = sequences.of(track_ids)
-        if not len(query):
-            raise InvalidQuery(
-                f"Performance {track_id} has no chroma sequence in {name}, so it cannot be "
-                "aligned: ask without rerank, or publish it with its features."
-            )
-        if len(query) < STACK_SECONDS * rate:
-            raise InvalidQuery(
-                f"Performance {track_id} has {len(query) / rate:.1f} s of chroma in {name}, and an "
-                f"alignment needs at least {STACK_SECONDS} s: ask without rerank."
-            )
-        self._collection, self._nearest = collection, nearest
-        self._rate, self._query = rate, query
-        self._similarity, self._hypothesis = similarities(query, self._others, rate)
+    def __init__(
+        self,
+        collection: Collection,
+        query: str | Query,
+        nearest: Sequence[Match],
+        candidates: Sequence[str | Query] | None = None,
+    ) -> None:
+        sequences = stored_sequences(collection)
+        if candidates is None:
+            candidates = [match.track_id for match in nearest]
+        asked = [query, *candidates]
+        self._query, *self._others = sequences_of(collection, asked)
+        self._collection, self._nearest, self._rate = collection, nearest, sequences.rate
+        self._check_length(query)
+        self._similarity, self._hypothesis = similarities(self._query, self._others, self._rate)
         self.log_similarity = log_similarity(self._similarity)
-        query_background, backgrounds = np.split(sequences.backgrounds(track_ids), [1])
+        query_background, backgrounds = np.split(backgrounds_of(collection, asked), [1])
         self._backgrounds = query_background[0], backgrounds, sequences.mean_background
         self.log_ratio = self._judge(self.log_similarity)
         self._score = ranking_score(self._similarity, backgrounds)
         score = self._score if self.log_ratio is None else self.log_ratio
         aligned = self._similarity > 0
         self.order: list[int] = np.lexsort((np.where(aligned, -score, 0), ~aligned)).tolist()
+
+    def _check_length(self, query: str | Query) -> None:
+        name, seconds = self._collection.description.name, len(self._query) / self._rate
+        where = "" if isinstance(query, Query) else f" in {name}"
+        subject = str(query) if isinstance(query, Query) else f"Performance {query}"
+        if not seconds:
+            brought = "give it one" if isinstance(query, Query) else "publish it with its features"
+            raise InvalidQuery(
+                f"{subject} has no chroma sequence{where}, so it cannot be aligned: ask without "
+                f"rerank, or {brought}."
+            )
+        if seconds < STACK_SECONDS:
+            raise InvalidQuery(
+                f"{subject} has {seconds:.1f} s of chroma{where}, and an alignment needs at least "
+                f"{STACK_SECONDS} s: ask without rerank."
+            )
 
     def _judge(self, similarity: Numbers) -> Numbers | None:
         calibration = self._collection.description.calibration
@@ -168,25 +179,26 @@ class Aligned:
         return explain(self._query, self._others[i], self._rate, similarity, hypothesis)
 
 
-def align(collection: Collection, track_id: str, nearest: Sequence[Match]) -> Aligned | None:
+def align(collection: Collection, query: str | Query, nearest: Sequence[Match]) -> Aligned | None:
     """Align a query with its nearest matches, if its sequence is long enough."""
-    return Aligned(collection, track_id, nearest) if _alignable(collection, track_id) else None
+    return Aligned(collection, query, nearest) if _alignable(collection, [query]) else None
 
 
-def _alignable(collection: Collection, track_id: str) -> bool:
-    sequences = collection.sequences
-    if sequences is None:
-        return False
-    (sequence,) = sequences.of([track_id])
-    return len(sequence) >= STACK_SECONDS * sequences.rate
+def _alignable(collection: Collection, asked: Sequence[str | Query]) -> list[Frames] | None:
+    """Return the sequences of performances that can be aligned, or None."""
+    if collection.sequences is None:
+        return None
+    found = sequences_of(collection, asked)
+    shortest = min(map(len, found))
+    return found if shortest >= STACK_SECONDS * collection.sequences.rate else None
 
 
-def same_work(collection: Collection, a: str, match: Match) -> Match:
-    """Judge a match of performance `a` in both directions, so that the order does not matter."""
-    b = match.track_id
-    if not (_alignable(collection, a) and _alignable(collection, b)):
+def same_work(collection: Collection, a: str | Query, b: str | Query, match: Match) -> Match:
+    """Judge b, a match of a, in both directions, so that the order does not matter."""
+    sequences = _alignable(collection, [a, b])
+    if sequences is None or collection.sequences is None:
         return by_distance(collection, [match])[0]
-    forward = Aligned(collection, a, [match])
-    backward = Aligned(collection, b, [replace(match, track_id=a)])
-    mean = (forward.log_similarity + backward.log_similarity) / 2
-    return forward.matches([0], mean)[0]
+    aligned = Aligned(collection, a, [match], [b])
+    backward, _ = similarities(sequences[1], [sequences[0]], collection.sequences.rate)
+    mean = (aligned.log_similarity + log_similarity(backward)) / 2
+    return aligned.matches([0], mean)[0]

@@ -116,7 +116,7 @@ def _arrays(
 def _analysed(path: Path) -> dict[str, np.ndarray]:
     """Return the features of a recording, under the names that a file of features has."""
     check_installed()
-    from embedding.audio.analysis import analyse  # loads librosa, which takes seconds
+    from embedding.audio.analysis import analyse  # loads essentia, which takes seconds
     from embedding.audio.recording import UnusableRecording
 
     try:

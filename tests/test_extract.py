@@ -11,7 +11,6 @@ import sounds
 
 pytest.importorskip("av")
 pytest.importorskip("essentia")
-pytest.importorskip("librosa")
 
 from embedding.audio.analysis import Analysis, analyse
 from embedding.audio.extract import extract_all

@@ -56,7 +56,6 @@ def test_a_package_imports_nothing_that_is_not_its_business(package, forbidden):
     [
         ("h5py", ["embedding/audio/features_file.py", "embedding/data/hdf5.py"]),
         ("av", ["embedding/audio/recording.py"]),
-        ("librosa", ["embedding/audio/analysis.py", "embedding/audio/rhythm.py"]),
         (
             "lightning",
             [

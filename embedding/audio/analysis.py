@@ -2,8 +2,8 @@
 
 The parameters are those of acoss' `features.py`, which made Da-TACOS, but Da-TACOS has eight times
 as many frames. Two features come from elsewhere. Da-TACOS has the novelty functions of madmom,
-which no longer works: librosa's onset strengths take their places. `embedding.audio.crema` computes
-CREMA.
+which no longer works: the onset strengths of `embedding.audio.rhythm` take their places.
+`embedding.audio.crema` computes CREMA.
 """
 
 from __future__ import annotations
@@ -11,26 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import librosa
 import numpy as np
 from scipy.ndimage import median_filter
 
-from embedding.audio import crema, profiles, rhythm
-from embedding.audio.parts import in_parts
-from embedding.audio.rate import FRAME_RATE, HOP, SAMPLE_RATE
+from embedding.audio import cens, constant_q, crema, profiles, rhythm
+from embedding.audio.rate import FRAME_RATE, HOP
 from embedding.audio.recording import UnusableRecording, blocks
 
 #: A recording is analysed in blocks of half a minute. The longest filter of the constant-Q
 #: transform has 1.6 seconds, so two seconds on each side are enough.
-BLOCK_FRAMES = 323
+BLOCK_FRAMES = 336
 CONTEXT_FRAMES = 24
-
-#: The constant-Q transform reaches from C1 to B7.
-LOWEST_HZ = 440 * 2 ** (-45 / 12)
-OCTAVES = crema.OCTAVES + 1
-
-#: CENS is smoothed over half a second, as the 41 frames of Da-TACOS are.
-CENS_SMOOTHING_FRAMES = 5
 
 #: A recording needs this number of seconds above -60 dB of full scale; less is silence.
 MIN_SOUNDING_SECONDS = 5.0
@@ -80,15 +71,9 @@ def _block(signal: np.ndarray) -> dict[str, np.ndarray]:
     """Compute what needs the signal, for the frames of a block without its surroundings."""
     count = len(signal) // HOP - 2 * CONTEXT_FRAMES
     start, stop = CONTEXT_FRAMES * HOP, (CONTEXT_FRAMES + count) * HOP
-    transformed = librosa.cqt(
-        signal,
-        sr=SAMPLE_RATE,
-        hop_length=HOP,
-        fmin=LOWEST_HZ,
-        n_bins=OCTAVES * crema.BINS_PER_OCTAVE,
-        bins_per_octave=crema.BINS_PER_OCTAVE,
-    )
-    magnitudes = np.abs(transformed).T[CONTEXT_FRAMES : CONTEXT_FRAMES + count]
+    # Filters are computed for one length, so the last block is filled up.
+    filled = np.pad(signal, (0, (BLOCK_FRAMES + 2 * CONTEXT_FRAMES) * HOP - len(signal)))
+    magnitudes = constant_q.magnitudes(filled, HOP)[CONTEXT_FRAMES : CONTEXT_FRAMES + count]
     onsets = slice(start // rhythm.ONSET_HOP, stop // rhythm.ONSET_HOP)
     plain, filtered = rhythm.onset_strengths(signal)
     return {
@@ -96,6 +81,7 @@ def _block(signal: np.ndarray) -> dict[str, np.ndarray]:
         "magnitudes": magnitudes.astype(np.float16),
         "levels": signal[start:stop].reshape(-1, HOP).std(axis=1),
         "energies": np.array([_energies(magnitudes)]),
+        "pitch_classes": cens.pitch_classes(magnitudes),
         "hpcp": profiles.hpcp(signal, start, count, HOP),
         "mfcc": profiles.mfcc(signal, start, count, HOP),
         "novfn": plain[onsets],
@@ -137,7 +123,7 @@ def _finished(whole: dict[str, np.ndarray]) -> Analysis:
     return Analysis(
         hpcp=hpcp,
         crema=crema.pitch_classes(magnitudes),
-        chroma_cens=in_parts(_cens, magnitudes),
+        chroma_cens=cens.smoothed(whole["pitch_classes"]),
         # The last windows reach beyond the end, where Da-TACOS has none.
         mfcc_htk=whole["mfcc"][: max(len(hpcp) - profiles.MFCC_WINDOW // HOP, 1)].T,
         novfn=novelty.reshape(per_frame).mean(axis=1, dtype=np.float32),
@@ -148,15 +134,3 @@ def _finished(whole: dict[str, np.ndarray]) -> Analysis:
         scale=scale,
         strength=strength,
     )
-
-
-def _cens(magnitudes: np.ndarray) -> np.ndarray:
-    """Chroma energy normalised statistics (Müller, Kurth and Clausen 2005)."""
-    cens = librosa.feature.chroma_cens(
-        C=magnitudes.T.astype(np.float32),
-        fmin=LOWEST_HZ,
-        bins_per_octave=crema.BINS_PER_OCTAVE,
-        n_octaves=OCTAVES,
-        win_len_smooth=CENS_SMOOTHING_FRAMES,
-    )
-    return np.asarray(np.nan_to_num(cens.T), np.float32)

@@ -14,14 +14,17 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from embedding.audio.parts import in_parts
+from embedding.audio.constant_q import BINS_PER_OCTAVE
 
 WEIGHTS = Path(__file__).with_name("crema.safetensors")
 
 #: The model was trained on this constant-Q spectrum, and on its shift by an octave as a second
 #: channel. Their frequencies start at C1.
-BINS_PER_OCTAVE = 36
 OCTAVES = 6
+
+#: A long recording is computed in parts of five minutes, with half a minute before and after them.
+PART_FRAMES = 3230
+MARGIN_FRAMES = 323
 
 #: Decibels below the loudest value of a recording that are kept, and the smallest magnitude.
 RANGE_DB = 80
@@ -49,14 +52,17 @@ def pitch_classes(magnitudes: np.ndarray) -> np.ndarray:
     channels = [slice(0, bins), slice(BINS_PER_OCTAVE, BINS_PER_OCTAVE + bins)]
     loudest = [float(magnitudes[:, channel].max()) for channel in channels]
 
-    def predicted(part: np.ndarray) -> np.ndarray:
+    results = []
+    for start in range(0, len(magnitudes), PART_FRAMES):
+        first = max(start - MARGIN_FRAMES, 0)
+        part = magnitudes[first : start + PART_FRAMES + MARGIN_FRAMES]
         decibels = [
             _decibels(part[:, channel], reference)
             for channel, reference in zip(channels, loudest, strict=True)
         ]
-        return _forward(np.stack(decibels, axis=-1))
-
-    return in_parts(predicted, magnitudes)
+        result = _forward(np.stack(decibels, axis=-1))
+        results.append(result[start - first : start - first + PART_FRAMES])
+    return np.concatenate(results)
 
 
 def _decibels(magnitudes: np.ndarray, loudest: float) -> np.ndarray:

@@ -31,7 +31,7 @@ from embedding.processes import TerminatedWorkerError, processes
 logger = logging.getLogger(__name__)
 
 #: Part of what a recording's features are known by. Increase it when the features change.
-VERSION = 1
+VERSION = 2
 
 LOG = "extracted.jsonl"
 
@@ -218,10 +218,6 @@ def _analysed(
     are analysed again, each in a process of its own.
     """
     waiting = list(reversed(list(recordings)))
-    if waiting:
-        # It fills numba's cache, which two processes at once can damage (numba issue 10128).
-        first = waiting.pop()
-        yield _alone(root, first, digests[first.path], directory)
     while waiting:
         running: dict[Future[Outcome], Recording] = {}
         try:

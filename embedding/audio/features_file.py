@@ -11,14 +11,14 @@ import numpy as np
 
 from embedding.data.atomic import whole_file
 
-if TYPE_CHECKING:  # loads librosa, which takes seconds
+if TYPE_CHECKING:  # loads essentia, which takes seconds
     from embedding.audio.analysis import Analysis
 
 #: The attribute that says what recording the features are of.
 DIGEST = "recording"
 
 #: Who made the two novelty functions, for whoever trained on those of madmom.
-NOVELTY_BY = "librosa onset_strength (not madmom)"
+NOVELTY_BY = "rise of mel bands (not madmom)"
 
 
 def write(path: Path, analysis: Analysis, track_id: str, work_id: str, digest: str) -> None:

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-LIBRARIES = ("av", "essentia", "librosa")
+LIBRARIES = ("av", "essentia")
 
 
 def check_installed() -> None:

@@ -1,17 +1,23 @@
-"""Onset strength, tempos and beats, which librosa computes."""
+"""Onset strength, tempos and beats."""
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache
 
-import librosa
 import numpy as np
+import scipy.fft
+from scipy.ndimage import maximum_filter1d
 
 from embedding.audio.rate import SAMPLE_RATE
 
 #: Samples between two values of the onset strength.
 ONSET_HOP = 1024
 ONSET_RATE = SAMPLE_RATE / ONSET_HOP
+
+#: Onsets are rises of the energy in mel bands, measured in windows of this number of samples.
+WINDOW = 2048
+MEL_BANDS = 100
+BAND_HZ = (27.5, 16000)
 
 #: Tempos that are looked for, in beats per minute, and how many are kept.
 TEMPO_RANGE = (40, 240)
@@ -27,20 +33,29 @@ def onset_strengths(signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     The filter (SuperFlux, Böck and Widmer 2013) suppresses vibrato. Each has shape=(n,), is at
     least 0, and is a mean difference in decibels.
     """
-    mel = librosa.feature.melspectrogram(
-        y=signal,
-        sr=SAMPLE_RATE,
-        n_fft=2048,
-        hop_length=ONSET_HOP,
-        n_mels=138,
-        fmin=27.5,
-        fmax=16000,
-    )
-    decibels = librosa.power_to_db(mel, top_db=None)
-    onset_strength = partial(
-        librosa.onset.onset_strength, S=decibels, sr=SAMPLE_RATE, hop_length=ONSET_HOP
-    )
-    return onset_strength(), onset_strength(lag=2, max_size=3)
+    padded = np.pad(signal, WINDOW // 2)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[:-1:ONSET_HOP]
+    power = np.abs(scipy.fft.rfft(windows * np.hanning(WINDOW).astype(np.float32))) ** 2
+    decibels = 10 * np.log10(np.maximum(power @ _mel_filters(), 1e-10))
+    return _rises(decibels, decibels, 1), _rises(decibels, maximum_filter1d(decibels, 3, axis=1), 2)
+
+
+def _rises(decibels: np.ndarray, earlier: np.ndarray, lag: int) -> np.ndarray:
+    """Return the mean rise over `lag` windows."""
+    rises = np.maximum(decibels[lag:] - earlier[:-lag], 0).mean(axis=1)
+    return np.pad(rises, (lag, 0))
+
+
+@cache
+def _mel_filters() -> np.ndarray:
+    """Return triangles that overlap by half and are evenly spaced in mel."""
+    lowest, highest = 2595 * np.log10(1 + np.array(BAND_HZ) / 700)
+    mels = np.linspace(lowest, highest, MEL_BANDS + 2)
+    corners = 700 * (10 ** (mels / 2595) - 1)
+    bins = scipy.fft.rfftfreq(WINDOW, 1 / SAMPLE_RATE)
+    up = (bins[:, None] - corners[:-2]) / np.diff(corners)[:-1]
+    down = (corners[2:] - bins[:, None]) / np.diff(corners)[1:]
+    return np.asarray(np.maximum(np.minimum(up, down), 0), np.float32)
 
 
 def tempos(strength: np.ndarray) -> np.ndarray:
@@ -50,7 +65,8 @@ def tempos(strength: np.ndarray) -> np.ndarray:
     strengths add up to 1. Without a peak, the only row is (0, 0).
     """
     shortest, longest = (round(60 * ONSET_RATE / tempo) for tempo in reversed(TEMPO_RANGE))
-    likeness = librosa.autocorrelate(strength - strength.mean(), max_size=longest + 2)
+    power = np.abs(np.fft.rfft(strength - strength.mean(), 2 * len(strength))) ** 2
+    likeness = np.fft.irfft(power)[: longest + 2]
     before, here, after = likeness[:-2], likeness[1:-1], likeness[2:]
     peaks = 1 + np.flatnonzero((here > before) & (here >= after) & (here > 0))
     peaks = peaks[peaks >= shortest]
@@ -64,8 +80,6 @@ def beats(strength: np.ndarray, tempo: float) -> np.ndarray:
     """Return the times of the beats in seconds, shape=(n,), at a tempo in beats per minute.
 
     Beats are on onsets and about evenly apart: Ellis, "Beat tracking by dynamic programming", 2007.
-    librosa has the same, but compiles it in a way that can crash where several processes start
-    (numba issue 10128).
     """
     if tempo <= 0:
         return np.zeros(0)

@@ -19,6 +19,7 @@ from embedding.bundle import Bundle
 from embedding.data.store import FeatureStore
 from embedding.metrics.cliques import NothingToMeasure, group
 from embedding.metrics.distances import Euclidean
+from embedding.metrics.hubness import hubness
 from embedding.metrics.quality import quality
 from embedding.metrics.retrieval import retrieval
 from embedding.metrics.separation import separation
@@ -34,7 +35,7 @@ from flows.workspace import Workspace, write_json
 from search.fields import RESULTS
 
 #: Increase it when a metric or a plot changes, so that evaluations are made again.
-VERSION = 5
+VERSION = 6
 
 #: Columns of quality.csv that are known without measuring anything.
 KNOWN_COLUMNS = {
@@ -201,7 +202,9 @@ def _measure_vectors(
     plots.save(plots.separation(separated), directory / "separation.png", *about)
     plots.save(plots.collection_map(vectors, works), directory / "performances.png", *about)
     result: dict[str, Any] = {
-        "metrics": ranked.summary() | separated.summary(),
+        "metrics": ranked.summary()
+        | separated.summary()
+        | {"hubness": hubness(distances, tracks, sample)},
         "intervals": ranked.intervals() | separated.intervals,
     }
     if sample is None or sample >= len(table):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from command_line import covers_json
 from feature_stores import QUICK, make_sequence, make_store, make_table
 from prefect.logging import disable_run_logger
+from rich.console import Console
 from trees import copy_sample
 
 from embedding import bundle as bundles
@@ -21,6 +23,9 @@ from flows.aggregate import aggregate
 from flows.cli import tables
 from flows.measuring.compare import COLUMNS, choose_performances, compare, split_training
 from flows.measuring.rows import ROWS
+
+#: Of the vectors of the version encoder.
+PARTS = ("projection", "network")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +55,8 @@ def times(home: Path) -> dict[Path, int]:
 
 
 def test_every_row_is_in_the_table_whether_it_could_be_measured_or_not(result):
-    assert [row["row"] for row in result["rows"]] == [row.name for row in ROWS]
+    rows = [row["row"] for row in result["rows"]]
+    assert [name for name in rows if not name.endswith(" alone")] == [row.name for row in ROWS]
     for row in result["rows"]:
         assert list(row) == list(COLUMNS)
         if row["why_not"] is None:
@@ -59,6 +65,8 @@ def test_every_row_is_in_the_table_whether_it_could_be_measured_or_not(result):
             # Ranks depend on the direction, so they don't make one number of a pair.
             is_reranked = "re-ranked" in row["row"]
             assert row["auc"] is None if is_reranked else 0 <= row["auc"] <= 1
+            assert (row["hubness"] is None) == is_reranked
+            assert 0 <= row["recall@k"] <= 1 <= row["k"]
             assert (row["depth"] is not None) == is_reranked
         else:
             assert row["row"] in ("Qmax", "Dmax")
@@ -81,10 +89,11 @@ def test_all_rows_measure_the_same_performances_and_no_training_works(result, ho
 
 
 def test_an_encoder_is_trained_with_each_seed_and_the_median_is_reported(result):
-    trained = {row.name for row in ROWS if row.encoder in ENCODERS}
+    encoders = {row.name: row.encoder for row in ROWS}
     for row in measured(result):
-        assert row["seeds"] == (2 if row["row"] in trained else 1)
-        if row["row"] in trained:
+        is_trained = encoders[row["row"].partition(", ")[0]] in ENCODERS
+        assert row["seeds"] == (2 if is_trained else 1)
+        if is_trained:
             assert row["map"] == row["map_min"] <= row["map_max"]  # of two, the lower
             assert row["seed"] in (0, 1)
         else:
@@ -109,6 +118,16 @@ def test_a_vector_has_a_dimension_and_an_alignment_has_none(result):
     assert dimensions["means"] == dimensions["raw means"] == 52
     assert dimensions["version"] == 16
     assert dimensions["SiMPle"] is dimensions["K-Means"] is None
+
+
+def test_each_part_of_the_vectors_is_measured_alone_with_the_same_encoders(result):
+    rows = {row["row"]: row for row in measured(result)}
+    for name in ("version", "pretrained"):
+        whole, *parts = (rows[f"{name}{part}"] for part in ("", *(f", {p} alone" for p in PARTS)))
+        assert sum(part["dimension"] for part in parts) == whole["dimension"]
+        assert {part["seeds"] for part in parts} == {whole["seeds"]}
+        assert len({row["map"] for row in (whole, *parts)}) > 1
+    assert sum(name.endswith(" alone") for name in rows) == 4  # no other encoder has parts
 
 
 def test_the_table_is_written_for_machines_and_drawn_for_people(result):
@@ -209,14 +228,28 @@ def test_the_plot_shows_each_map_or_the_reason_for_its_absence(result):
 def test_the_cells_of_a_row_have_a_dash_for_a_missing_value():
     row = dict.fromkeys(COLUMNS) | {"row": "Qmax", "why_not": "needs essentia"}
     assert tables.comparison_cells(row) == ["Qmax", *["-"] * 7]
-    row |= {"map": 0.5, "map_low": 0.4, "map_high": 0.6, "mr1": 3.0, "hits@1": 0.25, "auc": 0.75}
+    row |= {"map": 0.5, "map_low": 0.4, "map_high": 0.6, "mr1": 3.0, "hits@1": 0.25}
     assert tables.comparison_cells(row) == [
-        "Qmax", "0.50 (0.40-0.60)", "-", "3.0", "0.25", "0.75", "-", "-"
+        "Qmax", "0.50 (0.40-0.60)", "-", "3.0", "0.25", "-", "-", "-"
     ]  # fmt: skip
-    row |= {"map_low": None, "map_min": 0.4, "map_max": 0.5, "dimension": 256, "seconds": 1.4}
+    row |= {"map_low": None, "map_min": 0.4, "map_max": 0.5, "dimension": 256}
+    row |= {"recall@k": 0.875, "hubness": 1.26}
     assert tables.comparison_cells(row) == [
-        "Qmax", "0.50", "0.40-0.50", "3.0", "0.25", "0.75", "256", "1"
+        "Qmax", "0.50", "0.40-0.50", "3.0", "0.25", "0.88", "1.3", "256"
     ]  # fmt: skip
+
+
+def test_the_comparison_fits_a_terminal_of_80_columns(result, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "flows.cli.printing.Console",
+        partial(Console, force_terminal=True, width=80, color_system=None),
+    )
+    tables.show_comparison(result)
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[: lines.index("")]
+    assert max(map(len, table)) <= 80
+    assert "R@" in table[0]
+    assert "hubs" in table[0]
 
 
 def test_a_comparison_needs_a_seed(tmp_path, prefect_server):

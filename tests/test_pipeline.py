@@ -76,7 +76,7 @@ def test_metrics_cover_only_works_that_training_has_not_seen(result, stored):
 
 
 def test_the_result_names_the_metrics_and_files_that_scripts_rely_on(result):
-    names = {"map", "mr1", "mrr", "hits@1", "hits@10", "p@10", "nar", "auc", "overlap"}
+    names = {"map", "mr1", "mrr", "hits@1", "hits@10", "p@10", "recall@k", "auc", "hubness"}
     assert names <= set(result["metrics"])
     assert all(np.isfinite(value) for value in result["metrics"].values())
     assert "reranked" not in result  # there are too few performances

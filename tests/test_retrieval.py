@@ -9,13 +9,14 @@ from torchmetrics.functional.retrieval import (
     retrieval_average_precision,
     retrieval_hit_rate,
     retrieval_precision,
+    retrieval_recall,
     retrieval_reciprocal_rank,
 )
 from vectors import collections, many, moved, plain_distances
 
 from embedding.metrics import distances as blocks
 from embedding.metrics.distances import DistanceMatrix, Euclidean
-from embedding.metrics.retrieval import bootstrap_interval, retrieval, retrieval_of
+from embedding.metrics.retrieval import bootstrap_interval, retrieval, retrieval_of, shortlist
 
 
 def plain_rankings(rows, tracks):
@@ -65,6 +66,8 @@ def test_six_performances_on_a_line_agree_with_hand_worked_figures():
             "hits@1": 0.0,
             "hits@10": 1.0,
             "p@10": (2 + 2 + 2 + 1 + 1) / 10 / 5,
+            "recall@k": 0.0,
+            "k": 1,
             "nar": (50 + 200 / 3 + 250 / 3 + 100 + 75) / 5,
             "performances": 6,
             "works": 3,
@@ -81,6 +84,7 @@ def test_six_performances_on_a_line_agree_with_hand_worked_figures():
         "first": [2, 3, 3, 5, 4],
         "ap": pytest.approx([1 / 2, 5 / 12, 11 / 30, 1 / 5, 1 / 4]),
         "p_at_10": [0.2, 0.2, 0.2, 0.1, 0.1],
+        "recall_at_k": [0.0] * 5,
         "nar": pytest.approx([50, 200 / 3, 250 / 3, 100, 75]),
     }
 
@@ -140,6 +144,8 @@ def test_measures_agree_with_torchmetrics_and_with_a_plain_ranking(collection):
     assert found.mrr == pytest.approx(mean(retrieval_reciprocal_rank), rel=1e-5)
     assert found.hits_at_1 == pytest.approx(mean(retrieval_hit_rate, top_k=1), rel=1e-5)
     assert found.hits_at_10 == pytest.approx(mean(retrieval_hit_rate, top_k=10), rel=1e-5)
+    recall = mean(retrieval_recall, top_k=found.k)
+    assert found.recall_at_k == pytest.approx(recall, rel=1e-5)
     assert found.p_at_10 == pytest.approx(mean(retrieval_precision, top_k=10), rel=1e-5)
     for query in found.per_query.iter_rows(named=True):
         ranked = rankings[query["track_id"]]
@@ -147,6 +153,26 @@ def test_measures_agree_with_torchmetrics_and_with_a_plain_ranking(collection):
         assert query["relevant"] == ranked.sum()
         assert query["first"] == ranked.argmax() + 1
         assert query["nar"] == pytest.approx(100 * above.mean() / max((~ranked).sum(), 1))
+
+
+@pytest.mark.parametrize(
+    ("performances", "k"), [(2, 0), (7, 1), (11, 1), (12, 2), (193, 38), (502, 100), (10**6, 100)]
+)
+def test_a_shortlist_is_100_or_less_than_a_fifth_of_the_candidates(performances, k):
+    assert shortlist(performances) == k
+    assert k == 100 or k < (performances - 1) / 5 <= k + 1
+
+
+def test_recall_is_the_share_of_all_versions_within_the_shortlist():
+    # From 0, the candidates of a line are ranked by their place; 21 others make k = 4.
+    works = ["W_a"] * 3 + [f"W_{i}" for i in range(19)]
+    places = [0, 2, 9, 1, 3, 4, *range(10, 26)]
+    found = retrieval(Euclidean(np.c_[places]), works, [f"P_{i:02}" for i in range(22)])
+    assert found.k == 4
+    # P_00 finds one of its two versions at rank 2 and the other at rank 6; P_01 the same at ranks
+    # 3 and 5; P_02 has 10, 11, 12 and 13 before them.
+    assert found.per_query["recall_at_k"].to_list() == [1 / 2, 1 / 2, 0]
+    assert found.recall_at_k == pytest.approx(1 / 3)
 
 
 def test_neither_blocks_nor_order_nor_place_nor_direction_of_the_vectors_matters(monkeypatch):

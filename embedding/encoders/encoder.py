@@ -70,6 +70,11 @@ class Encoder(ABC):
     def dimension(self) -> int:
         """Components of a vector."""
 
+    @property
+    def parts(self) -> Mapping[str, slice]:
+        """The components of each part of a vector, by name, if every part can be used alone."""
+        return MappingProxyType({})
+
     @staticmethod
     def unusable(inputs: Any) -> dict[int, str]:
         """Return the rows that the encoder cannot learn from or embed, with the reason."""

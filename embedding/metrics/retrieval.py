@@ -10,6 +10,21 @@ import polars as pl
 from embedding.metrics.cliques import Cliques, group
 from embedding.metrics.distances import Distances, Floats, Ints, over_blocks
 
+#: Candidates within which recall is measured: as many as a search aligns.
+SHORTLIST = 100
+
+#: In a small collection, they are less than one of this many candidates. In a longer list, any
+#: distance would find nearly everything.
+CANDIDATES_PER_LISTED = 5
+
+
+def shortlist(performances: int, most: int = SHORTLIST) -> int:
+    """Return how many candidates a list has: `most`, or the largest number below a fifth of all.
+
+    A collection of a few performances has none, and the result is 0.
+    """
+    return max(min(most, (performances - 2) // CANDIDATES_PER_LISTED), 0)
+
 
 @dataclass(frozen=True)
 class Retrieval:
@@ -33,6 +48,10 @@ class Retrieval:
         Share of queries with r_1 <= 1, and with r_1 <= 10.
     p_at_10 : float in [0, 1]
         Mean number of relevant candidates among the first 10, divided by 10 even if R is smaller.
+    recall_at_k : float in [0, 1]
+        Mean share of the R relevant candidates that are among the first k.
+    k : int, at least 1
+        `shortlist` of the performances, or 1: 100, unless the collection is small.
     nar : float in [0, 100]
         Normalised average rank in per cent: the share of non-relevant candidates that are ranked
         above a relevant candidate, (r_j - j) / (candidates - R), averaged over the relevant and
@@ -42,7 +61,7 @@ class Retrieval:
         performances, works, cliques, noise_works, queries.
     per_query : pl.DataFrame
         One row per query, sorted by track id: track_id, work_id, relevant (R), first (r_1), ap,
-        p_at_10, nar.
+        p_at_10, recall_at_k, nar.
     """
 
     map: float
@@ -51,13 +70,15 @@ class Retrieval:
     hits_at_1: float
     hits_at_10: float
     p_at_10: float
+    recall_at_k: float
+    k: int
     nar: float
     counts: dict[str, int]
     per_query: pl.DataFrame
 
     def summary(self) -> dict[str, float | int]:
         """Return the figures by their usual names, ready for JSON."""
-        names = ("map", "mr1", "mrr", "hits@1", "hits@10", "p@10", "nar")
+        names = ("map", "mr1", "mrr", "hits@1", "hits@10", "p@10", "recall@k", "k", "nar")
         return {name: getattr(self, name.replace("@", "_at_")) for name in names} | self.counts
 
     def intervals(self) -> dict[str, tuple[float, float]]:
@@ -148,6 +169,8 @@ def _measured(ranks: list[Ints], cliques: Cliques, rows: Ints) -> Retrieval:
     first = flat[starts]
     ap = np.add.reduceat(found / flat, starts) / relevant
     p_at_10 = np.add.reduceat(flat <= 10, starts, dtype=np.float64) / 10
+    k = max(shortlist(n), 1)
+    recall = np.add.reduceat(flat <= k, starts, dtype=np.float64) / relevant
     above = np.add.reduceat(flat - found, starts) / relevant
     nar = 100 * above / np.maximum(n - 1 - relevant, 1)
     return Retrieval(
@@ -157,6 +180,8 @@ def _measured(ranks: list[Ints], cliques: Cliques, rows: Ints) -> Retrieval:
         hits_at_1=float((first <= 1).mean()),
         hits_at_10=float((first <= 10).mean()),
         p_at_10=float(p_at_10.mean()),
+        recall_at_k=float(recall.mean()),
+        k=k,
         nar=float(nar.mean()),
         counts={**cliques.counts(), "queries": len(rows)},
         per_query=pl.DataFrame(
@@ -167,6 +192,7 @@ def _measured(ranks: list[Ints], cliques: Cliques, rows: Ints) -> Retrieval:
                 "first": first,
                 "ap": ap,
                 "p_at_10": p_at_10,
+                "recall_at_k": recall,
                 "nar": nar,
             }
         ).sort("track_id"),

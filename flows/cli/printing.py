@@ -17,7 +17,7 @@ Content = TypeVar("Content")
 
 #: Columns that are wrapped where a terminal is narrow. All others are ids and numbers, which are
 #: printed whole.
-WRAPPED = {"title", "artist", "other title", "source", "current", "previous"}
+WRAPPED = {"title", "artist", "row", "other title", "source", "current", "previous"}
 
 #: Minimum width of a wrapped column, and characters between two columns.
 LEAST_WIDTH, GAP = 10, 2

@@ -133,14 +133,15 @@ def show_clusters(result: dict[str, Any]) -> None:
 
 def show_comparison(result: dict[str, Any]) -> None:
     """Print the result of `flows.measuring.compare`."""
-    columns = ["", "MAP (95 %)", "seeds", "MR1", "hits@1", "AUC", "dim", "s"]
+    k = next((row["k"] for row in result["rows"] if row["k"]), 100)
+    columns = ["row", "MAP (95 %)", "seeds", "MR1", "hits@1", f"R@{k}", "hubs", "dim"]
     show_table(columns, map(comparison_cells, result["rows"]))
     for row in result["rows"]:
         if row["why_not"]:
             say(f"{row['row']} is not measured: {row['why_not']}")
     if any(row["map_min"] is not None for row in result["rows"]):
         say("seeds: lowest and highest MAP; the other columns are of the seed with the median MAP.")
-    say("s: seconds to train the encoder, or to compute all distances.")
+    say(f"R@{k}: share of the versions among the nearest {k}. hubs: hubness, best near 0.")
     if aligned := next((row for row in result["rows"] if row["depth"]), None):
         others = result["measured_on"]["performances"] - 1
         say(
@@ -164,9 +165,9 @@ def comparison_cells(row: Mapping[str, Any]) -> list[str]:
         cell("{:.2f}-{:.2f}", "map_min", "map_max"),
         cell("{:.1f}", "mr1"),
         cell("{:.2f}", "hits@1"),
-        cell("{:.2f}", "auc"),
+        cell("{:.2f}", "recall@k"),
+        cell("{:.1f}", "hubness"),
         cell("{}", "dimension"),
-        cell("{:.0f}", "seconds"),
     ]
 
 

@@ -2,7 +2,8 @@
 
 import json
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from embedding.encoders.registry import ENCODERS, encoder_class
 from embedding.errors import first_line
 from embedding.metrics.cliques import group
 from embedding.metrics.distances import Euclidean
+from embedding.metrics.hubness import hubness
 from embedding.metrics.retrieval import Retrieval, retrieval
 from embedding.metrics.separation import separation
 from embedding.splits import split_works
@@ -36,7 +38,7 @@ from flows.train import train_encoder
 from flows.workspace import Workspace, write_json
 
 #: Increase it when a row, a metric or the plot changes, so that rows are measured again.
-VERSION = 4
+VERSION = 5
 
 #: The columns of comparison.parquet. With several seeds, all figures but `map_min` and `map_max`
 #: are those of the seed with the median MAP. A row without figures says `why_not`.
@@ -49,6 +51,9 @@ COLUMNS: dict[str, Any] = {
     "map_max": pl.Float64,
     "mr1": pl.Float64,
     "hits@1": pl.Float64,
+    "recall@k": pl.Float64,
+    "k": pl.Int64,  # 100, or fewer candidates in a small collection
+    "hubness": pl.Float64,
     "auc": pl.Float64,
     "queries": pl.Int64,
     "depth": pl.Int64,  # number of nearest performances that were aligned, in a reranked row
@@ -121,7 +126,7 @@ def compare(
         tracks, measured_on = choose_performances(features, training, training_data is None)
         get_run_logger().info(measured_on["summary"])
         setup = Setup(features, training, tracks, seeds, config or {}, workspace.root)
-        rows = [measure_row(row, setup) for row in ROWS]
+        rows = [result for row in ROWS for result in measure_with_parts(row, setup)]
         directory = write_table(rows, measured_on, workspace.root)
         figure = directory / "comparison.png"
         table = list(COLUMNS), [[row[column] for column in COLUMNS] for row in rows]
@@ -199,16 +204,29 @@ def choose_performances(
     }
 
 
+def measure_with_parts(row: Row, setup: Setup) -> Iterator[dict[str, Any]]:
+    """Measure a row and then, with the same encoder, each part of its vectors alone."""
+    result = measure_row(row, setup)
+    yield result
+    if row.encoder is None or row.reranked or result["why_not"] is not None:
+        return
+    path, _ = bundle_of(row.encoder, setup, 0)
+    encoder = bundles.load(path).encoder
+    for part in encoder.parts if encoder else ():
+        yield measure_row(replace(row, name=f"{row.name}, {part} alone", part=part), setup)
+
+
 def measure_row(row: Row, setup: Setup) -> dict[str, Any]:
     """Measure a row, with each seed if an encoder has to be trained. If that fails, say why."""
     logger = get_run_logger()
     try:
         if row.encoder is None:
             runs = [measure(row, setup, None, None)]
-        elif row.encoder == PRETRAINED_NAME:
-            runs = [measure(row, setup, PRETRAINED, None)]
         else:
-            runs = [train_and_measure(row, setup, seed) for seed in range(setup.seeds)]
+            seeds = 1 if row.encoder == PRETRAINED_NAME else setup.seeds
+            runs = [
+                measure(row, setup, *bundle_of(row.encoder, setup, seed)) for seed in range(seeds)
+            ]
         result = summarise_seeds(row.name, runs)
         logger.info("%s: MAP %.3f, MR1 %.1f", row.name, result["map"], result["mr1"])
     except Exception as error:  # whatever the error is, the other rows are useful
@@ -218,15 +236,16 @@ def measure_row(row: Row, setup: Setup) -> dict[str, Any]:
     return result
 
 
-def train_and_measure(row: Row, setup: Setup, seed: int) -> dict[str, Any]:
-    """Train the encoder of a row with a seed, and measure it."""
-    name, home = str(row.encoder), setup.home
-    existing, start = set(home.glob("bundles/*")), time.monotonic()
-    bundle = train_encoder(setup.training, name, setup.config.get(name), 0.0, seed, home)
-    # The time is only known for a bundle that was trained just now.
+def bundle_of(encoder: str, setup: Setup, seed: int) -> tuple[Path, float | None]:
+    """Train an encoder with a seed; return the bundle, and the seconds if it was trained now."""
+    if encoder == PRETRAINED_NAME:
+        return PRETRAINED, None
+    existing, start = set(setup.home.glob("bundles/*")), time.monotonic()
+    config = setup.config.get(encoder)
+    bundle = train_encoder(setup.training, encoder, config, 0.0, seed, setup.home)
     seconds = None if bundle in existing else round(time.monotonic() - start, 2)
     calibrate(bundle, setup.training)
-    return measure(row, setup, bundle, seconds)
+    return bundle, seconds
 
 
 @task(cache_policy=NO_CACHE, task_run_name="measure {row.name}")
@@ -245,6 +264,8 @@ def measure(row: Row, setup: Setup, bundle: Path | None, seconds: float | None) 
             figures = measure_distances(row, chosen, chosen, directory)
         else:
             vectors = vectors_of(row, setup, chosen, bundle)
+            if row.part and trained.encoder:
+                vectors = vectors[:, trained.encoder.parts[row.part]]
             if row.reranked:
                 figures = measure_reranking(setup, chosen, vectors, bundle, directory)
             else:
@@ -286,6 +307,7 @@ def measure_distances(
     dimension = distances.dimension if isinstance(distances, Euclidean) else None
     return {
         **figures_of(retrieval(distances, works, tracks), directory),
+        "hubness": hubness(distances, tracks),
         "auc": separation(distances, works, tracks).auc,
         "dimension": dimension,
         "seconds": seconds,
@@ -317,6 +339,8 @@ def figures_of(found: Retrieval, directory: Path) -> dict[str, Any]:
         "map_high": high,
         "mr1": found.mr1,
         "hits@1": found.hits_at_1,
+        "recall@k": found.recall_at_k,
+        "k": found.k,
         "queries": len(found.per_query),
     }
 

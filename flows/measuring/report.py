@@ -12,7 +12,7 @@ def evaluation_tables(
         return
     yield ["measure", "value", "95 %"], _with_intervals(result["metrics"], result["intervals"])
     if reranked := result.get("reranked"):
-        names = ["map", "mr1", "hits@1", "hits@10", "queries"]
+        names = ["map", "mr1", "hits@1", "hits@10", "recall@k", "k", "queries"]
         values = {name: reranked[name] for name in names}
         heading = f"reranked (nearest {reranked['depth']})"
         yield [heading, "value", "95 %"], _with_intervals(values, reranked["intervals"])

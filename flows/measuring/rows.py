@@ -22,15 +22,19 @@ class Row:
         The encoder that is trained for the row, or "pretrained".
     reranked : bool
         Whether the nearest performances are aligned.
+    part : str or None
+        The part of the vectors that is measured (`Encoder.parts`); None for all components.
     """
 
     name: str
     distances: Callable[..., Distances]
     encoder: str | None = None
     reranked: bool = False
+    part: str | None = None
 
 
-#: Sorted by what they know, from nothing to everything.
+#: Sorted by what they know, from nothing to everything. If an encoder names parts of its vectors,
+#: `compare` adds a row for each.
 ROWS = (
     Row("chance", peers.chance),
     Row("track length", peers.track_length),

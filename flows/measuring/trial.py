@@ -20,7 +20,12 @@ from sklearn.metrics import roc_auc_score
 import search
 from embedding.metrics.distances import Ints
 from embedding.metrics.reliability import at_thresholds, recall_at_precision, reliability
-from embedding.metrics.retrieval import Retrieval, retrieval_of
+from embedding.metrics.retrieval import (
+    CANDIDATES_PER_LISTED,
+    Retrieval,
+    retrieval_of,
+    shortlist,
+)
 from search import identification
 from search.engines.embedded import Embedded
 from search.matches import Identification, Match
@@ -29,10 +34,6 @@ from search.versions.reranking import CANDIDATES
 
 #: Queries that a trial asks at most. An alignment takes milliseconds, and each query has 100.
 MAX_QUERIES = 1000
-
-#: Alignments are measured on less than one of this many candidates. If all were aligned, the same
-#: would be found with any vectors, and more than in a large collection.
-CANDIDATES_PER_ALIGNMENT = 5
 
 #: Matches per query whose probabilities are compared with the labels: those that a user sees.
 MATCHES_SEEN = 10
@@ -103,10 +104,11 @@ def measure_search(points: search.Points, bundle: str, directory: Path) -> dict[
 def rerank_depth(performances: int) -> int:
     """Return how many of the nearest performances are aligned to measure reranking.
 
-    It is `CANDIDATES`, as in a search, or fewer in a small collection; 0 if it would be 1, because
-    then nothing is reranked.
+    It is `CANDIDATES`, as in a search, or fewer in a small collection. If all candidates were
+    aligned, the same would be found with any vectors. It is 0 if it would be 1, because then
+    nothing is reranked.
     """
-    depth = min(CANDIDATES, (performances - 2) // CANDIDATES_PER_ALIGNMENT)
+    depth = shortlist(performances, CANDIDATES)
     return depth if depth > 1 else 0
 
 
@@ -122,7 +124,7 @@ def rerank(points: search.Points, bundle: str) -> tuple[Retrieval, int]:
     if not depth:
         raise ValueError(
             f"{len(points)} performances are too few to measure reranking, which needs at least "
-            f"{2 * CANDIDATES_PER_ALIGNMENT + 2}"
+            f"{2 * CANDIDATES_PER_LISTED + 2}"
         )
     with (
         tempfile.TemporaryDirectory() as directory,

@@ -40,6 +40,11 @@ class VersionEncoder(ChromaEncoder):
     def dimension(self) -> int:
         return super().dimension + int(self.config.network_dimension)
 
+    @property
+    def parts(self) -> dict[str, slice]:
+        projected = super().dimension
+        return {"projection": slice(0, projected), "network": slice(projected, self.dimension)}
+
     def embed(self, inputs: Sequence[np.ndarray]) -> np.ndarray:
         if not inputs:
             return np.empty((0, self.dimension), np.float32)

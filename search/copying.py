@@ -69,6 +69,7 @@ def take_out(collection: Collection) -> Points:
     """Return the points that a collection was published from."""
     stored = {str(each.payload["track_id"]): each for each in collection.everything()}
     track_ids = list(stored)
+    given = [*GIVEN, *collection.description.columns]
     sequences: list[Frames | None] = [None] * len(stored)
     backgrounds: list[Vectors | None] = [None] * len(stored)
     if collection.sequences is not None:
@@ -79,7 +80,7 @@ def take_out(collection: Collection) -> Points:
             Point(
                 track_id,
                 found.vector,
-                {name: found.payload[name] for name in GIVEN if name in found.payload},
+                {name: found.payload[name] for name in given if name in found.payload},
                 sequence,
                 background,
                 {name: found.payload[name] for name in COMPUTED if name in found.payload},
@@ -90,4 +91,5 @@ def take_out(collection: Collection) -> Points:
         ),
         rate=collection.description.rate,
         calibration=collection.description.calibration,
+        columns=collection.description.columns,
     )

@@ -1,5 +1,8 @@
 """The fields of a point's payload, and filters over them.
 
+Beside the fields that every collection has, a publisher can bring columns of its own, such as an
+ISRC or an owner. `Description.columns` names them with the kind of their values.
+
 A filter is a mapping of fields to what they must hold, or a list of such mappings. All conditions
 must be met. A performance without a field meets no condition on it, except `none_of`:
 
@@ -11,6 +14,7 @@ stays what it is when it is written as JSON and read again.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -35,6 +39,7 @@ FIELDS: dict[str, type[str] | type[int] | type[bool] | type[float]] = {
     "year": int,
     "instrumental": bool,
     "subset": str,
+    "recording": str,
     "clique_size": int,
     "bundle": str,
     "nearest_cover": int,
@@ -42,6 +47,17 @@ FIELDS: dict[str, type[str] | type[int] | type[bool] | type[float]] = {
     "outlier": bool,
     "in_map": bool,
 }
+
+#: What a column of the publisher's own can hold.
+KINDS: dict[str, type[str] | type[int] | type[bool] | type[float]] = {
+    "text": str,
+    "whole number": int,
+    "number": float,
+    "yes/no": bool,
+}
+
+#: Maximum number of such columns; a server keeps an index of each.
+MAX_COLUMNS = 32
 
 #: Fields that an evaluation writes after a performance is published.
 RESULTS = ("nearest_cover", "clique_distance", "outlier")
@@ -63,6 +79,7 @@ MEANINGS = {
     "year": "year of its release",
     "instrumental": "whether it has no singing",
     "subset": "the part of the data that it comes from",
+    "recording": "path of its recording, in the data set that it comes from",
     "clique_size": "number of performances of its work here, including itself",
     "bundle": "the encoder that made the vector",
     "nearest_cover": "rank of its nearest version among all others; 1 if nothing is nearer",
@@ -157,9 +174,13 @@ def _listed(values: object) -> list[object]:
     return [values]
 
 
-def fits(field: str, value: object) -> bool:
-    """Whether a field can hold a value. True is not an integer here, although Python has it so."""
-    if type(value) is not FIELDS[field]:
+def fits(kind: type, value: object) -> bool:
+    """Whether a field of a type can hold a value. True is not an integer, although Python says so.
+
+    >>> fits(int, 1990), fits(int, True), fits(float, float("nan"))
+    (True, False, False)
+    """
+    if type(value) is not kind:
         return False
     if isinstance(value, str):
         # Half a surrogate pair is not a character, and no engine stores it.
@@ -169,10 +190,34 @@ def fits(field: str, value: object) -> bool:
     return not isinstance(value, int) or MIN_INTEGER <= value <= MAX_INTEGER
 
 
+def fields_of(columns: Mapping[str, str]) -> dict[str, type]:
+    """Return the fields of a collection that has these columns of its publisher, with types."""
+    return {**FIELDS, **{name: KINDS[kind] for name, kind in columns.items()}}
+
+
+def named(field: str, fields: Mapping[str, type]) -> str:
+    """Return the name of a field, which may be given in other letters, as `ISRC` for `isrc`.
+
+    Raises InvalidQuery if there is none.
+    """
+    same = [name for name in fields if name.lower() == str(field).lower()]
+    if field not in fields and len(same) != 1:
+        raise InvalidQuery(
+            f"There is no field {field!r} to filter by: the fields are {', '.join(fields)}."
+        )
+    return field if field in fields else same[0]
+
+
+def path_of(field: str) -> str:
+    """Return a field's name as Qdrant's paths write it, which have quotes around special ones."""
+    return field if re.fullmatch("[A-Za-z0-9_-]+", field) else f'"{field}"'
+
+
 def conditions(
     where: Mapping[str, object] | Sequence[Mapping[str, object]] | None,
+    columns: Mapping[str, str] | None = None,
 ) -> tuple[Condition, ...]:
-    """Read a filter.
+    """Read a filter of a collection that has these columns of its publisher.
 
     Raises
     ------
@@ -185,26 +230,23 @@ def conditions(
             f"{where!r} is not a filter: give fields with what they must hold, such as "
             "{'year': 1990}, or a list of these."
         )
+    fields = fields_of(columns or {})
+    asked = [(named(name, fields), wanted) for each in filters for name, wanted in each.items()]
     return tuple(
         condition
-        for each in filters
-        for field, wanted in each.items()
-        for condition in _conditions(field, wanted)
+        for field, wanted in asked
+        for condition in _conditions(field, fields[field], wanted)
     )
 
 
-def _conditions(field: str, wanted: object) -> Sequence[Condition]:
-    if field not in FIELDS:
-        raise InvalidQuery(
-            f"There is no field {field!r} to filter by: the fields are {', '.join(FIELDS)}."
-        )
+def _conditions(field: str, kind: type, wanted: object) -> Sequence[Condition]:
     if not isinstance(wanted, Mapping):
-        return [AnyOf(field, _values(field, _listed(wanted)))]
+        return [AnyOf(field, _values(field, kind, _listed(wanted)))]
     match [*wanted.items()]:
         case [("between", ends)]:
-            return [_range(field, _listed(ends))]
+            return [_range(field, kind, _listed(ends))]
         case [("none_of", values)]:
-            return [NoneOf(field, _values(field, _listed(values)))]
+            return [NoneOf(field, _values(field, kind, _listed(values)))]
         case [("contains", str(text))]:
             return [AnyOf(WORDS, (word,)) for word in _words(field, text)]
     raise InvalidQuery(
@@ -227,35 +269,32 @@ def _words(field: str, text: str) -> list[str]:
     return found
 
 
-def _values(field: str, given: Sequence[object]) -> tuple[Value, ...]:
-    if FIELDS[field] is float:
+def _values(field: str, kind: type, given: Sequence[object]) -> tuple[Value, ...]:
+    if kind is float:
         raise InvalidQuery(
             f"{field} is a number that hardly any performance has exactly: ask for a range, such "
             f"as search.between(4, None), instead of {', '.join(map(repr, given))}."
         )
-    values = [whole(value) if FIELDS[field] is int else value for value in given]
+    values = [whole(value) if kind is int else value for value in given]
     if not values:
         raise InvalidQuery(f"{field}=[] has no value: list at least one.")
     for value in values:
-        if not fits(field, value):
+        if not fits(kind, value):
             hint = " (a range is search.between(low, high))" if value is None else ""
-            raise InvalidQuery(
-                f"{field} is {KIND[FIELDS[field]]}, so it cannot be {value!r}{hint}."
-            )
+            raise InvalidQuery(f"{field} is {KIND[kind]}, so it cannot be {value!r}{hint}.")
     return tuple(values)  # type: ignore[arg-type]
 
 
-def _range(field: str, given: Sequence[object]) -> Between:
-    if FIELDS[field] not in (int, float):
+def _range(field: str, kind: type, given: Sequence[object]) -> Between:
+    if kind not in (int, float):
         raise InvalidQuery(
-            f"{field} is {KIND[FIELDS[field]]} and has no range: list its values instead of "
-            f"{given!r}."
+            f"{field} is {KIND[kind]} and has no range: list its values instead of {given!r}."
         )
-    ends = [whole(end) if FIELDS[field] is int else end for end in given]
-    if len(ends) != 2 or not all(end is None or _is_end(field, end) for end in ends):
+    ends = [whole(end) if kind is int else end for end in given]
+    if len(ends) != 2 or not all(end is None or _is_end(kind, end) for end in ends):
         raise InvalidQuery(
-            f"{given!r} is not a range of {field}: give two ends, each {KIND[FIELDS[field]]} or "
-            "None, such as search.between(4, None)."
+            f"{given!r} is not a range of {field}: give two ends, each {KIND[kind]} or None, such "
+            "as search.between(4, None)."
         )
     low, high = ends
     if low is not None and high is not None and low > high:  # type: ignore[operator]
@@ -263,7 +302,7 @@ def _range(field: str, given: Sequence[object]) -> Between:
     return Between(field, low, high)  # type: ignore[arg-type]
 
 
-def _is_end(field: str, end: object) -> bool:
-    if type(end) is int and FIELDS[field] is float:  # 4 stands for 4.0
+def _is_end(kind: type, end: object) -> bool:
+    if type(end) is int and kind is float:  # 4 stands for 4.0
         return MIN_INTEGER <= end <= MAX_INTEGER
-    return fits(field, end)
+    return fits(kind, end)

@@ -147,7 +147,7 @@ def _groups(
         group = [leader]
         if free and leader.probability >= MIN_LEADER:
             first, *others = (queries[matches[work.rows[0]].track_id] for work in (leader, *free))
-            found = nearest.compare(first, others)
+            found = nearest.compare(collection, first, others)
             aligned = judging.align(collection, str(first.track_id), found)
             ratio = judging.log_ratios(collection, found, aligned)
             own = log_ratio[[work.rows[0] for work in (leader, *free)]]

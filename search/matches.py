@@ -14,8 +14,10 @@ Identification(track_id='P_0', work=Work(work_id='W_0', work_title='Work 0', ...
 """
 
 import reprlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from search.fields import Result
 from search.versions.alignment import Alignment
 
 
@@ -52,6 +54,8 @@ class Match:
         Whether it has no singing, if known.
     subset, bundle : str or None
         The part of the data that it comes from, and the encoder that made its vector.
+    recording : str or None
+        The path of its recording in the data set that it comes from, if it was made from one.
     clique_size : int or None
         Number of performances of its work in the collection.
     nearest_cover, clique_distance, outlier : int, float and bool, or None
@@ -76,6 +80,9 @@ class Match:
         The score that re-ranked matches are ordered by where there are no probabilities; the
         best match has the highest. None with a calibration, and for a match that could not be
         aligned.
+    columns : dict
+        The columns that the publisher has brought, such as `match.columns["isrc"]`; None where the
+        performance has no value.
     """
 
     track_id: str
@@ -87,6 +94,7 @@ class Match:
     year: int | None
     instrumental: bool | None
     subset: str | None
+    recording: str | None
     clique_size: int | None
     bundle: str | None
     nearest_cover: int | None
@@ -99,6 +107,7 @@ class Match:
     probability: float | None = None
     alignment: Alignment | None = None
     score: float | None = None
+    columns: Mapping[str, str | Result | None] = field(default_factory=dict, hash=False)
 
     def __repr__(self) -> str:
         return _brief(

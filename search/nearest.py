@@ -89,7 +89,9 @@ def near(collection: Collection, queries: Sequence[Stored], request: Request) ->
     return matches
 
 
-def as_matches(candidates: Sequence[Candidate], query: Stored) -> list[Match]:
+def as_matches(
+    collection: Collection, candidates: Sequence[Candidate], query: Stored
+) -> list[Match]:
     """Describe candidates as matches of a query."""
     if not candidates:
         return []
@@ -98,6 +100,7 @@ def as_matches(candidates: Sequence[Candidate], query: Stored) -> list[Match]:
         distances = [candidate.distance for candidate in candidates]
         usual = [_usual(candidate.payload) for candidate in candidates]
         relative_distances = [*relative(distances, _usual(query.payload), usual).tolist()]
+    columns = collection.description.columns
     matches = []
     for candidate, relative_distance in zip(candidates, relative_distances, strict=True):
         fields: dict[str, Any] = {name: candidate.payload.get(name) for name in FIELDS}
@@ -108,14 +111,16 @@ def as_matches(candidates: Sequence[Candidate], query: Stored) -> list[Match]:
                 distance=candidate.distance,
                 relative_distance=relative_distance,
                 same_work=same_work,
+                columns={name: candidate.payload.get(name) for name in columns},
             )
         )
     return matches
 
 
-def compare(query: Stored, others: Sequence[Stored]) -> list[Match]:
+def compare(collection: Collection, query: Stored, others: Sequence[Stored]) -> list[Match]:
     """Describe other performances as matches of a query, in their order."""
     return as_matches(
+        collection,
         [
             Candidate(float(np.linalg.norm(query.vector - other.vector)), other.payload)
             for other in others
@@ -167,7 +172,7 @@ def _settle(
         count, next_count = min(next_count, limit), 4 * next_count
         fetched = _fetch(collection, queries, request, count, in_doubt)
     return [
-        judging.by_distance(collection, as_matches(best, query))
+        judging.by_distance(collection, as_matches(collection, best, query))
         for best, query in zip(chosen, queries, strict=True)
     ]
 

@@ -10,7 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from search.errors import InvalidPoints
-from search.fields import FIELDS, FILLED_IN, KIND, RESULTS, fits, plain
+from search.fields import (
+    FILLED_IN,
+    KIND,
+    KINDS,
+    MAX_COLUMNS,
+    MEANINGS,
+    RESULTS,
+    fields_of,
+    fits,
+    plain,
+)
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
 Frames: TypeAlias = npt.NDArray[np.float16]
@@ -36,9 +46,9 @@ class Point:
     vector : array_like, shape=(d,)
         Finite numbers, which are kept as float32.
     payload : mapping
-        The known fields, by the names in `search.fields.FIELDS`. `work_id` is needed, None counts
-        as unknown, and `FILLED_IN` and `RESULTS` cannot be given. If `clique_size` is missing, it
-        is counted.
+        The known fields, by the names in `search.fields.FIELDS`, and the columns of the publisher
+        that `Points` is given. `work_id` is needed, None counts as unknown, and `FILLED_IN` and
+        `RESULTS` cannot be given. If `clique_size` is missing, it is counted.
     sequence : np.ndarray, shape=(F, 2, 12), float16, optional
         HPCP and CREMA over time, finite; empty or None if there is none. Re-ranking needs it.
     background : array_like, shape=(2,), optional
@@ -63,7 +73,7 @@ def sort(points: Iterable[Point]) -> list[Point]:
     if not given:
         raise InvalidPoints("There is no performance to publish.")
     for point in given:
-        if not (point.track_id and fits("track_id", point.track_id)):
+        if not (point.track_id and fits(str, point.track_id)):
             raise InvalidPoints(
                 f"{point.track_id!r} is not a track id: use a text with characters."
             )
@@ -134,14 +144,34 @@ def check_sequences(points: Sequence[Point], rate: float | None) -> list[Frames]
     return checked
 
 
-def check_payload(point: Point) -> Payload:
-    """Return the known fields of a payload, and the track id."""
+def check_columns(columns: Mapping[str, str]) -> dict[str, str]:
+    """Check the columns of a publisher: their number, names and kinds."""
+    if len(columns) > MAX_COLUMNS:
+        raise InvalidPoints(
+            f"There are {len(columns)} columns beside the known fields: bring up to {MAX_COLUMNS}."
+        )
+    for name, kind in columns.items():
+        if name in MEANINGS or not name.isprintable() or not name or {*name} & {*'"\\'}:
+            raise InvalidPoints(
+                f"{name!r} cannot name a column: use a name that no field has, without quotes and "
+                "backslashes."
+            )
+        if kind not in KINDS:
+            raise InvalidPoints(
+                f"Column {name!r} cannot hold {kind!r}: the kinds are {', '.join(KINDS)}."
+            )
+    return dict(columns)
+
+
+def check_payload(point: Point, columns: Mapping[str, str]) -> Payload:
+    """Return the known fields of a payload, its columns, and the track id."""
+    fields = fields_of(columns)
     payload = {name: plain(value) for name, value in point.payload.items() if value is not None}
     for name, value in payload.items():
-        if name not in FIELDS:
+        if name not in fields:
             raise InvalidPoints(
                 f"The payload of performance {point.track_id} has a field {name!r} that points do "
-                f"not have: the fields are {', '.join(FIELDS)}."
+                f"not have: the fields are {', '.join(fields)}. `Points` takes further `columns`."
             )
         if name in RESULTS:
             raise InvalidPoints(
@@ -154,10 +184,10 @@ def check_payload(point: Point) -> Payload:
                 f"The payload of performance {point.track_id} has {name!r}, which publishing fills "
                 "in: leave it out."
             )
-        if not fits(name, value):
+        if not fits(fields[name], value):
             raise InvalidPoints(
                 f"{name} of performance {point.track_id} cannot be {value!r}: it is "
-                f"{KIND[FIELDS[name]]}."
+                f"{KIND[fields[name]]}."
             )
     if not payload.get("work_id"):
         raise InvalidPoints(f"Performance {point.track_id} has no work_id: give it its work.")

@@ -10,8 +10,8 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Self
@@ -24,6 +24,7 @@ from search.point import (
     Payload,
     Point,
     Vectors,
+    check_columns,
     check_payload,
     check_sequences,
     point_id,
@@ -35,7 +36,7 @@ from search.versions.reranking import backgrounds
 from search.words import WORDS, words_of
 
 #: Part of every digest, so that another layout of the points gives a new collection.
-LAYOUT = 6
+LAYOUT = 7
 
 #: Mean and standard deviation of a performance's distances to the others of its collection.
 USUAL_DISTANCE, USUAL_SPREAD = "usual_distance", "usual_spread"
@@ -70,6 +71,9 @@ class Points:
         Frames per second of the sequences; needed if there are any.
     calibration : Calibration, optional
         Of the bundle that made the vectors. Without it, matches have no probability.
+    columns : mapping of str to str, optional
+        Up to `search.fields.MAX_COLUMNS` columns of your own in the payloads, and for each what it
+        holds: a name in `search.fields.KINDS`, such as {"isrc": "text"}.
 
     Attributes
     ----------
@@ -83,6 +87,8 @@ class Points:
         None if all are empty.
     rate : float or None
         None without sequences.
+    columns : dict
+        As given.
 
     Raises
     ------
@@ -96,11 +102,13 @@ class Points:
         *,
         rate: float | None = None,
         calibration: Calibration | None = None,
+        columns: Mapping[str, str] | None = None,
     ) -> None:
         ordered = sort(points)
+        self.columns = check_columns(columns or {})
         self.track_ids = [point.track_id for point in ordered]
         self.vectors = stack_vectors(ordered)
-        self.payloads = [check_payload(point) for point in ordered]
+        self.payloads = [check_payload(point, self.columns) for point in ordered]
         cliques = Counter(payload["work_id"] for payload in self.payloads)
         for payload in self.payloads:
             payload.setdefault("clique_size", cliques[payload["work_id"]])
@@ -129,7 +137,7 @@ class Points:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Points):
             return NotImplemented
-        facts = ("track_ids", "digests", "rate", "calibration")
+        facts = ("track_ids", "digests", "rate", "calibration", "columns")
         return all(getattr(self, name) == getattr(other, name) for name in facts)
 
     __hash__ = None  # type: ignore[assignment]
@@ -248,6 +256,7 @@ class Points:
             linked=float((sizes > 1).mean()),
             calibration=self.calibration,
             origin=origin,
+            columns=self.columns,
         )
 
 
@@ -309,6 +318,8 @@ class Description:
         Calibration of the distances; None if the bundle has none.
     origin : dict or None
         What the publisher noted about where the points came from, as JSON; `search` passes it on.
+    columns : dict
+        The columns that the publisher has brought, and what each holds, see `search.fields.KINDS`.
     """
 
     name: str
@@ -322,6 +333,7 @@ class Description:
     linked: float
     calibration: Calibration | None
     origin: dict[str, Any] | None
+    columns: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:

@@ -13,7 +13,7 @@ from search.connecting import connect
 from search.engines.collection import Collection
 from search.engines.engine import Engine, Status
 from search.errors import CollectionGone, InvalidQuery, SearchError
-from search.fields import conditions, whole
+from search.fields import Condition, conditions, fields_of, whole
 from search.matches import DuplicateGroup, Identification, Match
 from search.nearest import Request
 from search.point import Payload
@@ -117,9 +117,10 @@ class Searcher:
                 [query], limit, leave_out_same_work=leave_out_same_work, where=where
             )[0]
         limit = _checked_limit(limit)
-        request = Request(max(limit, CANDIDATES), conditions(where), leave_out_same_work)
 
         def answer(collection: Collection) -> list[Match]:
+            asked = _conditions(collection, where)
+            request = Request(max(limit, CANDIDATES), asked, leave_out_same_work)
             (matches,) = nearest.find(collection, [query], request)
             aligned = judging.Aligned(collection, query, matches[:CANDIDATES])
             return [*aligned.matches(aligned.order[:limit]), *matches[CANDIDATES:limit]]
@@ -144,7 +145,6 @@ class Searcher:
         if isinstance(queries, str | Query):
             raise InvalidQuery(f"similar_many takes a list of queries, not {queries!r}.")
         limit = _checked_limit(limit)
-        request = Request(limit, conditions(where), leave_out_same_work)
         queries = list(queries)
         if len(queries) * limit > MAX_MATCHES:
             raise InvalidQuery(
@@ -152,7 +152,12 @@ class Searcher:
                 f"matches, and a call answers with up to {MAX_MATCHES:,}: ask in several calls, or "
                 "for fewer matches."
             )
-        return self._ask(lambda collection: nearest.find(collection, queries, request))
+
+        def answer(collection: Collection) -> list[list[Match]]:
+            request = Request(limit, _conditions(collection, where), leave_out_same_work)
+            return nearest.find(collection, queries, request)
+
+        return self._ask(answer)
 
     def works(
         self,
@@ -167,13 +172,24 @@ class Searcher:
         Parameters, order and errors are those of `similar`; `limit` counts works.
         """
         limit = _checked_limit(limit)
-        request = Request(limit, conditions(where), leave_out_same_work, one_per_work=True)
-        return self._ask(lambda collection: nearest.find(collection, [query], request)[0])
+
+        def answer(collection: Collection) -> list[Match]:
+            asked = _conditions(collection, where)
+            request = Request(limit, asked, leave_out_same_work, one_per_work=True)
+            return nearest.find(collection, [query], request)[0]
+
+        return self._ask(answer)
 
     def why_nothing(self, where: Where | None = None) -> str:
         """Say why a filter finds nothing: what no performance has, and which values are near."""
-        asked = conditions(where)
-        return self._ask(lambda collection: suggestions.why_nothing(collection, asked))
+        return self._ask(
+            lambda collection: suggestions.why_nothing(collection, _conditions(collection, where))
+        )
+
+    def fields(self) -> dict[str, type]:
+        """Return the fields that can be filtered by, the publisher's columns too, with types."""
+        current = self.status().current
+        return fields_of(current.columns if current else {})
 
     def distance(self, a: str | Query, b: str | Query) -> float:
         """Return the Euclidean distance between two performances; raise TrackNotFound."""
@@ -204,7 +220,7 @@ class Searcher:
         def answer(collection: Collection) -> Match:
             judging.calibration_of(collection)
             first, second = look_up(collection, [a, b])
-            (match,) = nearest.compare(first, [second])
+            (match,) = nearest.compare(collection, first, [second])
             if isinstance(b, Query):
                 match = replace(match, track_id=b.name, work_id=b.name, same_work=None)
             return judging.same_work(collection, a, b, match)
@@ -291,6 +307,14 @@ def _checked_limit(limit: object, name: str = "limit") -> int:
             f"{name}={limit!r} is out of range: give a number from 1 to {MAX_LIMIT}."
         )
     return limit
+
+
+def _conditions(collection: Collection, where: Where | None) -> tuple[Condition, ...]:
+    try:
+        return conditions(where, collection.description.columns)
+    except InvalidQuery:
+        collection.count()  # raises CollectionGone if another collection is current by now
+        raise
 
 
 def _neighbourhoods(collection: Collection) -> Iterator[list[tuple[Payload, list[Match]]]]:

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from search.engines.collection import Collection
 from search.errors import TrackNotFound
-from search.fields import FIELDS, AnyOf, Between, Condition
+from search.fields import AnyOf, Between, Condition, fields_of
 from search.words import TEXTS, WORDS, words, words_of
 
 #: Maximum number of performances that are looked at, and of values that are suggested.
@@ -60,7 +60,7 @@ def _hint(collection: Collection, condition: Condition) -> str:
     there = dict.fromkeys(collection.values(field, LOOKED_AT))
     if not there:
         return f"none of those that were looked at has a {field}"
-    if FIELDS[field] in (int, float):
+    if fields_of(collection.description.columns)[field] in (int, float):
         return f"it is {min(there)} to {max(there)} in those that were looked at"
     if condition.field == WORDS:
         there = dict.fromkeys(word for text in there for word in words(text))

@@ -34,16 +34,19 @@ def in_memory():
         yield Path(path)
 
 
-def points_of(track_ids, vectors, payloads, sequences=None, rate=None, calibration=None) -> Points:
+def points_of(
+    track_ids, vectors, payloads, sequences=None, rate=None, calibration=None, columns=None
+) -> Points:
     """Points from parallel lists."""
     sequences = [None] * len(track_ids) if sequences is None else sequences
     rows = zip(track_ids, vectors, payloads, sequences, strict=True)
-    return Points((Point(*row) for row in rows), rate=rate, calibration=calibration)
+    points = (Point(*row) for row in rows)
+    return Points(points, rate=rate, calibration=calibration, columns=columns)
 
 
 def altered(points: Points, **lists) -> Points:
     """The same points with some of the lists replaced."""
-    names = ("track_ids", "vectors", "payloads", "sequences", "rate", "calibration")
+    names = ("track_ids", "vectors", "payloads", "sequences", "rate", "calibration", "columns")
     return points_of(**{name: getattr(points, name) for name in names} | lists)
 
 

@@ -16,6 +16,7 @@ import search
 from flows.cli import options, stages, tables
 from flows.cli.commands import COMMANDS
 from flows.workspace import Workspace
+from search.fields import FIELDS
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_filters_narrow_the_answer(home, condition, expected):
     ],
 )  # fmt: skip
 def test_the_type_of_a_field_decides_what_a_value_means(texts, filters):
-    assert options.read_filter(texts) == filters
+    assert options.read_filter(texts, FIELDS) == filters
 
 
 def test_a_filter_that_finds_nothing_says_what_is_near(home):

@@ -76,8 +76,8 @@ def test_a_collection_has_one_unnamed_euclidean_vector_and_an_index_on_each_fiel
     assert made["vectors"]["distance"] == "Euclid"
     indexed = {body["field_name"]: body["field_schema"] for body in asked(stub, "PUT", "/index")}
     kinds = {str: "keyword", int: "integer", bool: "bool", float: "float"}
-    words = {"words": {"type": "keyword", "on_disk": True}}
-    assert indexed == words | {field: kinds[kind] for field, kind in FIELDS.items()}
+    on_disk = {key: {"type": "keyword", "on_disk": True} for key in ("words", "recording")}
+    assert indexed == {field: kinds[kind] for field, kind in FIELDS.items()} | on_disk
 
 
 def test_the_alias_moves_in_one_request(stub, server):

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -107,9 +107,9 @@ def read_frame_rate(text: str | None) -> float | None:
     return parse_frame_rate(text)
 
 
-def read_filter(texts: Sequence[str] | None) -> list[dict[str, Any]]:
+def read_filter(texts: Sequence[str] | None, fields: Mapping[str, type]) -> list[dict[str, Any]]:
     """Read the values of --where. Several values of one field are alternatives."""
-    from search.fields import FIELDS, between, contains
+    from search.fields import between, contains, named
 
     values: dict[str, list[object]] = {}
     others: list[dict[str, Any]] = []
@@ -118,7 +118,8 @@ def read_filter(texts: Sequence[str] | None) -> list[dict[str, Any]]:
         if parts is None:
             raise ValueError(f"--where {text!r} is not of the form field=value or field~words.")
         field, sign, wanted = parts.groups()
-        kind = FIELDS.get(field, str)
+        field = named(field, fields)
+        kind = fields[field]
         low, dots, high = wanted.partition("..")
         if sign == "~":
             others.append({field: contains(wanted)})

@@ -1,13 +1,14 @@
 """Commands that ask the collection."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli import options, tables
 from flows.cli.printing import show, visible
-from flows.cli.running import asking, checking, run_flow
+from flows.cli.running import asking, checking, run_flow, searcher
 
 if TYPE_CHECKING:
     from search import Match
@@ -30,7 +31,7 @@ def similar(
     Examples: covers similar P_135582 --where instrumental=yes --where year=1950..1980;
     covers similar take.mp3 --rerank
     """
-    filter_ = options.read_filter(where)
+    filter_ = _filter(home, where)
     asked, (performance,) = asking(home, query)
     matches = asked.similar(
         performance, limit, rerank=rerank, leave_out_same_work=other_works, where=filter_
@@ -50,10 +51,15 @@ def works(
 
     Example: covers works P_135582 --other-works; covers works take.mp3
     """
-    filter_ = options.read_filter(where)
+    filter_ = _filter(home, where)
     asked, (performance,) = asking(home, query)
     matches = asked.works(performance, limit, leave_out_same_work=other_works, where=filter_)
     _show_matches(query, matches, as_json, lambda: asked.why_nothing(filter_))
+
+
+def _filter(home: Path | None, where: list[str] | None) -> list[dict[str, Any]]:
+    """Read --where, by the types that the collection says, before a recording is analysed."""
+    return options.read_filter(where, searcher(home).fields()) if where else []
 
 
 def _show_matches(

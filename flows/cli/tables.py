@@ -305,6 +305,7 @@ def _description_rows(description: "Description") -> Iterable[tuple[str, Any]]:
     facts = dataclasses.asdict(description)
     origin = facts.pop("origin")
     facts["calibration"] = "yes" if description.calibration else "no (so it has no probabilities)"
+    facts["columns"] = [f"{name} ({kind})" for name, kind in description.columns.items()]
     facts["sources"] = _sources(origin)
     return facts.items()
 

@@ -21,7 +21,7 @@ def is_alike(current: Description | None, new: Description) -> bool:
     """Whether a collection differs from a new one in its performances alone."""
     return current is not None and all(
         getattr(current, field) == getattr(new, field)
-        for field in ("bundle", "dimension", "rate", "calibration")
+        for field in ("bundle", "dimension", "rate", "calibration", "columns")
     )
 
 

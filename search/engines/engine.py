@@ -253,7 +253,7 @@ class Engine(ABC):
         """
         for track_id, values in results.items():
             for field, value in values.items():
-                if field not in RESULTS or not (value is None or fits(field, value)):
+                if field not in RESULTS or not (value is None or fits(FIELDS[field], value)):
                     kind = KIND[FIELDS[field]] if field in RESULTS else "not a result"
                     raise InvalidPoints(
                         f"{field} of {track_id} cannot be {value!r}, because it is {kind}."

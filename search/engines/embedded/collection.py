@@ -11,7 +11,7 @@ import qdrant_edge as edge
 
 from search.engines.collection import Candidate, Sequences, Stored
 from search.errors import DamagedCollection, SearchError
-from search.fields import FIELDS, AnyOf, Between, Condition, NoneOf
+from search.fields import FIELDS, AnyOf, Between, Condition, NoneOf, path_of
 from search.point import Payload, Vectors, point_id
 from search.points import DIGEST, Description, is_exact
 
@@ -154,7 +154,10 @@ class EmbeddedCollection:
     def values(self, field: str, limit: int, conditions: Sequence[Condition] = ()) -> list[Any]:
         """Scroll by point id, which is effectively random."""
         request = edge.ScrollRequest(
-            limit=limit, filter=_filter(conditions), with_payload=[field], with_vector=False
+            limit=limit,
+            filter=_filter(conditions),
+            with_payload=[path_of(field)],
+            with_vector=False,
         )
         with engine_errors(self._damaged):
             records, _ = self._shard.scroll(request)
@@ -188,17 +191,18 @@ def _filter(conditions: Sequence[Condition]) -> Any:
 
 
 def _condition(condition: Condition) -> Any:
+    key = path_of(condition.field)
     if isinstance(condition, Between):
         span = edge.RangeFloat(gte=condition.low, lte=condition.high)
-        return edge.FieldCondition(condition.field, range=span)
+        return edge.FieldCondition(key, range=span)
     if isinstance(condition, NoneOf):
         return edge.Filter(must_not=[_condition(AnyOf(condition.field, condition.values))])
     values: Any = condition.values
-    if FIELDS.get(condition.field) is not bool:
-        return edge.FieldCondition(condition.field, match=edge.MatchAny(list(values)))
+    if not isinstance(values[0], bool):
+        return edge.FieldCondition(key, match=edge.MatchAny(list(values)))
     # qdrant-edge 0.9 takes Python's True for the integer 1, which matches no bool; not numpy's.
     either: list[Any] = [
-        edge.FieldCondition(condition.field, match=edge.MatchValue(value))  # type: ignore[arg-type]
+        edge.FieldCondition(key, match=edge.MatchValue(value))  # type: ignore[arg-type]
         for value in map(np.bool_, values)
     ]
     return edge.Filter(should=either)

@@ -11,7 +11,7 @@ from search.engines.server.companion import ServerSequences
 from search.engines.server.connection import BATCH_POINTS, Connection
 from search.engines.server.facts import Facts
 from search.errors import CollectionGone
-from search.fields import FIELDS, AnyOf, Between, Condition, NoneOf
+from search.fields import AnyOf, Between, Condition, NoneOf, path_of
 from search.point import Vectors, point_id
 from search.points import COLLECTION, DIGEST, is_exact
 from search.words import WORDS
@@ -187,7 +187,7 @@ class ServerCollection:
         """Scroll by point id, which is effectively random."""
         records, _ = self._ask(
             lambda client, name: client.scroll(
-                name, _filter(conditions), limit=limit, with_payload=[field, COLLECTION]
+                name, _filter(conditions), limit=limit, with_payload=[path_of(field), COLLECTION]
             )
         )
         self._confirm(records)
@@ -217,13 +217,14 @@ def _filter(conditions: Sequence[Condition]) -> Any:
 
 
 def _condition(condition: Condition) -> Any:
-    key = condition.field
+    key = path_of(condition.field)
     if isinstance(condition, Between):
         span = models.Range(gte=condition.low, lte=condition.high)
         return models.FieldCondition(key=key, range=span)
     if isinstance(condition, NoneOf):
-        return models.Filter(must_not=[_condition(AnyOf(key, condition.values))])
-    if FIELDS.get(key) is not bool:
+        either_of = AnyOf(condition.field, condition.values)
+        return models.Filter(must_not=[_condition(either_of)])
+    if not isinstance(condition.values[0], bool):
         match = models.MatchAny(any=list(condition.values))  # type: ignore[arg-type]
         return models.FieldCondition(key=key, match=match)
     # Qdrant cannot match a list of bools.

@@ -208,10 +208,10 @@ class Server(Engine):
             ),
             hnsw_config=models.HnswConfigDiff(m=0),  # no graph, or not yet
             strict_mode_config=strict_mode(description.points),
-            metadata={**facts.as_metadata(), "fields": MEANINGS},
+            metadata={**facts.as_metadata(), "fields": MEANINGS | _told(description)},
         )
         # Before the points, so that the graph is built for filters.
-        writing.index_fields(self.connection, name)
+        writing.index_fields(self.connection, description)
         rows = range(len(points))
         writing.upload_points(self.connection, description, points, rows)
         if backgrounds is not None:
@@ -316,6 +316,11 @@ class Server(Engine):
             )
         self._known = known = monotonic(), self._read_facts(self.collection, metadata)
         return known
+
+
+def _told(description: Description) -> dict[str, str]:
+    """Explain the columns of the publisher to a person who opens the collection in a dashboard."""
+    return {name: f"brought by the publisher: {kind}" for name, kind in description.columns.items()}
 
 
 def strict_mode(points: int) -> Any:

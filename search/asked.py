@@ -127,9 +127,8 @@ def _measured(collection: Collection, queries: Sequence[Query]) -> list[Stored]:
     for vector in vectors:
         distances = np.linalg.norm(references - vector, axis=1)
         distances = distances[distances > 0]  # what is equal is probably the query itself
-        mean, spread = (distances.mean(), distances.std()) if len(distances) > 1 else (0.0, 0.0)
-        usual = {USUAL_DISTANCE: float(mean), USUAL_SPREAD: float(spread) or 1.0}
-        found.append(Stored(vector, usual))
+        mean, spread = calibration.usual_of(distances[None], len(distances))[0].tolist()
+        found.append(Stored(vector, {USUAL_DISTANCE: mean, USUAL_SPREAD: spread}))
     return found
 
 

@@ -36,9 +36,9 @@ from search.versions.reranking import backgrounds
 from search.words import WORDS, words_of
 
 #: Part of every digest, so that another layout of the points gives a new collection.
-LAYOUT = 7
+LAYOUT = 8
 
-#: Mean and standard deviation of a performance's distances to the others of its collection.
+#: Mean and standard deviation of a performance's distances to the nearer half of its collection.
 USUAL_DISTANCE, USUAL_SPREAD = "usual_distance", "usual_spread"
 
 #: The field of a digest of the performance's content, see `Points.digests`.

@@ -13,6 +13,7 @@ from embedding import training
 from embedding.data.store import FeatureStore
 from flows.measuring.calibrate import (
     FILE,
+    FORMAT,
     MAX_PERFORMANCES,
     calibrate,
     draw_performances,
@@ -76,7 +77,13 @@ def test_a_calibrated_bundle_is_left_alone_and_an_outdated_one_is_calibrated_aga
 
 
 @pytest.mark.parametrize(
-    "content", ["{", '{"format": 1, "calibration": {"distance": 3}}', '{"format": 1}', "[]"]
+    "content",
+    [
+        "{",
+        f'{{"format": {FORMAT}, "calibration": {{"distance": 3}}}}',
+        f'{{"format": {FORMAT}}}',
+        "[]",
+    ],
 )
 def test_a_damaged_calibration_is_named(place, tmp_path, content):
     (tmp_path / FILE).write_text(content)

@@ -45,12 +45,19 @@ def test_content_that_is_not_a_calibration_is_refused(content):
 @pytest.mark.parametrize(
     ("count", "precision"), [(50, 1e-5), pytest.param(2500, 0.1, id="estimated from 1000")]
 )
-def test_usual_distances_are_the_mean_and_spread_over_all_others(rng, count, precision):
+def test_usual_distances_are_the_mean_and_spread_over_the_nearer_half(rng, count, precision):
     vectors = rng.normal(size=(count, 5)).astype(np.float32)
     usual = usual_distances(vectors)
     for i in range(0, count, 7):
         others = np.linalg.norm(np.delete(vectors, i, 0).astype(np.float64) - vectors[i], axis=1)
-        assert usual[i] == pytest.approx([others.mean(), others.std()], rel=precision)
+        nearer = np.sort(others)[: count // 2]
+        assert usual[i] == pytest.approx([nearer.mean(), nearer.std()], rel=precision)
+
+
+def test_of_few_others_at_least_three_are_usual():
+    vectors = np.array([[0], [1], [3], [7], [20]], np.float32)
+    assert usual_distances(vectors)[0] == pytest.approx([11 / 3, np.std([1, 3, 7])])
+    assert usual_distances(vectors[:3])[0] == pytest.approx([2, 1])
 
 
 def test_without_others_no_distance_is_usual():

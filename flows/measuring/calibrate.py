@@ -38,7 +38,7 @@ MIN_VERSION_PAIRS = 40
 MAX_PERFORMANCES = 300
 
 #: Increase it when the columns or the fit change, so that bundles are calibrated again.
-FORMAT = 1
+FORMAT = 2
 
 FILE = "calibration.json"
 

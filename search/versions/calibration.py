@@ -23,6 +23,9 @@ MIN_LINKED, MAX_LINKED = 0.2, 0.95  # share of the performances that have anothe
 #: Number of vectors that the usual distance is estimated from, to a few per cent.
 MAX_REFERENCES = 1000
 
+#: Minimum number of distances that the usual distance is the mean of, if there are as many.
+MIN_USUAL = 3
+
 TINY = 1e-9
 
 
@@ -74,32 +77,43 @@ class Calibration:
 
 
 def usual_distances(vectors: npt.NDArray[np.float32]) -> Numbers:
-    """Return mean and standard deviation of the distances from each vector to others, shape=(n, 2).
+    """Return what is usual for the distances from each vector to others, shape=(n, 2).
 
-    Some performances (hubs) are near to everything, and in a catalogue of one kind of music all
-    distances are small. So a distance is informative only relative to these. The others are up to
-    `MAX_REFERENCES` of the vectors, shape=(n, d), of the catalogue. Without others, the result is
-    0 and 1.
+    The others are up to `MAX_REFERENCES` of the vectors, shape=(n, d), of the catalogue, without
+    the vector itself. See `usual_of`.
     """
     count = len(vectors)
     chosen = np.sort(np.random.default_rng(0).permutation(count)[:MAX_REFERENCES])
     centre = vectors.mean(axis=0, dtype=np.float64)
     references = vectors[chosen] - centre
     own = (references**2).sum(axis=1)
-    usual = np.zeros((count, 2))
-    usual[:, 1] = 1
+    usual = np.empty((count, 2))
     for start in range(0, count, 1024):
         rows = slice(start, start + 1024)
         block = vectors[rows] - centre
         squares = own + (block**2).sum(axis=1)[:, None] - 2 * block @ references.T
         distances = np.sqrt(np.maximum(squares, 0))
-        is_itself = np.arange(count)[rows, None] == chosen
-        others = np.ma.masked_array(distances, is_itself)
-        if (others.count(axis=1) > 1).all():
-            usual[rows, 0] = others.mean(axis=1)
-            usual[rows, 1] = others.std(axis=1)
-    usual[usual[:, 1] < TINY, 1] = 1
+        distances[np.arange(count)[rows, None] == chosen] = np.inf
+        usual[rows] = usual_of(distances, len(chosen) - 1)
     return usual
+
+
+def usual_of(distances: Numbers, count: int) -> Numbers:
+    """Return mean and standard deviation of the shorter half of each row of distances, (n, 2).
+
+    Some performances (hubs) are near to everything, and in a catalogue of one kind of music all
+    distances are small. So a distance is informative only relative to these. The longer half says
+    little about how near an unrelated performance can be. This is the adaptive symmetric score
+    normalisation of speaker verification (Matějka et al., Analysis of Score Normalization in
+    Multilingual Speaker Recognition, Interspeech 2017), with half of the cohort. `count` of each
+    row are finite. With fewer than two, the result is 0 and 1.
+    """
+    if count < 2:
+        return np.tile([0.0, 1.0], (len(distances), 1))
+    nearest = min(max(MIN_USUAL, (count + 1) // 2), count)
+    shorter = np.partition(distances, nearest - 1, axis=1)[:, :nearest]
+    mean, spread = shorter.mean(axis=1), shorter.std(axis=1)
+    return np.stack([mean, np.where(spread < TINY, 1, spread)], axis=1)
 
 
 def relative(

@@ -65,11 +65,11 @@ def orchestrate(score: Score, config: ComposingConfig, rng: np.random.Generator)
         )
 
     octave = int(rng.choice([-12, 0, 12, 24], p=[0.1, 0.4, 0.4, 0.1]))
-    tune = score.tune + [0, 0, key + octave]
+    tune = score.tune + np.array([0, 0, key + octave])
     parts = [part(tune, 1.0, held)]
     if rng.random() < config.solo and len(tune):
         return parts
-    chords = score.chords + [0, 0, key, key, key]
+    chords = score.chords + np.array([0, 0, key, key, key])
     balance = np.exp(rng.uniform(np.log(0.25), np.log(1.1)))
     parts.append(part(_accompaniment(chords, score.style.beats, rng), balance))
     if rng.random() < 0.65:
@@ -82,7 +82,9 @@ def orchestrate(score: Score, config: ComposingConfig, rng: np.random.Generator)
     if rng.random() < 0.1:
         parts.append(part(_drone(len(score.times) - 1, key, rng), rng.uniform(0.2, 0.6)))
     if rng.random() < 0.15 and len(tune):  # the tune in octaves
-        parts.append(part(tune + [0, 0, int(rng.choice([-12, 12]))], rng.uniform(0.3, 0.9), held))
+        parts.append(
+            part(tune + np.array([0, 0, rng.choice([-12, 12])]), rng.uniform(0.3, 0.9), held)
+        )
     return parts
 
 
@@ -98,7 +100,7 @@ def _instrument(reverb: float, rng: np.random.Generator) -> Instrument:
 
 
 def _accompaniment(chords: np.ndarray, bar: int, rng: np.random.Generator) -> np.ndarray:
-    """Return notes that play the chords: held, repeated, off the beat, broken, or in three voices."""
+    """Return notes that play the chords: held, repeated, off the beat, or broken."""
     low = CENTRE + int(rng.integers(-10, 4))
     kind = rng.choice(
         ["held", "beats", "offbeat", "broken", "voices"], p=[0.25, 0.2, 0.15, 0.25, 0.15]

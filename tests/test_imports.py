@@ -104,6 +104,7 @@ def test_a_heavy_library_is_imported_in_modules_of_its_own_only(library, homes):
         ("embedding/audio", ["embedding.encoders", "embedding.metrics", "embedding.bundle"], set()),
         ("embedding/data", ["embedding.bundle", "embedding.training"], set()),
         ("embedding/encoders", ["embedding.metrics", "embedding.bundle"], set()),
+        ("embedding/composing", ["embedding.encoders", "embedding.bundle"], set()),
         ("embedding/metrics", ["embedding.encoders"], {"peers.py"}),
         ("embedding/metrics", ["embedding.bundle", "embedding.training"], set()),
         ("search/engines", ["search.searcher", "search.query", "search.nearest"], set()),

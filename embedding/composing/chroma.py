@@ -21,10 +21,10 @@ MIN_HZ, SPLIT_HZ, MAX_HZ = 100.0, 500.0, 3500.0
 BAND = slice(int(np.argmax(FREQUENCIES >= MIN_HZ)) - 1, int(np.argmax(FREQUENCIES >= MAX_HZ)) + 1)
 
 #: Standard deviation in hertz of the peak of a sine, with a window of 4096 samples.
-PEAK_HZ = 10.0
+PEAK_HZ = 6.0
 
 #: Hertz around a peak in which whitening looks for higher peaks.
-ENVELOPE_HZ = 100.0
+ENVELOPE_HZ = 220.0
 
 #: Decibels below the loudest bin at which sound is silence.
 RANGE_DB = 80.0
@@ -71,7 +71,7 @@ def _constant_q(energy: np.ndarray) -> np.ndarray:
         start = np.maximum(np.arange(len(energy)) - reach, 0)
         stop = np.minimum(np.arange(len(energy)) + reach + 1, len(energy))
         smeared[:, bins] = (total[stop, bins] - total[start, bins]) / (stop - start)[:, None]
-    return np.sqrt(np.maximum(smeared, 0))
+    return np.asarray(np.sqrt(np.maximum(smeared, 0)))
 
 
 def _blur() -> np.ndarray:

@@ -63,4 +63,5 @@ def _spectrum(
     rng = np.random.default_rng([seed, VERSION, index, number])
     score = arrange(work, config, rng)
     parts = orchestrate(score, config, rng)
-    return render(parts, float(score.times[-1]), score.times, config, rng)
+    tail = rng.uniform(0, 3)
+    return render(parts, float(score.times[-1]) + tail, score.times, config, rng)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-import numpy as np
-
 Range = tuple[float, float]
 
 #: Limits of each field, inclusive. Other probabilities are in [0, 1].
@@ -19,6 +17,8 @@ LIMITS: dict[str, Range] = {
     "detuning_cents": (0, 50),
     "rubato": (0, 0.5),
 }
+
+EXPECTED = {int: "a whole number", float: "a number", tuple: "two numbers, the lower first,"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class ComposingConfig:
     seconds : range
         Length of a version. A longer arrangement is cut, a shorter one starts over.
     tempo : range
-        Speed of a version divided by the speed of its work, drawn evenly on a logarithmic scale.
+        Speed of a version divided by the speed of its work, more often from the
+        middle of the range than from its ends.
     rubato : float
         Standard deviation of the logarithm of the local tempo.
     restructuring : float in [0, 1]
@@ -67,31 +68,27 @@ class ComposingConfig:
     rubato: float = 0.05
     restructuring: float = 0.5
     intro: float = 0.3
-    ornaments: float = 0.3
+    ornaments: float = 0.25
     reharmonisation: float = 0.5
-    solo: float = 0.12
+    solo: float = 0.08
     percussion: float = 0.35
     reverb_seconds: Range = (0.05, 0.5)
     noise_db: Range = (-60, -18)
-    detuning_cents: float = 25
+    detuning_cents: float = 25.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            given, default = getattr(self, field.name), field.default
+            value, kind = getattr(self, field.name), type(field.default)
             low, high = LIMITS.get(field.name, (0, 1))
-            values = np.asarray(given, dtype=object).ravel()
-            if isinstance(default, tuple):
-                expected, count = "two numbers, the lower first,", 2
-            elif isinstance(default, int) and field.name == "works_per_style":
-                expected, count = "a whole number", 1
-            else:
-                expected, count = "a number", 1
-            kind = int if expected == "a whole number" else (int, float)
-            fine = len(values) == count and all(
-                isinstance(v, kind) and not isinstance(v, bool) and low <= v <= high for v in values
-            )
-            if not fine or list(values) != sorted(values):
+            numbers = list(value) if kind is tuple and isinstance(value, list | tuple) else [value]
+            types = int if kind is int else (int, float)
+            if (
+                len(numbers) != (2 if kind is tuple else 1)
+                or any(isinstance(n, bool) or not isinstance(n, types) for n in numbers)
+                or not all(low <= n <= high for n in numbers)
+                or numbers != sorted(numbers)
+            ):
                 limit = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-                raise ValueError(f"{field.name} is {given!r}, expected {expected} {limit}")
-            if count == 2:
-                object.__setattr__(self, field.name, tuple(given))  # JSON has lists only
+                raise ValueError(f"{field.name} is {value!r}, expected {EXPECTED[kind]} {limit}")
+            if kind is tuple:
+                object.__setattr__(self, field.name, tuple(numbers))  # JSON has lists only

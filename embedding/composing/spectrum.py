@@ -33,19 +33,25 @@ def render(
     frames = int(np.ceil(seconds * FRAME_RATE))
     cents = rng.uniform(-config.detuning_cents, config.detuning_cents)
     tone = _tone(rng)
-    energy = np.zeros((frames, BINS), np.float32)
+    energy, onsets = np.zeros((frames, BINS), np.float32), np.zeros(frames, np.float32)
     for part in parts:
         played = _played(part, frames)
+        onsets += _onsets(part, frames)
         energy += played**2 @ (_harmonics(part.instrument.partials, cents, rng) * tone)
     # Partials of several notes in one bin beat, as their phases differ.
-    energy *= np.exp(0.35 * rng.standard_normal(energy.shape, dtype=np.float32))
+    energy *= np.exp(0.1 * rng.standard_normal(energy.shape, dtype=np.float32))
     level = float(energy.mean())
+    # The noise of fingers, hammers and breath, and what sudden starts spread over all frequencies.
+    strength = level * 10 ** rng.uniform(-3, -1) / max(float(onsets.max()), 1e-9)
+    burst = rng.standard_exponential(energy.shape, dtype=np.float32)
+    energy += strength * onsets[:, None] * burst
     if rng.random() < config.percussion:
         energy += level * _drums(beats, frames, rng)
     noise_db = rng.uniform(*config.noise_db)
     shape = (FREQUENCIES / 500) ** rng.uniform(-0.5, 1)
     floor = level * 10 ** (noise_db / 10) * (shape / shape.mean()).astype(np.float32)
-    return energy + floor * rng.standard_exponential(energy.shape, dtype=np.float32)
+    energy += floor * rng.standard_exponential(energy.shape, dtype=np.float32)
+    return energy
 
 
 def _played(part: Part, frames: int) -> np.ndarray:
@@ -72,6 +78,14 @@ def _played(part: Part, frames: int) -> np.ndarray:
     return roll
 
 
+def _onsets(part: Part, frames: int) -> np.ndarray:
+    """Return the energy of the notes that start in each frame, shape=(T,), float32."""
+    start = (part.notes[:, 0] * FRAME_RATE).astype(int)
+    inside = (start >= 0) & (start < frames)
+    energy = np.bincount(start[inside], part.notes[inside, 3] ** 2, frames)
+    return energy.astype(np.float32)
+
+
 def _harmonics(partials: np.ndarray, cents: float, rng: np.random.Generator) -> np.ndarray:
     """Return the energy in each bin of a note of each pitch, shape=(PITCHES, BINS), float32."""
     bins = BINS_PER_SEMITONE * (12 * np.log2(np.arange(1, PARTIALS + 1)) + cents / 100)
@@ -81,7 +95,7 @@ def _harmonics(partials: np.ndarray, cents: float, rng: np.random.Generator) -> 
     profile = np.zeros(2 * BINS + PITCHES * BINS_PER_SEMITONE)
     profile[BINS - 3 : BINS - 3 + len(grid)] = kernel @ partials**2
     first = BINS - BINS_PER_SEMITONE * np.arange(PITCHES)
-    return profile[first[:, None] + np.arange(BINS)].astype(np.float32)
+    return np.asarray(profile[first[:, None] + np.arange(BINS)], np.float32)
 
 
 def _tone(rng: np.random.Generator) -> np.ndarray:

@@ -64,16 +64,16 @@ def orchestrate(score: Score, config: ComposingConfig, rng: np.random.Generator)
             np.column_stack([onsets, ends, notes[:, 2], amplitude]), _instrument(reverb, rng)
         )
 
-    octave = int(rng.choice([-12, 0, 12, 24], p=[0.1, 0.4, 0.4, 0.1]))
+    octave = int(rng.choice([-12, 0, 12, 24], p=[0.05, 0.25, 0.5, 0.2]))
     tune = score.tune + np.array([0, 0, key + octave])
     parts = [part(tune, 1.0, held)]
     if rng.random() < config.solo and len(tune):
         return parts
     chords = score.chords + np.array([0, 0, key, key, key])
-    balance = np.exp(rng.uniform(np.log(0.25), np.log(1.1)))
+    balance = np.exp(rng.uniform(np.log(0.3), np.log(1.1)))
     parts.append(part(_accompaniment(chords, score.style.beats, rng), balance))
     if rng.random() < 0.65:
-        parts.append(part(_bass(chords, score.style.beats, rng), rng.uniform(0.4, 1.2)))
+        parts.append(part(_bass(chords, score.style.beats, rng), rng.uniform(0.3, 0.9)))
     if rng.random() < 0.2:
         pad = _block(chords, 12 * int(rng.integers(0, 2)))
         parts.append(part(pad, rng.uniform(0.2, 0.6)))

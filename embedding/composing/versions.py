@@ -38,19 +38,19 @@ class Score:
 
     def seconds(self, beats: np.ndarray) -> np.ndarray:
         """Return when beats, which may be fractions, are played."""
-        return np.interp(beats, np.arange(len(self.times)), self.times)
+        return np.asarray(np.interp(beats, np.arange(len(self.times)), self.times))
 
 
 def arrange(work: Work, config: ComposingConfig, rng: np.random.Generator) -> Score:
     """Make a version of a work, apart from its sound."""
     style = work.style
-    tempo = np.exp(rng.uniform(*np.log(config.tempo)))
+    tempo = _tempo(config, rng)
     beat_seconds = style.beat_seconds / tempo
     beats_wanted = rng.uniform(*config.seconds) / beat_seconds
     strains = [_own(strain, style, config, rng) for strain in work.strains]
     form = _form(work.form, config, rng)
     intro = float(style.beats * rng.integers(1, 5)) if rng.random() < config.intro else 0.0
-    tunes, chords, start = [], [_intro(strains[form[0]].chords, intro)], intro
+    tunes, chords, start = [], [_cut(strains[form[0]].chords, intro)], intro
     amount = config.ornaments * rng.random() ** 1.5
     turn = 0
     while start < beats_wanted:
@@ -64,6 +64,12 @@ def arrange(work: Work, config: ComposingConfig, rng: np.random.Generator) -> Sc
     return Score(
         _cut(np.concatenate(tunes), beats), _cut(np.concatenate(chords), beats), times, style
     )
+
+
+def _tempo(config: ComposingConfig, rng: np.random.Generator) -> float:
+    """Draw a tempo, more often from the middle of the range than from its ends."""
+    low, high = np.log(config.tempo)
+    return float(np.exp(low if low == high else rng.triangular(low, (low + high) / 2, high)))
 
 
 def _own(strain: Strain, style: Style, config: ComposingConfig, rng: np.random.Generator) -> Strain:
@@ -91,11 +97,6 @@ def _form(
     if rng.random() < 0.2 and len(order) > 2:
         order.pop(int(rng.integers(len(order))))
     return tuple(order)
-
-
-def _intro(chords: np.ndarray, beats: float) -> np.ndarray:
-    """Return the chords of the first bars, which are played before the tune."""
-    return _cut(chords, beats)
 
 
 def _moved(notes: np.ndarray, beats: float) -> np.ndarray:
@@ -153,7 +154,11 @@ def _in_scale(pitch: float, style: Style) -> float:
 
 
 def _clock(beats: int, beat_seconds: float, rubato: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the seconds at which each beat starts, for a tempo that wanders and returns."""
+    """Return the seconds at which each beat starts, for a tempo that wanders and returns.
+
+    Some silence comes before the first beat.
+    """
     noise = rng.normal(size=beats + 8)
     wander = np.convolve(noise, np.ones(8) / np.sqrt(8), mode="valid")[:beats]
-    return np.concatenate([[0], np.cumsum(beat_seconds * np.exp(rubato * wander))])
+    lead = rng.exponential(0.4)
+    return lead + np.concatenate([[0], np.cumsum(beat_seconds * np.exp(rubato * wander))])

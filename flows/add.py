@@ -1,5 +1,6 @@
 """Bring the published collection up to date with its data: new, changed and withdrawn."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from flows.aggregate import absolute, aggregate
 from flows.collection.points import titled
 from flows.collection.served import current
 from flows.collection.sources import Recipe, Source, check_bundle, source_of
-from flows.collection.vectors import BROUGHT, IDS, origin, read
+from flows.collection.vectors import IDS, origin, read
 from flows.embed import check_inputs, embed_features
 from flows.publish import bring, publish
 from flows.rejects import Reject, unreadable, unusable
@@ -46,10 +47,10 @@ def add(
     -------
     dict
         The numbers of performances `added`, `changed` (in their audio features), `relabelled` (with
-        another work), `retitled` (with another title, artist or year) and `withdrawn`; `tracks`,
-        their ids; `rejected`, the file and the reason of each performance that was left out;
-        `moved`, the data sets that were found in another place; the `collection`, and the number of
-        its `performances`.
+        another work), `retitled` (with another title, year or own column) and `withdrawn`;
+        `tracks`, their ids; `rejected`, the file and the reason of each performance that was left
+        out; `moved`, the data sets that were found in another place; the `collection`, and the
+        number of its `performances`.
 
     Raises
     ------
@@ -137,10 +138,10 @@ def _facts_of(source: Source) -> pl.DataFrame:
             store = FeatureStore.open(source.features)
         except BadStore:  # deleted, or of another version
             return table.select(*IDS, titles=pl.lit(None, pl.String))
-    table = titled(table, store)
-    brought = [name for name in BROUGHT if name in table.columns]
-    titles = pl.struct(brought).struct.json_encode() if brought else pl.lit(None, pl.String)
-    return table.select(*IDS, titles=titles)
+    table, _ = titled(table, store)
+    known = ({k: v for k, v in row.items() if v is not None} for row in table.drop(IDS).to_dicts())
+    titles = [json.dumps(row, sort_keys=True) for row in known]
+    return table.select(IDS).with_columns(titles=pl.Series(titles, dtype=pl.String))
 
 
 def _rejected(source: Source) -> list[Reject]:

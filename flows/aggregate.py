@@ -21,12 +21,14 @@ from embedding.data.aggregate import (
     parts,
     pending,
 )
+from embedding.data.columns import told
 from embedding.data.dataset import Dataset, check_frame_rate, open_dataset
 from embedding.data.layout import Performance
 from embedding.data.store import FeatureStore
 from embedding.processes import TerminatedWorkerError, processes
 from flows import alert
 from flows.collection.sources import note_data
+from flows.collection.vectors import TAKEN
 from flows.extract import extract_features
 from flows.rejects import show_table, unreadable, warn
 from flows.runners import in_cluster, task_runner
@@ -103,7 +105,9 @@ def _from_files(
     workspace: Workspace,
 ) -> Path:
     logger = get_run_logger()
-    dataset = open_dataset(features, frame_rate)
+    dataset = open_dataset(features, frame_rate, TAKEN)
+    if line := told(dataset.columns, dataset.left_out):
+        logger.info("%s: %s", dataset.name, line)
     slot = _slot(dataset.name, dataset.root, data, workspace)
     place = slot / _key(dataset)
     unfinished = slot / PARTS
@@ -166,6 +170,7 @@ def _key(dataset: Dataset) -> str:
         [(p.track_id, p.work_id, p.source, *p.stat()) for p in dataset.performances],
         [(r.track_id, r.source, r.reason) for r in dataset.rejects],
         dataset.metadata.sort("track_id", "work_id").to_dicts(),
+        dataset.listed.sort("track_id").to_dicts(),
     )
 
 

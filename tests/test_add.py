@@ -77,17 +77,18 @@ def test_what_is_new_changed_and_withdrawn_arrives_and_only_that_is_embedded(
     catalogue.add("W_1", "P_10", frames=80)  # changed
     catalogue.path("W_2", "P_20").unlink()  # withdrawn
     catalogue.title("W_0", "P_00", perf_title="Hello")  # corrected
+    catalogue.title("W_5", "P_50", owner="EMI")  # known by now
     damaged = catalogue.path("W_2", "P_21")
     damaged.write_bytes(b"damaged")
     (bundle,) = home.glob("bundles/*/bundle.json")
     result = add(home=home)
     assert numbers(result) == (1, 1, 0, 2)
-    assert result["retitled"] == 1
+    assert result["retitled"] == 2
     assert result["tracks"] == {
         "added": ["P_02"],
         "changed": ["P_10"],
         "relabelled": [],
-        "retitled": ["P_00"],
+        "retitled": ["P_00", "P_50"],
         "withdrawn": ["P_20", "P_21"],
     }
     [reject] = result["rejected"]
@@ -97,6 +98,7 @@ def test_what_is_new_changed_and_withdrawn_arrives_and_only_that_is_embedded(
     assert "P_02" in now
     assert "P_20" not in now
     assert now["P_00"]["title"] == "Hello"
+    assert [now[each].get("owner") for each in ("P_50", "P_51")] == ["EMI", None]
     assert {payload["bundle"] for payload in now.values()} == {bundles.load(bundle.parent).id}
     assert len(searcher(home).similar("P_02", 100)) == len(now) - 1
 

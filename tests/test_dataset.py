@@ -144,6 +144,7 @@ def test_the_metadata_of_each_performance_is_read(tree, folder):
         "artist": "Dodie Stevens",
         "year": 1961,
         "instrumental": False,
+        "recording": None,
     }
     assert (second["title"], second["year"], second["instrumental"]) == (None, None, True)
     assert (third["year"], third["instrumental"]) == (1975, None)

@@ -286,12 +286,14 @@ def test_a_file_that_is_missing_or_not_parquet_is_refused_in_one_sentence(conten
         publish([path], home=home)
 
 
-def test_unknown_columns_are_logged_and_ignored(file, caplog):
-    make_table().with_columns(tempo=120.0, key=pl.lit("C")).write_parquet(file)
+def test_further_columns_travel_and_are_told(file, caplog):
+    own = {"tempo": 120.5, "key": pl.lit("C"), "digest": pl.lit("x"), "tags": pl.lit(["a"])}
+    make_table().with_columns(**own).write_parquet(file)
     with caplog.at_level("INFO"):
         table = foreign.read(file)
-    assert f"columns of {file} that are ignored: tempo, key" in caplog.text
-    assert table.columns == ["track_id", "work_id", "fingerprint", "vector"]
+    assert f"{file}: own columns: tempo (number), key (text); columns left out: dig" in caplog.text
+    assert "digest (another field has this name: rename the column); tags (its " in caplog.text
+    assert table.columns == ["track_id", "work_id", "fingerprint", "vector", "tempo", "key"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

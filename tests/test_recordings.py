@@ -54,10 +54,11 @@ def test_in_any_other_folder_each_recording_is_a_work_of_its_own(folder, paths):
 
 
 def test_a_csv_says_which_works_there_are_and_names_what_is_missing(folder):
-    rows = ["a.mp3,P_1,Yesterday,Ye,1965", "b/b.mp3,,Yesterday,,", "c.mp3,,X,,"]
-    csv = "\n".join(["Path, Track_ID,work,title,year", *rows])
+    rows = ["a.mp3,P_1,Yesterday,Ye,1965,007,3", "b/b.mp3,,Yesterday,,,12,", "c.mp3,,X,,,,"]
+    csv = "\n".join(["Path, Track_ID,work,title,year,ISRC,plays", *rows])
     found = find_recordings(folder("a.mp3", "b/b.mp3", "d.mp3", csv=csv))
     assert ids(found) == [("P_1", "Yesterday"), ("b - b", "Yesterday")]
+    assert [each.own for each in found.found] == [{"ISRC": "007", "plays": 3}, {"ISRC": "12"}]
     assert found.found[0].listed == {
         "perf_title": "Ye",
         "release_year": "1965",

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -275,10 +276,16 @@ def _finish(directory: Path, recordings: Recordings, outcomes: tuple[Outcome, ..
             if not any(path.parent.iterdir()):
                 path.parent.rmdir()
     known = {each.track_id: each for each in recordings.found}
-    metadata: dict[str, dict[str, dict[str, str]]] = {}
+    metadata: dict[str, dict[str, dict[str, Any]]] = {}
     for each in used:
         recording = known[each.track_id]
-        facts = recording.guessed | each.tags | recording.listed | {"recording": each.path}
+        facts = (
+            recording.own
+            | recording.guessed
+            | each.tags
+            | recording.listed
+            | {"recording": each.path}
+        )
         metadata.setdefault(each.work_id, {})[each.track_id] = facts
     description = {"frame_rate": f"{SAMPLE_RATE}/{HOP}", "name": recordings.root.resolve().name}
     texts = {

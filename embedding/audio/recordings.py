@@ -18,10 +18,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from embedding.data import layout
+from embedding.data.columns import guess
 
 #: The names of recordings end in one of these, in lower or upper case.
 SUFFIXES = (
@@ -48,6 +50,9 @@ COLUMNS = {
     "instrumental": "instrumental",
 }
 
+#: All other columns of the CSV are the user's own.
+KNOWN = ("path", "track_id", "work", "work_id", *COLUMNS)
+
 #: File names have at most this number of bytes, with the ending.
 MAX_NAME_BYTES = 255 - len(".h5")
 
@@ -59,6 +64,7 @@ class Recording:
     path: str  # relative to the folder, with "/"
     track_id: str
     work_id: str
+    own: dict[str, Any] = field(default_factory=dict)  # further columns of the CSV
     # Titles, artists and years, by the names of Da-TACOS' metadata. Tags come between the two.
     listed: dict[str, str] = field(default_factory=dict)  # in the CSV
     guessed: dict[str, str] = field(default_factory=dict)  # from the path
@@ -142,8 +148,10 @@ def _listed(root: Path) -> tuple[pl.DataFrame, str] | None:
             table = pl.read_csv(path, infer_schema=False)
         except pl.exceptions.PolarsError as error:
             raise ValueError(f"{path} cannot be read as a CSV table: {error}") from error
-        table = table.rename(lambda name: name.strip().lower())
+        table = table.rename(_known_or_own)
         if "path" in table.columns:
+            own = [column for column in table if column.name not in KNOWN]
+            table = table.with_columns(map(guess, own))
             tables[path.name] = table
     if len(tables) > 1:
         raise ValueError(
@@ -152,7 +160,13 @@ def _listed(root: Path) -> tuple[pl.DataFrame, str] | None:
     return next(((table, name) for name, table in tables.items()), None)
 
 
-def _from_row(row: dict[str, str | None], source: str) -> Recording:
+def _known_or_own(name: str) -> str:
+    known = name.strip().lower()
+    return known if known in KNOWN else name.strip()
+
+
+def _from_row(row: dict[str, Any], source: str) -> Recording:
+    own = {name: row.pop(name) for name in [*row] if name not in KNOWN}
     given = {name: text.strip() for name, text in row.items() if text and text.strip()}
     if "path" not in given:
         raise ValueError(f"{source} has a row without a path: {row}.")
@@ -162,7 +176,8 @@ def _from_row(row: dict[str, str | None], source: str) -> Recording:
     work = given.get("work_id") or given.get("work") or track_id
     if "work" in given:
         facts.setdefault("work_title", given["work"])
-    return Recording(path, track_id, work, listed=facts)
+    own = {name: value for name, value in own.items() if value is not None}
+    return Recording(path, track_id, work, own, listed=facts)
 
 
 def _from_path(path: str, folders: bool) -> Recording:

@@ -31,7 +31,7 @@ from embedding.data.features import FEATURE_NAMES
 from embedding.data.frames import UnreadablePerformance, read
 from embedding.data.layout import Performance
 from embedding.data.metadata import METADATA
-from embedding.data.store import REJECTS, SCHEMA, BadStore, FeatureStore
+from embedding.data.store import OWN, REJECTS, SCHEMA, BadStore, FeatureStore
 from embedding.data.table import read_table, with_own_works
 
 logger = logging.getLogger(__name__)
@@ -179,17 +179,17 @@ def assemble(
         schema={name: SCHEMA[name] for name in (*KEY, "work_id")},
         orient="row",
     )
-    rows = _with_works(_rows(usable, wanted), dataset)
+    rows = _with_works(_rows(usable, wanted), dataset).drop(*METADATA)
     failed = _failed(usable, wanted).join(rows, on="track_id", how="anti")
     _check_complete(wanted, [*rows["track_id"], *failed["track_id"]])
     listed = pl.DataFrame([asdict(reject) for reject in dataset.rejects], schema=REJECTS)
     rejects = pl.concat([listed, failed])
     _check_share(rejects, len(rows), path, max_reject_share)
-    titled = _with_titles(rows.drop(*METADATA), dataset.metadata)
+    table = rows.join(_facts(rows, dataset), on="track_id", how="left", maintain_order="left")
     return store.write(
         path,
         name=dataset.name,
-        table=titled.with_columns(subset=pl.lit(dataset.subset, dtype=pl.String)),
+        table=table.with_columns(subset=pl.lit(dataset.subset, dtype=pl.String)),
         sequences=(
             usable[number].sequence(row) for number, row in rows.select("store", "row").iter_rows()
         ),
@@ -280,17 +280,30 @@ def _with_works(rows: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
     return with_own_works(found.drop("known"))
 
 
-def _with_titles(rows: pl.DataFrame, metadata: pl.DataFrame) -> pl.DataFrame:
-    """Join the facts of each performance, even if stated under another work, and of its work."""
+def _facts(rows: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    """Return what is stated of each performance, even under another work, and of its work.
+
+    What a list states comes first. Own columns are in a struct, as their names may be those of the
+    store's columns.
+    """
     now = rows.select("track_id", now="work_id")
-    facts = metadata.join(now, on="track_id").sort(pl.col("work_id") != pl.col("now"), "work_id")
-    facts = facts.unique("track_id", keep="first", maintain_order=True).drop(
-        "work_id", "now", "work_title", "work_artist"
+    listed = dataset.listed.join(now, on="track_id").rename({"now": "work_id"})
+    stated = dataset.metadata.join(now, on="track_id")
+    stated = stated.sort(pl.col("work_id") != pl.col("now"), "work_id")
+    stated = stated.unique("track_id", keep="first", maintain_order=True).select(listed.columns)
+    facts = pl.concat([listed, stated]).group_by("track_id", maintain_order=True)
+    works = pl.concat(
+        each.sort("work_id", "track_id").select("work_id", "work_title", "work_artist")
+        for each in (listed, dataset.metadata)
+    ).group_by("work_id", maintain_order=True)
+    performances = facts.agg(pl.all().drop_nulls().first()).drop(
+        "work_id", "work_title", "work_artist"
     )
-    works = metadata.sort("work_id", "track_id").group_by("work_id", maintain_order=True)
-    titles = works.agg(pl.col("work_title", "work_artist").drop_nulls().first())
-    rows = rows.join(facts, on="track_id", how="left", maintain_order="left")
-    return rows.join(titles, on="work_id", how="left", maintain_order="left")
+    titles = works.agg(pl.all().drop_nulls().first())
+    found = now.rename({"now": "work_id"}).join(performances, on="track_id", how="left")
+    found = found.join(titles, on="work_id", how="left").drop("work_id")
+    own = pl.struct(*dataset.columns) if dataset.columns else pl.lit(None)
+    return found.select("track_id", *METADATA, own.alias(OWN))
 
 
 def _check_complete(wanted: pl.DataFrame, known: list[str]) -> None:

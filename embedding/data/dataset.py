@@ -3,8 +3,8 @@
 Beside the performances (see `layout`) may lie
 
 ```
-*metadata.json      titles and artists (see `metadata`)
-*.csv               which work each performance is of (see `lists`)
+*metadata.json      titles, artists and own columns (see `metadata`)
+*.csv               which work each performance is of, and the same (see `lists`)
 dataset.json        {"name": …, "frame_rate": "44100/512", "subset": …, "list": "….csv", "ids": …},
                     each optional
 provenance.json     {P: {"T": frames, "sec": seconds}}
@@ -20,7 +20,7 @@ import logging
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from embedding.data import lists
+from embedding.data import columns, lists
 from embedding.data.frame_rate import differs, from_provenance, measure, parse_frame_rate
 from embedding.data.frames import is_confirmed, read_beats
 from embedding.data.layout import SINGLE_FILES, Performance, Reject, find, leaves
-from embedding.data.metadata import read_json, read_metadata
+from embedding.data.metadata import METADATA, read_json, read_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +53,15 @@ class Dataset:
     frame_rate: float  # frames per second of every feature
     performances: tuple[Performance, ...]  # sorted by track id, which is unique
     rejects: tuple[Reject, ...]  # rejected without reading, sorted by track id and source
-    metadata: pl.DataFrame  # see metadata.read_metadata
+    metadata: pl.DataFrame  # see `metadata.read_metadata`
+    listed: pl.DataFrame  # what a list says, and what therefore holds: see `lists.apply`
+    columns: dict[str, str]  # own columns of both, and what they hold: see `columns.KINDS`
+    left_out: dict[str, str]  # other columns, and why they are left out
 
 
-def open_dataset(root: Path, frame_rate: float | None = None) -> Dataset:
+def open_dataset(
+    root: Path, frame_rate: float | None = None, taken: Collection[str] = ()
+) -> Dataset:
     """List a data set's performances without reading them.
 
     Parameters
@@ -66,6 +71,8 @@ def open_dataset(root: Path, frame_rate: float | None = None) -> Dataset:
     frame_rate : float, optional
         Frames per second. By default it comes from `dataset.json`, else from `provenance.json`,
         else it is measured from the beats of some performances, with a warning.
+    taken : collection of str
+        Names that own columns cannot have.
 
     Raises
     ------
@@ -100,12 +107,15 @@ def open_dataset(root: Path, frame_rate: float | None = None) -> Dataset:
     if _within_works(description, homes[0], found):
         found = [replace(each, track_id=f"{each.work_id}_{each.track_id}") for each in found]
         metadata = metadata.with_columns(track_id=pl.format("{}_{}", "work_id", "track_id"))
-    if listed := lists.choose(_beside(homes, "*.csv"), description.get("list"), found):
-        applied = lists.apply(listed, found)
+    listed = pl.DataFrame(schema={"track_id": pl.String, **METADATA})
+    if chosen := lists.choose(_beside(homes, "*.csv"), description.get("list"), found):
+        applied, listed = lists.apply(chosen, found)
         found = [item for item in applied if isinstance(item, Performance)]
         rejects += [item for item in applied if isinstance(item, Reject)]
     performances, duplicates = _without_duplicates(found, metadata)
     rejects = sorted([*rejects, *duplicates], key=lambda reject: (reject.track_id, reject.source))
+    fields = ("track_id", "work_id", *METADATA)
+    (listed, metadata), left_out = columns.settle([listed, metadata], fields, (*taken, *fields))
     return Dataset(
         name=_checked_name(description["name"]) if description.get("name") else layout.name,
         root=layout.root,
@@ -114,6 +124,9 @@ def open_dataset(root: Path, frame_rate: float | None = None) -> Dataset:
         performances=performances,
         rejects=tuple(rejects),
         metadata=metadata,
+        listed=listed,
+        columns=columns.kinds_of(metadata, fields),
+        left_out=left_out,
     )
 
 

@@ -1,9 +1,9 @@
-"""Lists: CSV files beside the performances that say which work each of them is of.
+"""Lists: CSV files beside the performances that say which work each of them is of, and more.
 
-A list has a column `track_id`, `path` or `file`, and a column `work_id` or `work`, separated by
-commas, semicolons or tabs. acoss has such lists. A list may name a file by its name, or by its path
-in the data set; `.h5` may be left out. It may name some files only, and what it says overrides the
-folder, the metadata and the file.
+A list has a column `track_id`, `path` or `file`, and a column `work_id` or `work`, or titles, or
+columns of its own. They are separated by commas, semicolons or tabs. acoss has such lists. A list
+may name a file by its name, or by its path in the data set; `.h5` may be left out. It may name some
+files only, and what it says overrides the folder, the metadata and the file.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from __future__ import annotations
 import csv
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import polars as pl
+
+from embedding.data.columns import guess
 from embedding.data.layout import SUFFIXES, Performance, Reject
+from embedding.data.metadata import METADATA, value, warn_of
 from embedding.errors import first_line
 
 logger = logging.getLogger(__name__)
@@ -28,11 +32,21 @@ MAX_HEADING = 10_000
 
 
 @dataclass(frozen=True)
+class Row:
+    """The name of a file, without its ending; its work, or nothing; and the other cells."""
+
+    track: str
+    work_id: str
+    facts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class WorkList:
-    """The rows of a list: the name of a file, without its ending, and the work."""
+    """A list, whose rows are all different."""
 
     path: Path
-    rows: tuple[tuple[str, str], ...]
+    names_works: bool
+    rows: tuple[Row, ...]
 
 
 def choose(
@@ -67,38 +81,51 @@ def choose(
     if name is not None and not lists:
         raise ValueError(f"dataset.json names the list {name}, which does not lie beside it")
     fitting = [each for each in lists if any(_matches(found, each))]
+    fitting = [each for each in fitting if each.names_works] or fitting
     if len(fitting) > 1:
         first = fitting[0].path
         raise ValueError(
-            f"{' and '.join(each.path.name for each in fitting)} in {first.parent} both say which "
-            f"works the performances are of: name one of them in a dataset.json there, as in "
+            f"{' and '.join(each.path.name for each in fitting)} in {first.parent} both say what "
+            f"the performances are: name one of them in a dataset.json there, as in "
             f'{{"list": "{first.name}"}}, or take the others away'
         )
     if lists and found and not fitting:
-        listed = lists[0].rows[0][0] if lists[0].rows else "nothing"
+        listed = lists[0].rows[0].track if lists[0].rows else "nothing"
         raise ValueError(
             f"{lists[0].path} names none of the {len(found)} performances (it begins with "
             f"{listed}, and there is {found[0].place}): correct it, or take it away"
         )
     for other in lists:
         if other not in fitting:
-            logger.warning("ignored: %s names none of the performances here", other.path)
+            logger.warning(
+                "ignored: %s names none of the performances here, or another list names their "
+                "works",
+                other.path,
+            )
     return fitting[0] if fitting else None
 
 
-def apply(listed: WorkList, found: Sequence[Performance]) -> list[Performance | Reject]:
-    """Give performances the works that a list says, and reject what it contradicts itself about."""
+def apply(
+    listed: WorkList, found: Sequence[Performance]
+) -> tuple[list[Performance | Reject], pl.DataFrame]:
+    """Give performances the works that a list says, and reject what it contradicts itself about.
+
+    Returns the performances and rejects, and what else it says: `track_id`, the columns of
+    `METADATA`, and its own columns. Where rows contradict each other, the first one is right.
+    """
     name = listed.path.name
     works: dict[str, set[str]] = defaultdict(set)
+    facts: dict[str, dict[str, str]] = defaultdict(dict)
     rejects = []
-    for (track, work_id), same in zip(listed.rows, _matches(found, listed), strict=True):
+    for row, same in zip(listed.rows, _matches(found, listed), strict=True):
         if len(same) == 1:
-            works[same[0].source].add(work_id)
+            works[same[0].source] |= {row.work_id} - {""}
+            facts[same[0].track_id] = {**row.facts, **facts[same[0].track_id]}
         else:
             reason = f"{name} lists it, but the file is missing"
             if same:
                 reason = f"{name} lists it, but {len(same)} files have this name: write their paths"
-            rejects.append(Reject(track, work_id, name, reason))
+            rejects.append(Reject(row.track, row.work_id or None, name, reason))
     kept: list[Performance | Reject] = []
     for each in found:
         said = sorted(works.get(each.source, ()))
@@ -107,7 +134,8 @@ def apply(listed: WorkList, found: Sequence[Performance]) -> list[Performance | 
             kept.append(Reject(each.track_id, each.work_id, each.source, reason))
         else:
             kept.append(replace(each, work_id=said[0]) if said else each)
-    if silent := [each for each in found if each.source not in works]:
+    silent = [each for each in found if not works.get(each.source)]
+    if listed.names_works and silent:
         logger.warning(
             "%s does not list %d of %d performances, for example %s: these keep the work of their "
             "folder or of the metadata, or else are a work of their own",
@@ -116,30 +144,53 @@ def apply(listed: WorkList, found: Sequence[Performance]) -> list[Performance | 
             len(found),
             silent[0].source,
         )
-    return [*kept, *rejects]
+    return [*kept, *rejects], _table(facts, listed.path)
+
+
+def _table(facts: Mapping[str, Mapping[str, str]], path: Path) -> pl.DataFrame:
+    lost: list[str] = []
+    known = {
+        column: pl.Series(
+            column, [value(column, row, each, lost) for each, row in facts.items()], kind
+        )
+        for column, kind in METADATA.items()
+    }
+    warn_of(lost, path)
+    names = dict.fromkeys(name for row in facts.values() for name in row if name not in METADATA)
+    own = {
+        name: guess(pl.Series(name, [row.get(name, "") for row in facts.values()]))
+        for name in names
+    }
+    return pl.DataFrame({"track_id": pl.Series("track_id", [*facts], pl.String), **known, **own})
 
 
 def _read(path: Path) -> WorkList:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         heading = stream.readline(MAX_HEADING)
         delimiter = max(",;\t", key=heading.count)
-        columns = [
-            cell.strip().lower() for cell in next(csv.reader([heading], delimiter=delimiter))
-        ]
+        names = [cell.strip() for cell in next(csv.reader([heading], delimiter=delimiter))]
+        columns = [name.lower() for name in names]
         track = next((columns.index(each) for each in TRACK_COLUMNS if each in columns), None)
         work = next((columns.index(each) for each in WORK_COLUMNS if each in columns), None)
-        if track is None or work is None:
+        others = {
+            i: columns[i] if columns[i] in METADATA else name
+            for i, name in enumerate(names)
+            if columns[i] not in (*TRACK_COLUMNS, *WORK_COLUMNS)
+        }
+        if track is None or (work is None and not others):
             raise ValueError(
                 f"its columns are {', '.join(columns)[:100] or 'missing'}, where a list has "
-                f"{' or '.join(TRACK_COLUMNS)}, and {' or '.join(WORK_COLUMNS)}"
+                f"{' or '.join(TRACK_COLUMNS)}, and {' or '.join(WORK_COLUMNS)} or others"
             )
-        cells = [
-            (row[track].strip().replace("\\", "/"), row[work].strip())
-            for row in csv.reader(stream, delimiter=delimiter)
-            if len(row) > max(track, work)
-        ]
-    said = {(_without_ending(name), work_id): None for name, work_id in cells if name and work_id}
-    return WorkList(path, tuple(said))
+        rows = {}
+        for cells in csv.reader(stream, delimiter=delimiter):
+            cells += [""] * (len(names) - len(cells))
+            name, work_id = (cells[i].strip() if i is not None else "" for i in (track, work))
+            facts = {other: cells[i].strip() for i, other in others.items() if cells[i].strip()}
+            if name and (work_id or facts):
+                name = _without_ending(name.replace("\\", "/"))
+                rows[(name, work_id, *facts.items())] = Row(name, work_id, facts)
+    return WorkList(path, work is not None, tuple(rows.values()))
 
 
 def _without_ending(name: str) -> str:
@@ -152,10 +203,10 @@ def _matches(found: Sequence[Performance], listed: WorkList) -> Iterable[list[Pe
     for each in found:
         for name in {each.track_id, each.place.rsplit("/", 1)[-1]}:
             by_name[name].append(each)
-    for track, work_id in listed.rows:
-        same = by_name.get(track.rsplit("/", 1)[-1], [])
-        if "/" in track:
-            same = [each for each in same if f"/{each.place}".endswith(f"/{track}")]
+    for row in listed.rows:
+        same = by_name.get(row.track.rsplit("/", 1)[-1], [])
+        if "/" in row.track:
+            same = [each for each in same if f"/{each.place}".endswith(f"/{row.track}")]
         elif len(same) > 1:
-            same = [each for each in same if each.work_id == work_id] or same
+            same = [each for each in same if each.work_id == row.work_id] or same
         yield same

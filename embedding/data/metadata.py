@@ -1,6 +1,6 @@
-"""What is shown beside a performance: titles, artists and year, from Da-TACOS' metadata JSON.
+"""What is shown beside a performance: titles, artists, year, and the data set's own columns.
 
-The JSON holds `{W: {P: {work_title, work_artist, perf_title, perf_artist, release_year, …}}}`.
+Da-TACOS' JSON holds `{W: {P: {work_title, work_artist, perf_title, perf_artist, release_year}}}`.
 What pandas writes for a missing value is missing here too. What cannot be kept is left out, and the
 log names its performance.
 """
@@ -11,11 +11,13 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+
+from embedding.data.columns import MISSING, from_json, utf8
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +28,14 @@ METADATA = {
     "artist": pl.String,
     "year": pl.Int32,
     "instrumental": pl.Boolean,
+    "recording": pl.String,  # its path, in the folder of recordings
 }
 
 #: The names of columns in the JSON, where they differ.
 NAMES = {"title": "perf_title", "artist": "perf_artist", "year": "release_year"}
 
-#: Texts that pandas writes where there is no value. ("None" and "Nan" can be titles.)
-MISSING = ("", "nan", "NaN", "NaT", "<NA>")
+#: Keys of the JSON that are not columns of the data set's own.
+KNOWN = {"track_id", "work_id", "perf_id", *METADATA, *NAMES.values()}
 
 TRUTHS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
@@ -52,10 +55,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_metadata(paths: Iterable[Path]) -> pl.DataFrame:
-    """Read metadata files into `track_id`, `work_id` and the columns of `METADATA`, sorted.
+    """Read metadata files into `track_id`, `work_id`, the columns of `METADATA`, and own columns.
 
-    Raises ValueError if a file is not JSON of the expected form.
+    The rows are sorted. Raises ValueError if a file is not JSON of the expected form.
     """
+    ids: list[tuple[str, str]] = []
     rows: list[dict[str, Any]] = []
     for path in paths:
         lost: list[str] = []
@@ -65,26 +69,29 @@ def read_metadata(paths: Iterable[Path]) -> pl.DataFrame:
             for track_id, facts in performances.items():
                 if not isinstance(facts, dict):
                     raise ValueError(f"{path}: {track_id} should hold its titles by name")
-                if (place := _utf8(f"{work_id}/{track_id}")) != f"{work_id}/{track_id}":
+                if (place := utf8(f"{work_id}/{track_id}")) != f"{work_id}/{track_id}":
                     lost.append(f"the ids {place}")
                     continue
-                row = {column: _value(column, facts, track_id, lost) for column in METADATA}
-                rows.append({"track_id": track_id, "work_id": work_id, **row})
-        if lost:
-            named = "; ".join(lost[:MAX_NAMED]) + (" …" if len(lost) > MAX_NAMED else "")
-            logger.warning("%s: %d values cannot be kept as they are: %s", path, len(lost), named)
-    schema = {"track_id": pl.String, "work_id": pl.String, **METADATA}
-    frame = pl.DataFrame(rows, schema=schema)
+                ids.append((track_id, work_id))
+                known = {column: value(column, facts, track_id, lost) for column in METADATA}
+                rows.append({**facts, **known})
+        warn_of(lost, path)
+    names = dict.fromkeys(name for row in rows for name in row if name not in KNOWN)
+    frame = pl.DataFrame(ids, schema=["track_id", "work_id"], orient="row")
+    frame = frame.cast(pl.String).with_columns(
+        *(pl.Series(name, [row[name] for row in rows], kind) for name, kind in METADATA.items()),
+        *(from_json(name, [row.get(name) for row in rows]) for name in names),
+    )
     return frame.unique(["track_id", "work_id"], keep="first").sort("track_id", "work_id")
 
 
-def _value(column: str, facts: dict[str, Any], track_id: str, lost: list[str]) -> Any:
+def value(column: str, facts: Mapping[str, Any], track_id: str, lost: list[str]) -> Any:
     """Return a performance's value of a column, and note in `lost` what cannot be kept of it."""
     name = NAMES.get(column, column)
-    given = facts.get(name)
+    given = facts.get(name, facts.get(column))
     if isinstance(given, float):
         given = int(given) if given.is_integer() else given if math.isfinite(given) else None
-    text = "" if given is None else _utf8(str(given)).strip()
+    text = "" if given is None else utf8(str(given)).strip()
     if text in MISSING:
         return None
     kept: Any = None
@@ -99,6 +106,8 @@ def _value(column: str, facts: dict[str, Any], track_id: str, lost: list[str]) -
     return kept
 
 
-def _utf8(text: str) -> str:
-    """Replace halves of characters beyond 16 bits, which cannot be stored or printed."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def warn_of(lost: Sequence[str], path: Path) -> None:
+    """Log which values of a file cannot be kept."""
+    if lost:
+        named = "; ".join(lost[:MAX_NAMED]) + (" …" if len(lost) > MAX_NAMED else "")
+        logger.warning("%s: %d values cannot be kept as they are: %s", path, len(lost), named)

@@ -24,12 +24,13 @@ import polars as pl
 
 from embedding.data.atomic import whole_directory
 from embedding.data.chroma import CHROMA_RATE
+from embedding.data.columns import KINDS
 from embedding.data.features import FEATURE_NAMES
 from embedding.data.metadata import METADATA
 from embedding.errors import first_line
 
 #: Increased when the meaning of a column or of the sequences changes, so that files are read again.
-FORMAT = 3
+FORMAT = 4
 
 SCHEMA: dict[str, Any] = {
     "track_id": pl.String,
@@ -48,6 +49,9 @@ SCHEMA: dict[str, Any] = {
     **METADATA,
     "subset": pl.String,
 }
+
+#: A further column: a struct of the data set's own columns (see `columns`), or null if it has none.
+OWN = "columns"
 
 REJECTS: dict[str, Any] = {
     "track_id": pl.String,
@@ -76,7 +80,7 @@ class FeatureStore:
     name : str
         Name of the data set.
     table : pl.DataFrame
-        Columns as in `SCHEMA`; sorted by track id unless `select` gave another order.
+        Columns as in `SCHEMA`, and `OWN`; sorted by track id unless `select` gave another order.
     rejects : pl.DataFrame
         Columns as in `REJECTS`, sorted by track id and source.
     chroma : np.ndarray, shape=(frames, 2, 12), float16
@@ -102,6 +106,12 @@ class FeatureStore:
     def means(self) -> np.ndarray:
         """The 52 feature means, shape=(n, 52), float64, in the order of `FEATURE_NAMES`."""
         return np.ascontiguousarray(self.table.select(FEATURE_NAMES).to_numpy())
+
+    @property
+    def facts(self) -> pl.DataFrame:
+        """What is known of each performance: `track_id`, `METADATA`, `subset`, own columns."""
+        known = self.table.select("track_id", *METADATA, "subset", OWN)
+        return known.drop(OWN) if known.schema[OWN] == pl.Null else known.unnest(OWN)
 
     @property
     def chroma_rate(self) -> float | None:
@@ -174,7 +184,7 @@ class FeatureStore:
             store = cls(
                 path,
                 name=facts["name"],
-                table=table.select(*SCHEMA),
+                table=table.select(*SCHEMA, OWN),
                 rejects=rejects.select(*REJECTS),
                 chroma=_open_chroma(path / "chroma.npy"),
                 frame_rate=facts["frame_rate"],
@@ -200,6 +210,11 @@ class FeatureStore:
             for column, dtype in schema.items():
                 if (found := frame.schema[column]) != dtype:
                     raise _damaged(self.path, f"{kind} column {column} is {found}, not {dtype}")
+        own = self.table.schema[OWN]
+        held = own.fields if isinstance(own, pl.Struct) else []
+        is_own = own == pl.Null or isinstance(own, pl.Struct)
+        if not is_own or any(field.dtype not in KINDS.values() for field in held):
+            raise _damaged(self.path, f"row column {OWN} is {own}")
         if len(self) != count:
             raise _damaged(self.path, f"{len(self)} rows where store.json counts {count}")
         frames = len(self.chroma)
@@ -239,7 +254,8 @@ def write(
     name : str
         Name of the data set.
     table : pl.DataFrame
-        In any order. Missing columns of `SCHEMA` become null; `chroma_start` is filled in.
+        In any order. Missing columns of `SCHEMA` and `OWN` become null; `chroma_start` is filled
+        in.
     sequences : iterable of np.ndarray, each shape=(F, 2, 12), float16
         In the order of the rows, with F as in `chroma_frames`; empty if F is 0 in all rows. They
         need not fit in memory together.
@@ -254,7 +270,9 @@ def write(
         If a track id is there twice, or a sequence does not have the shape that its row states.
     """
     path = Path(path)
-    table = _conform(table, SCHEMA).with_columns(pl.col("chroma_frames").fill_null(0))
+    nothing = pl.Series(OWN, [None] * len(table), pl.Null)
+    own = table[OWN] if OWN in table.columns else nothing
+    table = _conform(table, SCHEMA).with_columns(own, pl.col("chroma_frames").fill_null(0))
     rejects = _conform(pl.DataFrame() if rejects is None else rejects, REJECTS)
     if table["track_id"].is_duplicated().any():
         repeated = table.filter(pl.col("track_id").is_duplicated())["track_id"][0]

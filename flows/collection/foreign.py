@@ -1,7 +1,7 @@
 """Read a parquet table of vectors that another model made.
 
 It has a row for each performance: track_id, work_id, vector (a list of numbers of equal length),
-and any of `vectors.BROUGHT`. Its metadata can name the `model`.
+any of `vectors.BROUGHT`, and columns of its own. Its metadata can name the `model`.
 """
 
 import hashlib
@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from flows.collection.vectors import BROUGHT
+from embedding.data.columns import kinds_of, settle, told
+from flows.collection.vectors import BROUGHT, TAKEN
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def read(path: Path) -> pl.DataFrame:
     -------
     pl.DataFrame
         Sorted by track id: track_id, work_id, fingerprint (of the vector), vector (an array of
-        float32), and the columns of `BROUGHT` that the file has.
+        float32), the columns of `BROUGHT` that the file has, and its own columns.
 
     Raises
     ------
@@ -56,26 +57,28 @@ def read(path: Path) -> pl.DataFrame:
         wanted = dict.fromkeys(LABELS, pl.String) | {
             name: kind for name, kind in BROUGHT.items() if name in columns
         }
-        table = pl.read_parquet(path, columns=[*wanted, "vector"], memory_map=False)
+        table = pl.read_parquet(path, memory_map=False)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"{path} cannot be read as a parquet file ({reason}): write it again, with a row for "
             "each performance."
         ) from error
-    if ignored := [name for name in columns if name not in table.columns]:
-        logger.info("columns of %s that are ignored: %s", path, ", ".join(ignored))
     if table.is_empty():
         raise ValueError(f"{path} has no rows: write a row for each performance.")
     table = table.with_columns(_cast(table[name], kind, path) for name, kind in wanted.items())
     _check_labels(table, path)
     vectors = _vectors(table, path)
+    known = (*wanted, "vector")
+    (table,), left_out = settle([table], known, TAKEN)
+    if line := told(kinds_of(table, known), left_out):
+        logger.info("%s: %s", path, line)
     prints = [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in vectors]
     return table.select(
         *LABELS,
         pl.Series("fingerprint", prints),
         pl.Series("vector", vectors, dtype=pl.Array(pl.Float32, vectors.shape[1])),
-        *(name for name in wanted if name not in LABELS),
+        *(name for name in table.columns if name not in (*LABELS, "vector")),
     ).sort("track_id")
 
 

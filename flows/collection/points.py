@@ -1,39 +1,59 @@
-"""Join vectors with what feature stores know of their performances: titles and chroma."""
+"""Join vectors with what feature stores know of their performances: titles, columns and chroma."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
 import search
 from embedding.data.chroma import CHROMA_RATE
+from embedding.data.columns import kinds_of, settle, told
 from embedding.data.store import FeatureStore
 from flows.collection.sources import Recipe
-from flows.collection.vectors import BROUGHT, read
+from flows.collection.vectors import FIELDS, IDS, TAKEN, read
 from flows.measuring.calibrate import read_calibration
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Titled:
+    """The vectors of one source with what is known of its performances, and its store."""
+
+    table: pl.DataFrame
+    left_out: dict[str, str]  # own columns, and why
+    store: FeatureStore | None
 
 
 def points_of_recipe(recipe: Recipe) -> search.Points:
-    """Return the points of all sources.
+    """Return the points of all sources, and log which own columns they have.
 
     Raises
     ------
     ValueError
         If a performance is in two of them.
     """
-    points: list[search.Point] = []
+    sources = []
     owners: dict[str, str] = {}
     for source in recipe.sources:
         store = None if source.features is None else FeatureStore.open(source.features)
-        for point in _points(read(source.vectors), store, complete=not source.is_foreign):
-            owner = owners.setdefault(point.track_id, source.name)
+        vectors = read(source.vectors)
+        if not source.is_foreign:
+            _check_complete(vectors, store)
+        for track_id in vectors["track_id"]:
+            owner = owners.setdefault(track_id, source.name)
             if owner != source.name:
                 raise ValueError(
-                    f"Performance {point.track_id} is in {owner} and in {source.name}: take it out "
+                    f"Performance {track_id} is in {owner} and in {source.name}: take it out "
                     "of one of them, or publish without one of them, with `--only` or `covers "
                     "publish --leave-out`."
                 )
-            points.append(point)
-    return search.Points(points, rate=CHROMA_RATE, calibration=read_calibration(recipe.bundle))
+        sources.append(Titled(*titled(vectors, store), store))
+    points, line = _points(sources, read_calibration(recipe.bundle))
+    if line:
+        logger.info("the collection has %s", line)
+    return points
 
 
 def points_of(
@@ -47,24 +67,33 @@ def points_of(
 
     Titles that come with the vectors are used before those of the store.
     """
-    points = _points(vectors, store, complete)
-    return search.Points(points, rate=CHROMA_RATE, calibration=calibration)
+    if complete:
+        _check_complete(vectors, store)
+    return _points([Titled(*titled(vectors, store), store)], calibration)[0]
 
 
 def _points(
-    vectors: pl.DataFrame, store: FeatureStore | None, complete: bool
-) -> Iterator[search.Point]:
+    sources: Sequence[Titled], calibration: search.Calibration | None
+) -> tuple[search.Points, str]:
+    tables, left_out = settle([source.table for source in sources], FIELDS, TAKEN)
+    for source in sources:
+        left_out |= source.left_out
+    columns = kinds_of(tables[0], FIELDS)
+    points = (
+        point
+        for source, table in zip(sources, tables, strict=True)
+        for point in _points_of_source(table, source.store)
+    )
+    made = search.Points(points, rate=CHROMA_RATE, calibration=calibration, columns=columns)
+    return made, told(columns, left_out)
+
+
+def _points_of_source(table: pl.DataFrame, store: FeatureStore | None) -> Iterator[search.Point]:
     rows: dict[str, int] = {}
     if store is not None:
         rows = {track_id: row for row, track_id in enumerate(store.table["track_id"])}
-        strangers = sorted(set(vectors["track_id"]) - set(rows))
-        if strangers and complete:
-            raise ValueError(
-                f"There are vectors of {strangers[0]}, which {store.path} doesn't hold, so they "
-                "are damaged or of other features: delete them, and run the same again."
-            )
-    matrix = vectors["vector"].to_numpy()
-    payloads = titled(vectors.drop("vector", "fingerprint", strict=False), store).to_dicts()
+    matrix = table["vector"].to_numpy()
+    payloads = table.drop("vector", "fingerprint", strict=False).to_dicts()
     for vector, payload in zip(matrix, payloads, strict=True):
         track_id = payload.pop("track_id")
         row = rows.get(track_id)
@@ -72,15 +101,27 @@ def _points(
         yield search.Point(track_id, vector, payload, sequence)
 
 
-def titled(table: pl.DataFrame, store: FeatureStore | None) -> pl.DataFrame:
-    """Add the titles of a store to the rows of performances; titles that they have come first.
+def _check_complete(vectors: pl.DataFrame, store: FeatureStore | None) -> None:
+    if store is None:
+        return
+    strangers = sorted(set(vectors["track_id"]) - set(store.table["track_id"]))
+    if strangers:
+        raise ValueError(
+            f"There are vectors of {strangers[0]}, which {store.path} doesn't hold, so they "
+            "are damaged or of other features: delete them, and run the same again."
+        )
 
-    They come from the store, and not with our vectors, so that a corrected title arrives.
+
+def titled(table: pl.DataFrame, store: FeatureStore | None) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Add what a store says of performances to their rows; what these say already comes first.
+
+    Returns the table, and own columns that are left out, with the reason. What our vectors lack
+    comes from the store, so that a corrected title arrives.
     """
     if store is None:
-        return table
-    brought = [name for name in BROUGHT if name in table.columns]
-    known = store.table.select("track_id", *BROUGHT)
+        return table, {}
+    (table, known), left_out = settle([table, store.facts], FIELDS, IDS)
+    brought = [name for name in known.columns if name in table.columns and name != "track_id"]
     table = table.join(known, on="track_id", how="left", maintain_order="left", suffix=" known")
     table = table.with_columns(pl.coalesce(name, f"{name} known") for name in brought)
-    return table.drop(f"{name} known" for name in brought)
+    return table.drop(f"{name} known" for name in brought), left_out

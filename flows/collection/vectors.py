@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from embedding.data.columns import KINDS
 from embedding.data.metadata import METADATA
+from search.fields import MEANINGS
 
 VECTORS = "vectors.parquet"
 
@@ -17,9 +19,13 @@ IDS = ("track_id", "work_id", "fingerprint")
 #: Columns that vectors of another model can add. A feature store has the same.
 BROUGHT = {**METADATA, "subset": pl.String}
 
+#: Columns that are not a data set's own, and names that its own columns cannot have.
+FIELDS = (*IDS, "vector", *BROUGHT)
+TAKEN = (*FIELDS, *MEANINGS)
+
 
 def read(path: Path) -> pl.DataFrame:
-    """Read the vectors: columns `IDS`, vector, and those of `BROUGHT` that the file has.
+    """Read the vectors: columns `IDS`, vector, those of `BROUGHT` that the file has, and own ones.
 
     Raises
     ------
@@ -31,10 +37,12 @@ def read(path: Path) -> pl.DataFrame:
     with _reading(path):
         table = pl.read_parquet(path, memory_map=False)
         brought = [name for name in BROUGHT if name in table.columns]
-        table = table.select(*IDS, "vector", *brought)
+        own = [name for name in table.columns if name not in FIELDS]
+        table = table.select(*IDS, "vector", *brought, *own)
     wanted = dict.fromkeys(IDS, pl.String) | {name: BROUGHT[name] for name in brought}
-    is_array = isinstance(table.schema["vector"], pl.Array)
-    if not is_array or any(table.schema[name] != kind for name, kind in wanted.items()):
+    as_written = all(table.schema[name] == kind for name, kind in wanted.items())
+    as_written &= all(table.schema[name] in KINDS.values() for name in own)
+    if not (as_written and isinstance(table.schema["vector"], pl.Array)):
         raise _damaged(path, f"its columns are {', '.join(map(str, table.schema.dtypes()))}")
     if not np.isfinite(table["vector"].to_numpy()).all():
         raise _damaged(path, "a vector is not finite")

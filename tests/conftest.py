@@ -155,6 +155,15 @@ def prefect_server():
         yield PREFECT_API_URL.value()
 
 
+@pytest.fixture(scope="module")
+def plain_flows():
+    """Flows are called as functions in a whole module: see `plain`."""
+    from plain import plain_flows
+
+    with plain_flows():
+        yield
+
+
 @pytest.fixture(scope="session")
 def exporter():
     """The exporter of flow runs, which is not part of a package."""

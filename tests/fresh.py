@@ -15,16 +15,26 @@ from flows.cli.commands import main
 
 PROCESSES = multiprocessing.get_context("forkserver")
 
+#: Imported once, before a fork: what takes seconds. `frozen` comes last.
+PRELOADED = [
+    "embedding.data.shuffle",
+    "embedding.training",
+    "flows.add",
+    "flows.cli.commands",
+    "flows.pipeline",
+    "hypothesis",
+    "search.versions.recurrence",
+    "frozen",
+]
+
 
 def warm_up(prefect_api: str) -> None:
-    """Import once what takes seconds, as the command line does."""
+    """Start the process that is forked, with what the command line imports."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_API_URL", prefect_api)
         patch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS", "flows.cli.console.ConsoleHandler")
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        PROCESSES.set_forkserver_preload(
-            ["flows.add", "flows.pipeline", "flows.cli.commands", "embedding.training"]
-        )
+        PROCESSES.set_forkserver_preload(PRELOADED)
         multiprocessing.forkserver.ensure_running()
 
 

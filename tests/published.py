@@ -1,9 +1,27 @@
-"""What searchers see of a workspace, and which of its files a run has written."""
+"""Copies of a workspace, what searchers see of it, and which of its files a run has written."""
 
+import contextlib
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from catalogue import in_memory
+
 import search
+
+
+def copy(home: Path, to: Path) -> None:
+    """Copy a workspace, whose collections are sparse files."""
+    subprocess.run(["cp", "--recursive", "--sparse=always", f"{home}/.", to], check=True)
+
+
+@contextlib.contextmanager
+def copied(home: Path) -> Iterator[Path]:
+    """A copy of a workspace, in memory."""
+    with in_memory() as directory:
+        copy(home, directory / "home")
+        yield directory / "home"
 
 
 def searcher(home: Path) -> search.Searcher:

@@ -1,7 +1,6 @@
 """A small catalogue, and a workspace filled from it, for tests that damage parts of both."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 from trees import Tree
@@ -34,8 +33,3 @@ def make_workspace(home: Path) -> None:
     vectors = embed(features, bundle, home)
     publish([vectors], home=home)
     evaluate(vectors, home)
-
-
-def copy(home: Path, to: Path) -> None:
-    """Copy a workspace, whose collections are sparse files."""
-    subprocess.run(["cp", "--recursive", "--sparse=always", f"{home}/.", to], check=True)

@@ -5,8 +5,9 @@ from copy import deepcopy as copy_of
 
 import numpy as np
 import pytest
+from catalogue import in_memory
 from contract_stub import KEY, asked
-from published import searcher, served, times
+from published import copied, searcher, served, times
 from trees import Tree
 
 import search
@@ -30,22 +31,22 @@ def build(tree) -> None:
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory, prefect_server):
+def original(plain_flows):
     """A workspace with a published catalogue, of which some works were held out."""
-    home = tmp_path_factory.mktemp("original") / "home"
-    tree = Tree(home / "catalogue")
-    build(tree)
-    pipeline(tree.root, encoder="means", home=home)
-    return tree
+    with in_memory() as home:
+        tree = Tree(home / "catalogue")
+        build(tree)
+        pipeline(tree.root, encoder="means", home=home)
+        yield tree
 
 
 @pytest.fixture
-def catalogue(original, tmp_path):
+def catalogue(original):
     """A copy of the workspace, with its catalogue."""
-    shutil.copytree(original.root.parent, tmp_path / "home")
-    copy = Tree(tmp_path / "home" / "catalogue")
-    copy.metadata = copy_of(original.metadata)
-    return copy
+    with copied(original.root.parent) as home:
+        copy = Tree(home / "catalogue")
+        copy.metadata = copy_of(original.metadata)
+        yield copy
 
 
 @pytest.fixture
@@ -212,7 +213,7 @@ def test_what_cannot_be_added_is_named_and_nothing_changes(catalogue, home, make
 
 def test_data_that_moved_is_recognised_by_its_content(catalogue, home, embedded, tmp_path):
     before = served(home)
-    moved = catalogue.root.rename(tmp_path / "disk")
+    moved = catalogue.root.rename(home.with_name("disk"))
     with pytest.raises(FileNotFoundError, match=r"no data set at .*catalogue, .*`covers add DIR`"):
         add(home=home)
     assert served(home) == before

@@ -1,11 +1,13 @@
 """`covers gc`, and each publication, delete the results that nothing needs."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from catalogue import in_memory
 from feature_stores import write_csv
-from published import times
+from published import copied, times
 
 import search
 from flows.add import add
@@ -22,21 +24,22 @@ KINDS = ("features/*", "bundles", "vectors", "evaluations", "clusters", "duplica
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory, prefect_server) -> Path:
+def original(plain_flows) -> Iterator[Path]:
     """Two data sets. One was published four times, each time with another bundle."""
-    home = tmp_path_factory.mktemp("original") / "home"
-    write_csv(home / "b.csv", 4, 2, seed=1)
-    for seed in range(4):
-        write_csv(home / "a.csv", seed=seed)
-        pipeline(home / "a.csv", encoder="means", home=home)
-        if seed == 1:
-            add([home / "b.csv"], home=home)
-    return home
+    with in_memory() as home:
+        write_csv(home / "b.csv", 4, 2, seed=1)
+        for seed in range(4):
+            write_csv(home / "a.csv", seed=seed)
+            pipeline(home / "a.csv", encoder="means", home=home)
+            if seed == 1:
+                add([home / "b.csv"], home=home)
+        yield home
 
 
 @pytest.fixture
-def home(original, tmp_path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "home"))
+def home(original) -> Iterator[Path]:
+    with copied(original) as home:
+        yield home
 
 
 def results(home: Path) -> dict[str, set[str]]:

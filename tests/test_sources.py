@@ -2,14 +2,15 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
 import pytest
-from catalogue import make_points
+from catalogue import in_memory, make_points
 from feature_stores import write_csv
-from published import served
+from published import copied, served
 from trees import Tree
 
 import search
@@ -28,17 +29,18 @@ from flows.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory, prefect_server) -> Path:
+def original(plain_flows) -> Iterator[Path]:
     """A workspace that published a.csv, then added b.csv."""
-    home = tmp_path_factory.mktemp("original") / "home"
-    pipeline(write_csv(home / "a.csv"), encoder="means", home=home)
-    add([write_csv(home / "b.csv", 4, 2, seed=1)], home=home)
-    return home
+    with in_memory() as home:
+        pipeline(write_csv(home / "a.csv"), encoder="means", home=home)
+        add([write_csv(home / "b.csv", 4, 2, seed=1)], home=home)
+        yield home
 
 
 @pytest.fixture
-def home(original, tmp_path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "home"))
+def home(original) -> Iterator[Path]:
+    with copied(original) as home:
+        yield home
 
 
 def names(home: Path) -> list[str]:
@@ -85,10 +87,10 @@ def test_what_is_left_out_by_name_is_left_out_and_nothing_else_changes(home):
             publish(leave_out=[home / f"{name}.csv"], home=home)
 
 
-def test_a_workspace_that_moved_still_knows_its_sources(home, tmp_path):
+def test_a_workspace_that_moved_still_knows_its_sources(home):
     origin = search.connect(home=home).open().description.origin
     assert [source["data"] for source in origin["sources"]] == ["a.csv", "b.csv"]
-    moved = home.rename(tmp_path / "moved")
+    moved = home.rename(home.with_name("moved"))
     write_csv(moved / "b.csv", 5, 2, seed=1)
     latest = Workspace(moved).noted()
     assert add(home=moved)["added"] == 2

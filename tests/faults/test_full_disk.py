@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from fresh import command, in_fresh_process, sentence
-from small import CONFIG, copy
+from published import copy
+from small import CONFIG
 
 import search
 

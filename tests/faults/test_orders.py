@@ -5,6 +5,7 @@ from itertools import product
 
 from catalogue import in_memory
 from orders import OPERATIONS, Model, every_order_of
+from plain import plain_flows
 
 
 def test_the_walks_hold_every_order():
@@ -14,8 +15,8 @@ def test_the_walks_hold_every_order():
         assert found == dict.fromkeys(product(OPERATIONS, repeat=length), 1)
 
 
-def test_after_every_three_operations_searchers_see_one_publication(prefect_server):
-    with in_memory() as root:
+def test_after_every_three_operations_searchers_see_one_publication():
+    with in_memory() as root, plain_flows():
         model = Model(root)
         for operation in every_order_of(3):
             model.run(operation)

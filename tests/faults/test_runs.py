@@ -12,7 +12,8 @@ from feature_stores import write_csv
 from fresh import begin, command, ended, in_fresh_process, sentence
 from listening import listening
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME
-from small import CONFIG, copy
+from published import copy
+from small import CONFIG
 
 import search
 from embedding import bundle as bundles

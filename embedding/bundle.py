@@ -18,8 +18,8 @@ import hashlib
 import json
 import logging
 import platform
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -159,6 +159,15 @@ class Bundle:
         return self.encoder
 
 
+@dataclass(frozen=True)
+class Head:
+    """What bundle.json says of a bundle. Reading it takes no torch and no weights."""
+
+    id: str  # as of `Bundle`
+    name: str  # as of `Bundle`
+    inputs: str | None  # as of `Bundle`
+
+
 def configure(encoder_name: str, fields: Mapping[str, Any]) -> Any:
     """Make an encoder's configuration from the fields that differ from its defaults.
 
@@ -244,9 +253,20 @@ def load(bundle: str | Path) -> Bundle:
 
     Raises BadBundle if it is not a bundle, is damaged, or is for another version or other columns.
     """
-    directory = check(bundle)
-    try:
+    with _reading(check(bundle)) as directory:
         return _load(directory)
+
+
+def head(bundle: str | Path) -> Head:
+    """Read which bundle a directory holds; raise BadBundle if bundle.json does not say it."""
+    with _reading(check(bundle)) as directory:
+        return _head(_facts(directory))
+
+
+@contextmanager
+def _reading(directory: Path) -> Iterator[Path]:
+    try:
+        yield directory
     except BadBundle:
         raise
     # Damaged files make their readers raise any kind of error, and polars even a panic.
@@ -256,18 +276,32 @@ def load(bundle: str | Path) -> Bundle:
         raise BadBundle(f"{directory} is damaged: {reason}. {ADVICE}") from error
 
 
-def _load(directory: Path) -> Bundle:
-    facts = json.loads((directory / "bundle.json").read_text(encoding="utf-8"))
+def _facts(directory: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((directory / "bundle.json").read_text(encoding="utf-8"))
     if facts["format"] != FORMAT:
         raise BadBundle(
             f"{directory} has format {facts['format']}, and this version reads {FORMAT}. {ADVICE}"
         )
-    name, content = facts["encoder"], facts["content"]
+    name = facts["encoder"]
     if name not in (*ENCODERS, IMPORTED):
         raise BadBundle(
             f"{directory} holds an encoder {name!r} that this version does not know. It knows "
             f"{', '.join(ENCODERS)}."
         )
+    return facts
+
+
+def _head(facts: dict[str, Any]) -> Head:
+    name, shown = facts["encoder"], facts["encoder"]
+    if name == IMPORTED:
+        shown = ImportedConfig(**facts["config"]).name
+    inputs = None if name == IMPORTED else encoder_class(name).input
+    return Head(f"{shown}-{facts['content'][:8]}", name, inputs)
+
+
+def _load(directory: Path) -> Bundle:
+    facts = _facts(directory)
+    name, content = facts["encoder"], facts["content"]
     tensors = load_file(directory / "weights.safetensors")
     if content_digest(name, facts["config"], facts["columns"], tensors) != content:
         raise BadBundle(
@@ -276,14 +310,13 @@ def _load(directory: Path) -> Bundle:
         )
     encoder: Encoder | None = None
     if name == IMPORTED:
-        model = ImportedConfig(**facts["config"])
-        shown_name, dimension = model.name, model.dimension
+        dimension = ImportedConfig(**facts["config"]).dimension
     else:
         kind = encoder_class(name)
         if facts["columns"] != list(kind.columns):
             raise BadBundle(f"{directory} was trained on other columns than are read now. {ADVICE}")
         encoder = kind.from_tensors(configure(name, facts["config"]), tensors)
-        shown_name, dimension = name, encoder.dimension
+        dimension = encoder.dimension
     training = Training(
         **facts["training"],
         works=pl.read_parquet(directory / "works.parquet", schema=WORKS_SCHEMA),
@@ -291,8 +324,7 @@ def _load(directory: Path) -> Bundle:
         loss_curve=pl.read_csv(directory / "loss_curve.csv", schema=LOSS_CURVE_SCHEMA),
     )
     _check_numbers(training, dimension)
-    bundle_id = f"{shown_name}-{content[:8]}"
-    return Bundle(bundle_id, name, dimension, encoder, training)
+    return Bundle(_head(facts).id, name, dimension, encoder, training)
 
 
 def _check_numbers(training: Training, dimension: int) -> None:

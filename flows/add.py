@@ -12,11 +12,12 @@ from embedding import bundle as bundles
 from embedding.data.store import BadStore, FeatureStore
 from flows import alert
 from flows.aggregate import absolute, aggregate
+from flows.checks import check_inputs
 from flows.collection.points import titled
 from flows.collection.served import current
 from flows.collection.sources import Recipe, Source, check_bundle, source_of
 from flows.collection.vectors import IDS, origin, read
-from flows.embed import check_inputs, embed_features
+from flows.embed import embed_features
 from flows.publish import bring, publish
 from flows.rejects import Reject, unreadable, unusable
 from flows.retention import tidy
@@ -64,7 +65,7 @@ def add(
         before = _published(workspace)
         paths = [absolute(path) for path in data_sets or []]
         paths = paths or _data_of(before)
-        check_inputs(bundles.load(before.bundle).inputs, *paths)
+        check_inputs(bundles.head(before.bundle).inputs, *paths)
         known = _facts(before)
         vectors = [_embedded(path, before, frame_rate, workspace) for path in paths]
         published = publish(vectors, keep_bundle=True, home=home)

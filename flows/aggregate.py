@@ -30,7 +30,7 @@ from flows import alert
 from flows.collection.sources import note_data
 from flows.collection.vectors import TAKEN
 from flows.extract import extract_features
-from flows.rejects import show_table, unreadable, warn
+from flows.rejects import rejected_files, tell
 from flows.runners import in_cluster, task_runner
 from flows.workspace import PARTS, Workspace, claimed, key
 
@@ -80,7 +80,7 @@ def aggregate(
         if data.is_file():
             place = _from_table(data, max_reject_share, workspace)
         elif holds_recordings(data):
-            features = workspace.path("recordings", f"{data.name}-{key(str(data))[:6]}")
+            features = workspace.extracted(data)
             extract_features(data, features)
             place = _from_files(features, data, frame_rate, max_reject_share, workspace)
         else:
@@ -137,10 +137,7 @@ def _from_files(
         place,
     )
     if len(made.rejects):
-        warn(unreadable(place))
-        rejects = made.rejects.select("track_id", "work_id", "source", "reason")
-        about = f"What could not be read of {dataset.name}, and why"
-        show_table(rejects.to_dicts(), "rejects", dataset.name, about)
+        tell(rejected_files(place), "rejects", dataset.name, "could not be read")
     return place
 
 

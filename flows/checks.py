@@ -3,6 +3,7 @@
 The flows check the same again, because they are also started from Python and on schedules.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Mapping
@@ -15,8 +16,9 @@ import search
 from embedding import bundle as bundles
 from embedding.audio.recordings import holds_recordings
 from embedding.data.dataset import open_dataset
+from embedding.data.store import lacks_chroma
 from embedding.data.table import read_table
-from embedding.encoders.registry import check_name
+from embedding.encoders.registry import encoder_class
 from flows.stages import STAGES
 from flows.workspace import Workspace
 from search import settings
@@ -25,16 +27,28 @@ from search import settings
 MAX_WAIT = 1.5
 
 
-def check_data(*paths: Path | None, frame_rate: float | None = None) -> None:
-    """Raise ValueError if a path is not a data set or a table of features."""
-    for path in paths:
-        if path is None:
-            continue
-        path = path.expanduser()
-        if path.is_file():
-            read_table(path)
-        elif not holds_recordings(path):
-            open_dataset(path, frame_rate)
+def check_data(
+    *paths: Path | None, frame_rate: float | None = None, inputs: str | None = None
+) -> None:
+    """Raise ValueError if a path is not a data set that an encoder of these inputs can use."""
+    check_inputs(inputs, *paths)
+    logging.disable(logging.WARNING)  # the flow opens the data again, and logs what it finds
+    try:
+        for path in filter(None, paths):
+            path = path.expanduser()
+            if path.is_file():
+                read_table(path)
+            elif not holds_recordings(path):
+                open_dataset(path, frame_rate)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def check_inputs(inputs: str | None, *data: Path | None) -> None:
+    """Raise ValueError if an encoder takes chroma, and one of the data sets is a table of means."""
+    for path in data:
+        if inputs == "chroma" and path is not None and path.expanduser().is_file():
+            raise lacks_chroma(str(path))
 
 
 def check_encoder(
@@ -42,18 +56,22 @@ def check_encoder(
     config: Mapping[str, Any] | None = None,
     bundle: Path | None = None,
     training_data: Path | None = None,
-) -> None:
-    """Raise ValueError if the encoder, its config or the bundle is wrong, or they contradict."""
-    check_name(encoder)
-    if config:
-        bundles.configure(encoder, config)
+) -> str | None:
+    """Return what the encoder takes: "means", "chroma", or None if its vectors are made elsewhere.
+
+    Raises
+    ------
+    ValueError
+        If the encoder, its config or the bundle is wrong, or they contradict each other.
+    """
+    bundles.configure(encoder, config or {})
     if bundle is None:
-        return
+        return encoder_class(encoder).input
     if training_data is not None:
         raise ValueError(
             f"{bundle} is trained already, so {training_data} would go unused: leave one out."
         )
-    bundles.check(bundle)
+    return bundles.head(bundle).inputs
 
 
 def check_schedules(schedules: Mapping[str, str]) -> None:

@@ -6,19 +6,24 @@ from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 from embedding.data.store import FeatureStore
 from embedding.encoders.scaling import Standardizer
 from embedding.metrics import clusters
 from flows import alert, plots
 from flows.show import show_page
-from flows.workspace import Workspace
+from flows.workspace import Workspace, data_name
 
 #: Increase this number when the computation or the plots change.
 VERSION = 3
 
 
-@alert.flow("cluster", "cluster")
+def _run_name() -> str:
+    return f"cluster {data_name(flow_run.parameters.get('features'))}"
+
+
+@alert.flow("cluster", _run_name)
 def cluster(
     features: Path | None = None,
     smallest: int = 2,

@@ -6,18 +6,18 @@ from typing import Any
 
 import polars as pl
 from prefect import get_run_logger, task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 import search
 from flows import alert
+from flows.collection.served import current
+from flows.collection.sources import UnknownSources
+from flows.measuring.report import group_table
+from flows.show import show_page
 from flows.workspace import Workspace
 
 #: Increase this number when the search or the table changes.
 VERSION = 3
-
-#: Rows in the artifact; the file has all rows.
-MAX_ARTIFACT_ROWS = 100
 
 #: What the table says of each performance.
 NAMES = ("track_id", "work_id", "title", "artist")
@@ -75,9 +75,27 @@ def duplicates(
     workspace = Workspace.at(home)
     with workspace.used():
         table = list_duplicates(max_pairs, min_probability, workspace.root)
-        rows = read(table).head(MAX_ARTIFACT_ROWS).to_dicts()
-    create_table_artifact(rows, key="duplicates", description=f"The whole table: {table}")
+        groups = groups_of(read(table))
+        named = _named(workspace)
+    pairs = sum(group["pairs"] for group in groups)
+    summary = (
+        f"{pairs} pairs in {len(groups)} groups are probably of one work, although their labels "
+        f"differ. All of them are in {table}."
+    )
+    show_page(("duplicates", *named), summary, [group_table(groups)])
     return table
+
+
+def _named(workspace: Workspace) -> list[str]:
+    """Return the names of the data sets and of the encoder of the published collection."""
+    try:
+        served = current(search.connect(home=workspace.root), workspace)
+    except UnknownSources:
+        served = None
+    if served is None:
+        return []
+    data = [Path(source.name).name for source in served.sources]
+    return [*data, served.bundle_id.rpartition("-")[0]]
 
 
 @task(cache_policy=NO_CACHE)

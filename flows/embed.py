@@ -9,11 +9,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from embedding import bundle as bundles
-from embedding.data.store import FeatureStore, lacks_chroma
+from embedding.data.atomic import whole_file
+from embedding.data.store import FeatureStore
 from flows import alert
 from flows.collection.vectors import VECTORS, origin, read
 from flows.rejects import REJECTS, unusable, warn
-from flows.workspace import Workspace, claimed
+from flows.workspace import Workspace, claimed, data_name
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +24,11 @@ VERSION = 4
 
 def _run_name() -> str:
     features, bundle = (flow_run.parameters.get(name) for name in ("features", "bundle"))
-    data = Path(features).parent.name.rpartition("-")[0] if features else "the latest features"
-    return f"embed {data} with {Path(bundle).name if bundle else 'the latest bundle'}"
+    try:
+        name = bundles.head(bundle).id if bundle else "the latest bundle"
+    except ValueError:  # the flow says what is wrong
+        name = Path(bundle).name
+    return f"embed {data_name(features)} with {name}"
 
 
 @alert.flow("embed", _run_name)
@@ -60,13 +64,6 @@ def embed(
 def named(bundle: Path) -> Path:
     """Return the directory of a bundle that a user names: "pretrained", or a path."""
     return bundles.directory_of(bundle).resolve()
-
-
-def check_inputs(kind: str | None, *data: Path | None) -> None:
-    """Raise ValueError if an encoder takes chroma, and one of the data sets is a table of means."""
-    for path in data:
-        if kind == "chroma" and path is not None and path.expanduser().is_file():
-            raise lacks_chroma(str(path))
 
 
 @task(cache_policy=NO_CACHE)
@@ -114,9 +111,8 @@ def _renew_origin(place: Path, made_with: dict[str, str]) -> None:
     with claimed(place):
         path = place / VECTORS
         if {name: origin(path).get(name) for name in made_with} != made_with:
-            scratch = place / f".{VECTORS}.new"
-            read(path).write_parquet(scratch, metadata=made_with)
-            scratch.replace(path)
+            with whole_file(path) as scratch:
+                read(path).write_parquet(scratch, metadata=made_with)
 
 
 def embedded_before(

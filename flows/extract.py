@@ -10,11 +10,17 @@ from prefect import get_run_logger
 from embedding.audio.extract import Extracted, extract_all
 from embedding.audio.libraries import check_installed
 from flows import alert
-from flows.rejects import show_table
+from flows.rejects import rejected_recordings, tell
 from flows.workspace import Workspace
 
 #: Seconds between two lines that say how far it is.
 REPORT_SECONDS = 5
+
+#: From what their works are known, if no list says them.
+WORKS_FROM = {
+    "the folders": "each folder is a work",
+    "nowhere": "nothing says which are of one work, so each is a work of its own",
+}
 
 
 @alert.flow("extract", "extract {recordings}")
@@ -37,7 +43,7 @@ def extract(recordings: Path, to: Path, home: Path | None = None) -> dict[str, A
     -------
     dict
         `directory`; the numbers `extracted` and `analysed` (now, not by an earlier run); and
-        `rejected`, a list of `path` and `reason`.
+        `rejected`, the file and the reason of each recording that was left out.
     """
     with Workspace.at(home).used():
         made = extract_features(recordings, to)
@@ -45,7 +51,7 @@ def extract(recordings: Path, to: Path, home: Path | None = None) -> dict[str, A
         "directory": str(made.directory),
         "extracted": len(made.outcomes) - len(made.rejects),
         "analysed": made.analysed,
-        "rejected": rejected(made),
+        "rejected": rejected_recordings(recordings, made.outcomes),
     }
 
 
@@ -71,20 +77,15 @@ def extract_features(recordings: Path, to: Path) -> Extracted:
 
     made = extract_all(recordings, to, joblib.cpu_count(), report)
     logger.info(
-        "%d recordings in %s, %d rejected",
+        "%d recordings in %s, %d rejected; %s",
         len(made.outcomes) - len(made.rejects),
         recordings,
         len(made.rejects),
+        WORKS_FROM.get(made.works_from, f"{made.works_from} says their works"),
     )
-    if made.rejects:
-        about = f"Recordings in {recordings} that cannot be used, and why"
-        show_table(rejected(made), "rejected-recordings", recordings.name, about)
+    if rejects := rejected_recordings(recordings, made.outcomes):
+        tell(rejects, "rejected-recordings", recordings.name, "cannot be used")
     return made
-
-
-def rejected(made: Extracted) -> list[dict[str, str]]:
-    """List the path and the reason of each rejected recording."""
-    return [{"path": path, "reason": reason} for path, reason in made.rejects.items()]
 
 
 def duration(seconds: float) -> str:

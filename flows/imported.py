@@ -73,7 +73,7 @@ def bring_in(path: Path, features: Path | None, model: str | None, home: Path) -
 
     made_with = {
         "bundle": workspace.relative(bundle),
-        "bundle_id": bundles.load(bundle).id,
+        "bundle_id": bundles.head(bundle).id,
         "data": path.stem,
         "source": str(path),
     }

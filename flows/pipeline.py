@@ -8,11 +8,11 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from embedding import bundle as bundles
-from embedding.encoders.registry import ENCODERS, encoder_class
+from embedding.encoders.registry import ENCODERS
 from flows import alert
 from flows.aggregate import absolute, aggregate
-from flows.checks import check_encoder
-from flows.embed import check_inputs, embed, named
+from flows.checks import check_encoder, check_inputs
+from flows.embed import embed, named
 from flows.evaluate import evaluate, why_nothing
 from flows.publish import check_before_training, publish
 from flows.rejects import unreadable, unusable
@@ -87,8 +87,7 @@ def pipeline(
         `moved`; `rejected`, the file and the reason of each performance that was left out; and
         `paths`.
     """
-    check_encoder(encoder, config, bundle, training_data)
-    kind = _inputs(bundle, encoder, config)
+    kind = check_encoder(encoder, config, bundle, training_data)
     check_inputs(kind, data, training_data)
     given = bundle
     bundle = named(bundle) if bundle else None
@@ -114,10 +113,10 @@ def pipeline(
     result["rejected"] = unreadable(features) + unusable(features, vectors)
     paths = {"features": str(features), "bundle": str(bundle), "vectors": str(vectors)}
     result["paths"] = paths | result["paths"]
-    if result["published"]:
-        return result
     # A state of its own, so that an operator or an automation can see it.
-    return Completed(name="Kept", message=result["verdict"], data=result)
+    kept = not result["published"]
+    message = f"{result['verdict']} {result['measured_on']['summary']} {result['encoder']}".strip()
+    return Completed(name="Kept" if kept else "Completed", message=message, data=result)
 
 
 def _measured(vectors: Path, workspace: Workspace, sample: int | None) -> dict[str, Any]:
@@ -130,7 +129,7 @@ def _measured(vectors: Path, workspace: Workspace, sample: int | None) -> dict[s
 
 def encoder_used(encoder: str, bundle: Path, given: Path | None) -> str:
     """Say in a sentence which encoder was used and why, and what finds covers better."""
-    used = bundles.load(bundle).name
+    used = bundles.head(bundle).name
     why = f"from --bundle {given}" if given else f"from --encoder {encoder}"
     if not given and encoder == DEFAULT_ENCODER:
         why = "the default"
@@ -141,11 +140,3 @@ def encoder_used(encoder: str, bundle: Path, given: Path | None) -> str:
         f"{sentence} Covers are found better with --bundle pretrained or, if you have labelled "
         "covers to train on, with --encoder version."
     )
-
-
-def _inputs(bundle: Path | None, encoder: str, config: dict[str, Any] | None) -> str | None:
-    """Return what the encoder takes; None if its vectors are made elsewhere."""
-    if bundle is not None:
-        return bundles.load(named(bundle)).inputs
-    bundles.configure(encoder, config or {})
-    return encoder_class(encoder).input

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
+from embedding.data.atomic import whole_file
 from embedding.metrics.clusters import Clusters
 from embedding.metrics.separation import Separation
 
@@ -244,12 +245,10 @@ def save(ax: Axes, path: Path, *about: str) -> None:
         line = " · ".join([*about, datetime.now(UTC).date().isoformat()])
         text = figure.supxlabel(line, x=0.01, ha="left", fontsize=8, color=CAPTION_COLOUR)
         text.set_parse_math(False)
-    part = path.with_name(f".{path.name}.part")
-    with warnings.catch_warnings():
+    with whole_file(path) as part, warnings.catch_warnings():
         # Ids can be in any script. The font shows a box for a character that it lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(part, format="png", dpi=150, metadata={"Software": None})
-    part.replace(path)
 
 
 def _new_axes(width: float = 7.2, height: float = 4.4) -> Axes:

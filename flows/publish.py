@@ -159,7 +159,7 @@ def _plan(
         check_kept(
             merged.kept,
             same_bundle=before is None or before.bundle_id == bundle_id,
-            inputs=bundles.load(bundle).inputs,
+            inputs=bundles.head(bundle).inputs,
         )
         sources = [_embedded(source, bundle, bundle_id, workspace) for source in sources]
     return Recipe(bundle, bundle_id, tuple(sources)), merged, verdict
@@ -237,7 +237,7 @@ def check_before_training(
         return  # the server may answer when there is something to publish
     if before is not None:
         kept = merge(before.sources, [Source(data, None, data)]).kept
-        same_bundle = bundle is not None and bundles.load(bundle).id == before.bundle_id
+        same_bundle = bundle is not None and bundles.head(bundle).id == before.bundle_id
         check_kept(kept, same_bundle=same_bundle, inputs=inputs)
 
 

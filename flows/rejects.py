@@ -1,15 +1,17 @@
 """Performances that were left out of a result: the file, and why."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
 from prefect.artifacts import create_table_artifact
 
+from embedding.audio.extract import Outcome, outcomes_in
 from embedding.data.store import FeatureStore
 from flows.collection.sources import data_of
 from flows.show import artifact_key
+from flows.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,24 @@ Reject = dict[str, str]
 
 
 def unreadable(features: Path) -> list[Reject]:
-    """List what could not be read of a data set, in the order of track ids."""
+    """List what could not be read of a data set: recordings, and then files of features."""
+    data = data_of(features.parent)
+    extracted = data and Workspace(features.parents[2]).extracted(data)
+    recordings = rejected_recordings(data, outcomes_in(extracted)) if data and extracted else []
+    return recordings + rejected_files(features)
+
+
+def rejected_recordings(folder: Path, outcomes: Iterable[Outcome]) -> list[Reject]:
+    """List the recordings of a folder that cannot be used, in the order of paths."""
+    return [
+        {"track_id": each.track_id, "file": str(folder / each.path), "reason": each.reason}
+        for each in outcomes
+        if each.reason is not None
+    ]
+
+
+def rejected_files(features: Path) -> list[Reject]:
+    """List the files of features that could not be read, in the order of track ids."""
     return _listed(FeatureStore.open(features).rejects, features)
 
 
@@ -50,10 +69,13 @@ def _listed(rejects: pl.DataFrame, features: Path) -> list[Reject]:
     ]
 
 
-def show_table(rows: Sequence[Mapping[str, str]], name: str, of: str, about: str) -> None:
-    """Make an artifact of rejects, whose key is made of its name and the data set's."""
-    shown = [dict(row) for row in rows[:MAX_SHOWN]]
-    create_table_artifact(shown, key=artifact_key(name, of), description=about)
+def tell(rejects: Sequence[Reject], name: str, data: str, why: str) -> None:
+    """Log the first rejects of a data set, and make an artifact of all, named after both."""
+    warn(rejects)
+    about = f"{len(rejects)} performances of {data} {why}"
+    create_table_artifact(
+        list(rejects[:MAX_SHOWN]), key=artifact_key(name, data), description=about
+    )
 
 
 def warn(rejects: Sequence[Reject]) -> None:

@@ -15,8 +15,11 @@ Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
 def show_page(
     key: Sequence[str], summary: str, tables: Iterable[Table], figures: Iterable[Path] = ()
 ) -> None:
-    """Make an artifact with tables and pictures, whose key is made of several names."""
-    parts = [summary, *map(_table, tables), *map(_picture, figures)]
+    """Make an artifact with tables and pictures, whose key is made of several names.
+
+    Prefect shows the summary above them.
+    """
+    parts = [*map(_table, tables), *map(_picture, figures)]
     create_markdown_artifact("\n\n".join(parts), key=artifact_key(*key), description=summary)
 
 

@@ -7,16 +7,22 @@ from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 from embedding import bundle as bundles
 from embedding.data.store import FeatureStore
 from embedding.splits import split_works
 from flows import alert
 from flows.measuring.calibrate import calibrate
-from flows.workspace import Workspace
+from flows.workspace import Workspace, data_name
 
 
-@alert.flow("train", "train {encoder}")
+def _run_name() -> str:
+    given = flow_run.parameters
+    return f"train {given['encoder']} on {data_name(given.get('features'))}"
+
+
+@alert.flow("train", _run_name)
 def train(
     features: Path | None = None,
     encoder: str = "autoencoder",

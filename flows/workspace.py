@@ -77,6 +77,10 @@ class Workspace:
         """Return the path of a result: `kind` is features, bundles, vectors and so on."""
         return self.root / kind / name
 
+    def extracted(self, recordings: Path) -> Path:
+        """Return the directory for the features of a folder of recordings."""
+        return self.path("recordings", f"{recordings.name}-{key(str(recordings))[:6]}")
+
     def result(
         self,
         kind: str,
@@ -215,6 +219,11 @@ def key(*made_of: object) -> str:
     """Return twelve hex digits that change when anything in the arguments changes."""
     text = json.dumps(made_of, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def data_name(features: Path | str | None) -> str:
+    """Return the name of the data set that a feature store is of."""
+    return Path(features).parent.name.rpartition("-")[0] if features else "the latest features"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

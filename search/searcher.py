@@ -191,6 +191,11 @@ class Searcher:
         current = self.status().current
         return fields_of(current.columns if current else {})
 
+    def unknown_values(self, where: Where | None = None) -> list[str]:
+        """Say which of several values of a field no performance has, and which values are near."""
+        asked = conditions(where)
+        return self._ask(lambda collection: suggestions.unknown_values(collection, asked))
+
     def distance(self, a: str | Query, b: str | Query) -> float:
         """Return the Euclidean distance between two performances; raise TrackNotFound."""
 

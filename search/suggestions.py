@@ -1,6 +1,6 @@
 """What is near a value that a collection does not have."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 
 from search.engines.collection import Collection
@@ -32,11 +32,22 @@ def unknown_track(collection: Collection, track_id: str) -> TrackNotFound:
 
 def why_nothing(collection: Collection, conditions: Sequence[Condition]) -> str:
     """Say which condition no performance meets, and what is near it."""
+    other = f"No other performance {'meets all conditions' if conditions else 'is there'}."
+    return next(_unmet(collection, conditions), other)
+
+
+def unknown_values(collection: Collection, conditions: Sequence[Condition]) -> list[str]:
+    """Say which of several values of a field no performance has, and what is near each."""
+    several = [each for each in conditions if isinstance(each, AnyOf) and len(each.values) > 1]
+    alone = [AnyOf(each.field, (value,)) for each in several for value in each.values]
+    return [*_unmet(collection, alone)]
+
+
+def _unmet(collection: Collection, conditions: Iterable[Condition]) -> Iterator[str]:
     for condition in conditions:
         if not collection.values("track_id", 1, [condition]):
             asked, hint = _asked(condition), _hint(collection, condition)
-            return f"No performance in {collection.description.name} has {asked}: {hint}."
-    return f"No other performance {'meets all conditions' if conditions else 'is there'}."
+            yield f"No performance in {collection.description.name} has {asked}: {hint}."
 
 
 def _asked(condition: Condition) -> str:

@@ -45,6 +45,9 @@ def test_what_is_saved_is_loaded_from_the_directory_alone(name, trained, songs, 
     assert again.training.loss_curve.equals(training.loss_curve)
     assert again.training.works.equals(training.works)
     assert again.seen_works.to_list() == sorted(songs.table["work_id"].unique())
+    (tmp_path / "there" / "weights.safetensors").unlink()
+    head = bundle.head(tmp_path / "there")
+    assert (head.id, head.name, head.inputs) == (made.id, name, made.inputs)
 
 
 def test_a_large_store_is_embedded_in_batches_and_the_log_counts_them(

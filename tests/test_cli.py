@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from catalogue import points_of
 from command_line import covers, covers_json
+from prefect_server import ask
 
 import search
 from flows.cli import options, stages, tables
@@ -330,7 +331,7 @@ def test_a_performance_is_identified_and_judged(demo):
     assert match["probability"] > 0.5
 
 
-def test_duplicates_are_listed_in_groups_and_as_pairs(demo):
+def test_duplicates_are_listed_in_groups_and_as_pairs(demo, small_sample, prefect_server):
     question = ("duplicates", "--min-probability", 0.001, "--max-pairs", 5)
     rows = covers_json(*question, "--pairs")["pairs"]
     assert 0 < len(rows) <= 5
@@ -343,6 +344,10 @@ def test_duplicates_are_listed_in_groups_and_as_pairs(demo):
     out = covers(*question)[1]
     assert "weakest link" in out
     assert f"({len(rows)} pairs): {content['path']}" in out.replace("\n", "")
+    key = {"artifacts": {"key": {"any_": [f"duplicates-{small_sample.name}-version"]}}}
+    page = ask({"PREFECT_API_URL": prefect_server}, "artifacts", sort="CREATED_DESC", **key)[0]
+    assert page["description"].startswith(f"{len(rows)} pairs in {len(content['groups'])} groups")
+    assert page["data"].startswith("| group | track | work | title | artist | weakest link |")
 
 
 def test_clusters_are_drawn_over_k(demo):

@@ -455,6 +455,13 @@ def test_a_filter_that_finds_nothing_is_explained(songs, where, sentence):
     assert re.search(sentence, songs.why_nothing(where))
 
 
+def test_a_value_that_nothing_has_is_named_though_others_are_found(songs):
+    where = {"artist": ["J. S. Bach", "Johan Sebastian Bach"], "year": [1963, 1964]}
+    [said] = songs.unknown_values(where)
+    assert "has artist 'Johan Sebastian Bach': near ones are 'Johann Sebastian Bach'" in said
+    assert songs.unknown_values({"artist": ["J. S. Bach", "Johann Sebastian Bach"]}) == []
+
+
 def test_matches_become_a_table_in_one_step_and_show_every_field(searcher):
     matches = searcher.similar("P_1", 5)
     table = pl.DataFrame(matches)

@@ -59,6 +59,7 @@ class Extracted:
     directory: Path
     outcomes: tuple[Outcome, ...]  # sorted by path; rejected recordings included
     analysed: int  # recordings that were analysed now
+    works_from: str  # as of `Recordings`
 
     @property
     def rejects(self) -> dict[str, str]:
@@ -96,7 +97,8 @@ def extract_all(
     recordings = find_recordings(root)
     _check_target(directory, root)
     directory.mkdir(parents=True, exist_ok=True)
-    earlier = _read_log(directory)
+    # The last outcome of each content.
+    earlier = {each.digest: each for each in outcomes_in(directory) if each.digest}
     with ThreadPoolExecutor(workers) as threads:  # hashing releases the interpreter lock
         paths = [each.path for each in recordings.found]
         digests = dict(
@@ -131,7 +133,7 @@ def extract_all(
             progress(done, len(missing))
     ordered = tuple(outcomes[path] for path in sorted(outcomes))
     _finish(directory, recordings, ordered)
-    return Extracted(directory, ordered, len(missing))
+    return Extracted(directory, ordered, len(missing), recordings.works_from)
 
 
 def _check_target(directory: Path, root: Path) -> None:
@@ -145,19 +147,14 @@ def _check_target(directory: Path, root: Path) -> None:
         )
 
 
-def _read_log(directory: Path) -> dict[str, Outcome]:
-    """Return the last outcome of each content. A line that a crash cut short is left out."""
-    found = {}
+def outcomes_in(directory: Path) -> Iterator[Outcome]:
+    """Yield what became of each recording. A line that a crash cut short is left out."""
     path = directory / LOG
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
-            outcome = Outcome(**json.loads(line))
+            yield Outcome(**json.loads(line))
         except (ValueError, TypeError):
             logger.warning("ignored a damaged line of %s", path)
-            continue
-        if outcome.digest:
-            found[outcome.digest] = outcome
-    return found
 
 
 def _line(outcome: Outcome) -> str:

@@ -1,7 +1,7 @@
 """What a command shows of Prefect's log; Prefect keeps the whole log of a run."""
 
-import copy
 import logging
+from datetime import datetime
 from pathlib import Path
 
 import prefect
@@ -36,7 +36,7 @@ class ConsoleHandler(PrefectConsoleHandler):
             self.handleError(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format the message without its traceback."""
-        short = copy.copy(record)
-        short.exc_info = short.exc_text = None
-        return "\n".join(map(visible, super().format(short).split("\n")))
+        """Return the time and the message, without the traceback; warnings say that they are."""
+        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        kind = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return f"{time} {kind}" + "\n".join(map(visible, record.getMessage().split("\n")))

@@ -119,8 +119,8 @@ def serve(
     settings, checks = options.read_config(config), checking(home)
     schedules = dict(options.read_pairs(schedule, "--schedule")) if schedule else None
     checks.check_schedules(schedules or {})
-    checks.check_encoder(encoder, settings, bundle, train)
-    checks.check_data(data, train)
+    inputs = checks.check_encoder(encoder, settings, bundle, train)
+    checks.check_data(data, train, inputs=inputs)
     from flows import serve as serving
 
     made = serving.deployments(data, train, encoder, settings, bundle, home, schedules, sample)

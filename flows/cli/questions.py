@@ -1,6 +1,5 @@
 """Commands that ask the collection."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ from flows.cli.printing import show, visible
 from flows.cli.running import asking, checking, run_flow, searcher
 
 if TYPE_CHECKING:
-    from search import Match
+    from search import Match, Searcher
 
 
 def similar(
@@ -36,7 +35,7 @@ def similar(
     matches = asked.similar(
         performance, limit, rerank=rerank, leave_out_same_work=other_works, where=filter_
     )
-    _show_matches(query, matches, as_json, lambda: asked.why_nothing(filter_))
+    _show_matches(query, matches, as_json, asked, filter_)
 
 
 def works(
@@ -54,7 +53,7 @@ def works(
     filter_ = _filter(home, where)
     asked, (performance,) = asking(home, query)
     matches = asked.works(performance, limit, leave_out_same_work=other_works, where=filter_)
-    _show_matches(query, matches, as_json, lambda: asked.why_nothing(filter_))
+    _show_matches(query, matches, as_json, asked, filter_)
 
 
 def _filter(home: Path | None, where: list[str] | None) -> list[dict[str, Any]]:
@@ -63,12 +62,16 @@ def _filter(home: Path | None, where: list[str] | None) -> list[dict[str, Any]]:
 
 
 def _show_matches(
-    query: str, matches: list["Match"], as_json: bool, why_nothing: Callable[[], str]
+    query: str,
+    matches: list["Match"],
+    as_json: bool,
+    asked: "Searcher",
+    filter_: list[dict[str, Any]],
 ) -> None:
-    """Print matches; if there are none, stderr says why."""
+    """Print matches; stderr says why there are none, and which values of the filter are unknown."""
     show({"query": query, "matches": matches}, as_json, tables.show_matches)
-    if not matches:
-        typer.echo(visible(why_nothing()), err=True)
+    for line in asked.unknown_values(filter_) if matches else [asked.why_nothing(filter_)]:
+        typer.echo(visible(line), err=True)
 
 
 def identify(

@@ -42,8 +42,8 @@ def pipeline(
     """
     settings, rate = options.read_config(config), options.read_frame_rate(frame_rate)
     checks = checking(home)
-    checks.check_encoder(encoder, settings, bundle, train)
-    checks.check_data(data, train, frame_rate=rate)
+    inputs = checks.check_encoder(encoder, settings, bundle, train)
+    checks.check_data(data, train, frame_rate=rate, inputs=inputs)
     result = run_flow(
         "pipeline",
         data,
@@ -136,7 +136,7 @@ def embed(
     if bundle is None:
         checks.check_result(None, "bundle", home)
     else:
-        bundles.check(bundle)
+        bundles.head(bundle)
     vectors = run_flow("embed", features, bundle, home)
     show({"vectors": vectors}, as_json, tables.show_paths)
 

@@ -5,14 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.printing import say, show_table
-from flows.measuring.report import evaluation_tables
+from flows.measuring.report import MAX_ROWS, evaluation_tables, group_table, percent
 
 if TYPE_CHECKING:
     from search import Alignment, Identification, Match, Status, Work
     from search.points import Description
-
-#: Rows that are printed of a table of any length.
-MAX_ROWS = 20
 
 #: Performances that are named of those that were added, left out and so on.
 MAX_NAMED = 5
@@ -71,12 +68,7 @@ def show_extraction(result: dict[str, Any]) -> None:
     """Print the result of `flows.extract`."""
     names = ["extracted", "analysed"]
     show_table(["", "recordings"], ((name, result[name]) for name in names))
-    if rejected := result["rejected"]:
-        columns = ["path", "reason"]
-        rows = ([each[column] for column in columns] for each in rejected[:MAX_ROWS])
-        show_table(["rejected", "because"], rows)
-        if len(rejected) > MAX_ROWS:
-            say(f"{len(rejected)} recordings are rejected; {MAX_ROWS} of them are listed.")
+    show_rejects(result)
     show_paths({"features": result["directory"]})
 
 
@@ -216,15 +208,6 @@ def alignment_cells(alignment: "Alignment | None") -> tuple[str, str]:
     return f"{alignment.transposition:+d}", stretch
 
 
-def percent(probability: float | None) -> str:
-    """Write a probability, but never round it to 0 or 100 %."""
-    if probability is None:
-        return ""
-    if 0.01 <= probability < 0.995:
-        return f"{100 * probability:.0f} %"
-    return "> 99 %" if probability > 0.5 else "< 1 %"
-
-
 def show_identification(found: "Identification") -> None:
     """Print the work that a performance is a version of, and the evidence."""
     if found.work is None:
@@ -276,16 +259,7 @@ def show_pairs(content: Mapping[str, Any]) -> None:
 def show_groups(content: Mapping[str, Any]) -> None:
     """Print the first groups of the table of `flows.duplicates`, and where the table is."""
     groups = content["groups"]
-    rows = []
-    for group in groups[:MAX_ROWS]:
-        number, link = group["group"], group["weakest_link"]
-        ends = link["track_id"], link["other_track_id"]
-        for track_id, work_id, title, artist in map(dict.values, group["performances"]):
-            work_id = work_id if work_id != track_id else None  # as where nothing is labelled
-            weakest = percent(link["probability"]) if track_id in ends else None
-            rows.append([number, track_id, work_id, title, artist, weakest])
-            number = None
-    show_table(["group", "track", "work", "title", "artist", "weakest link"], rows)
+    show_table(*group_table(groups))
     pairs = sum(group["pairs"] for group in groups)
     show_paths({f"all {len(groups)} groups ({pairs} pairs)": content["path"]})
 

@@ -100,6 +100,6 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _damaged(path: Path, reason: str) -> ValueError:
-    return ValueError(
-        f"{path} is damaged ({reason}): delete {path.parent}, and run the same again."
-    )
+    ours = path.name == VECTORS  # in a directory of its own
+    remedy = f"delete {path.parent}, and run the same again" if ours else "name another file"
+    return ValueError(f"{path} is damaged ({reason}): {remedy}.")

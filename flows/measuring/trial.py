@@ -4,6 +4,7 @@ The responses come from the functions that respond to users, so the measures can
 what users see.
 """
 
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ from search.engines.embedded import Embedded
 from search.matches import Identification, Match
 from search.versions import judging
 from search.versions.reranking import CANDIDATES
+
+logger = logging.getLogger(__name__)
 
 #: Queries that a trial asks at most. An alignment takes milliseconds, and each query has 100.
 MAX_QUERIES = 1000
@@ -142,6 +145,7 @@ def _measured(matches: pl.DataFrame, points: search.Points) -> Retrieval:
 @contextmanager
 def published(points: search.Points, bundle: str, directory: Path) -> Iterator[search.Searcher]:
     """Publish at least two points in a temporary directory within `directory`."""
+    logger.info("publishing a trial collection, to measure what searches answer")
     with tempfile.TemporaryDirectory(dir=directory) as home:
         engine = Embedded(Path(home))
         engine.publish(points, bundle)

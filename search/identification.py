@@ -14,15 +14,18 @@ probabilities. Let q be the query, and r_i the likelihood ratio of q with perfor
   of either. So it holds whether the works are one or not, and only the claim that they are one can
   be wrong.
 
+A medley is a version of several works, which match different parts of it. Such works do not exclude
+each other: the probability of a work is the one among the works that match the same part.
+
 The groups are formed from the likeliest work down. Another work b belongs to the group of a work a
 if it is probably the same, by the same rule: b is taken as a query, and the performances that are
-known to be of work a are its candidates. These are the best performance of a and, if q itself is
-probably a version of a, also q. The prior is that of works without known versions, because the
-labels say that a and b are two works.
+known to be of work a are its candidates. These are the best performance of a, and also q if q is
+probably a version of a, and a and b do not match different parts of it. The prior is that of works
+without known versions, because the labels say that a and b are two works.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,6 +44,10 @@ MAX_EVIDENCE = 3
 #: others are compared with. They bound the time: a comparison is an alignment.
 MAX_GROUPED, MIN_LEADER = 10, 0.01
 
+#: Two works match different parts of the query if their heaviest stretches share at most this part
+#: of the shorter one.
+MAX_SHARED = 0.25
+
 #: The least probability that two works are one. It is high because a wrong link misleads, and a
 #: missing one only divides a probability.
 MIN_SAME = 0.8
@@ -53,6 +60,14 @@ class _Pooled:
     probability: float
     work_id: str
     rows: list[int]
+    part: tuple[float, float] | None = None  # seconds of the query that match the best one
+
+    def is_apart(self, other: "_Pooled") -> bool:
+        """Whether two works match different parts of the query."""
+        if self.part is None or other.part is None:
+            return False
+        (a, b), (c, d) = self.part, other.part
+        return min(b, d) - max(a, c) <= MAX_SHARED * min(b - a, d - c)
 
 
 def identify(
@@ -75,21 +90,8 @@ def identify(
     limit : int
         Maximum number of works.
     """
-    description = collection.description
     log_ratio = judging.log_ratios(collection, matches, aligned)
-    rows_of: dict[str, list[int]] = {}
-    for i in np.argsort(-log_ratio, kind="stable").tolist():
-        rows_of.setdefault(matches[i].work_id, []).append(i)
-    probabilities, probability_of_none = work_probabilities(
-        [log_ratio[rows] for rows in rows_of.values()], description.linked, description.points
-    )
-    pooled = [
-        _Pooled(probability, work_id, rows)
-        for probability, (work_id, rows) in zip(
-            probabilities.tolist(), rows_of.items(), strict=True
-        )
-    ]
-    pooled.sort(key=lambda work: (-work.probability, work.work_id))
+    pooled, probability_of_none = _pool(collection, matches, aligned, log_ratio)
     groups = _groups(collection, matches, log_ratio, pooled[:MAX_GROUPED])
     groups += [[work] for work in pooled[MAX_GROUPED:]]
     groups.sort(key=lambda group: -_probability(group))
@@ -117,6 +119,53 @@ def identify(
         )
     work = works[0] if works and works[0].probability > probability_of_none else None
     return Identification(str(query), work, probability_of_none, tuple(works))
+
+
+def _pool(
+    collection: Collection,
+    matches: Sequence[Match],
+    aligned: judging.Aligned | None,
+    log_ratio: Numbers,
+) -> tuple[list[_Pooled], float]:
+    """Return the works of the matches, the likeliest first, and the probability of no work."""
+    rows_of: dict[str, list[int]] = {}
+    for i in np.argsort(-log_ratio, kind="stable").tolist():
+        rows_of.setdefault(matches[i].work_id, []).append(i)
+
+    def probabilities(works: Iterable[list[int]]) -> tuple[list[float], float]:
+        evidence = [log_ratio[rows] for rows in works]
+        linked, points = collection.description.linked, collection.description.points
+        found, of_none = work_probabilities(evidence, linked, points)
+        return found.tolist(), of_none
+
+    found, probability_of_none = probabilities(rows_of.values())
+    pooled = [
+        _Pooled(probability, work_id, rows)
+        for probability, (work_id, rows) in zip(found, rows_of.items(), strict=True)
+    ]
+    pooled.sort(key=_order)
+    if aligned is not None:
+        best = aligned.matches([work.rows[0] for work in pooled[:MAX_GROUPED]])
+        pooled[:MAX_GROUPED] = [
+            replace(work, part=_part(match)) for work, match in zip(pooled, best, strict=False)
+        ]
+        for i, work in enumerate(pooled[:MAX_GROUPED]):
+            rivals = [other for other in pooled if other is not work and not work.is_apart(other)]
+            among, _ = probabilities([work.rows, *(other.rows for other in rivals)])
+            pooled[i] = replace(work, probability=among[0])
+        pooled.sort(key=_order)
+    return pooled, probability_of_none
+
+
+def _order(work: _Pooled) -> tuple[float, str]:
+    return -work.probability, work.work_id
+
+
+def _part(match: Match) -> tuple[float, float] | None:
+    if match.alignment is None or not match.alignment.stretches:
+        return None
+    heaviest = match.alignment.stretches[0]
+    return heaviest.query_start, heaviest.query_end
 
 
 def _probability(group: Sequence[_Pooled]) -> float:
@@ -152,7 +201,8 @@ def _groups(
             ratio = judging.log_ratios(collection, found, aligned)
             own = log_ratio[[work.rows[0] for work in (leader, *free)]]
             if are_versions(own[:1])[0] > 0.5:
-                ratio = np.logaddexp(ratio, own[1:])
+                apart = [leader.is_apart(work) for work in free]
+                ratio = np.where(apart, ratio, np.logaddexp(ratio, own[1:]))
             same = are_versions(ratio) >= MIN_SAME
             group += [work for work, is_same in zip(free, same, strict=True) if is_same]
             free = [work for work, is_same in zip(free, same, strict=True) if not is_same]

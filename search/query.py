@@ -88,13 +88,13 @@ def same_work(a: str | Query, b: str | Query) -> Match:
     return _searcher().same_work(a, b)
 
 
-def identify(query: str | Query, limit: int = 5) -> Identification:
+def identify(query: str | Query, limit: int = 5, *, where: Where | None = None) -> Identification:
     """Name the work that a performance is a version of; see `Searcher.identify`.
 
     >>> identify("P_0").work.work_title
     'Work 0'
     """
-    return _searcher().identify(query, limit)
+    return _searcher().identify(query, limit, where=where)
 
 
 def duplicates(max_pairs: int = 1000, *, min_probability: float = 0.5) -> list[DuplicateGroup]:

@@ -232,26 +232,30 @@ class Searcher:
 
         return self._ask(answer)
 
-    def identify(self, query: str | Query, limit: int = 5) -> Identification:
+    def identify(
+        self, query: str | Query, limit: int = 5, *, where: Where | None = None
+    ) -> Identification:
         """Name the work that a performance is a version of, if the collection has it.
 
         The label of the performance is not used, so labels can be checked this way. The nearest
         `CANDIDATES` (100) performances are considered, and aligned if they have sequences. Works
         that are probably one, although their labels differ, are answered as one, with the sum of
-        their probabilities (`Work.same_as`); `search.identification` derives this.
+        their probabilities (`Work.same_as`); `search.identification` derives this. With a filter,
+        `where`, only the performances that meet it are considered.
 
         Raises
         ------
         TrackNotFound
             If the collection has no such performance.
         InvalidQuery
-            If the bundle has no calibration.
+            If the bundle has no calibration, or the filter is impossible.
         """
+        request = Request(CANDIDATES, conditions(where))
         limit = _checked_limit(limit)
 
         def answer(collection: Collection) -> Identification:
             judging.calibration_of(collection)
-            (matches,) = nearest.find(collection, [query], Request(CANDIDATES))
+            (matches,) = nearest.find(collection, [query], request)
             aligned = judging.align(collection, query, matches)
             return identification.identify(collection, query, matches, aligned, limit)
 

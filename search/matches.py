@@ -159,8 +159,9 @@ class Identification:
     probability_of_none : float in [0, 1]
         The probability that no performance of the collection is a version of it.
     works : tuple of Work
-        The likeliest works. Their probabilities, those of works that are not listed, and
-        `probability_of_none` sum to 1.
+        The likeliest works. The probabilities of works that match the same part of the performance,
+        those that are not listed, and `probability_of_none` sum to 1. So two works can be probable,
+        if it is a medley.
     """
 
     track_id: str

@@ -59,6 +59,7 @@ def works(
     query: str | Query,
     limit: int = 10,
     *,
+    rerank: bool = False,
     leave_out_same_work: bool = False,
     where: Where | None = None,
 ) -> list[Match]:
@@ -67,7 +68,9 @@ def works(
     >>> [match.work_id for match in works("P_1", limit=3)]
     ['W_2', 'W_9', 'W_8']
     """
-    return _searcher().works(query, limit, leave_out_same_work=leave_out_same_work, where=where)
+    return _searcher().works(
+        query, limit, rerank=rerank, leave_out_same_work=leave_out_same_work, where=where
+    )
 
 
 def distance(a: str | Query, b: str | Query) -> float:

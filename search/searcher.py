@@ -164,19 +164,31 @@ class Searcher:
         query: str | Query,
         limit: int = 10,
         *,
+        rerank: bool = False,
         leave_out_same_work: bool = False,
         where: Where | None = None,
     ) -> list[Match]:
-        """Find the works nearest to a performance, each represented by its nearest performance.
+        """Find the works nearest to a performance, each represented by its best performance.
 
-        Parameters, order and errors are those of `similar`; `limit` counts works.
+        Parameters, order and errors are those of `similar`; `limit` counts works. Each work is
+        judged by itself, so several can be probable, as for a medley.
         """
         limit = _checked_limit(limit)
 
         def answer(collection: Collection) -> list[Match]:
             asked = _conditions(collection, where)
             request = Request(limit, asked, leave_out_same_work, one_per_work=True)
-            return nearest.find(collection, [query], request)[0]
+            (by_distance,) = nearest.find(collection, [query], request)
+            if not rerank:
+                return by_distance
+            all_of_works = replace(request, limit=CANDIDATES, one_per_work=False)
+            (matches,) = nearest.find(collection, [query], all_of_works)
+            aligned = judging.Aligned(collection, query, matches)
+            best: dict[str, int] = {}
+            for row in aligned.order:
+                best.setdefault(matches[row].work_id, row)
+            others = [match for match in by_distance if match.work_id not in best]
+            return [*aligned.matches([*best.values()][:limit]), *others][:limit]
 
         return self._ask(answer)
 
@@ -250,11 +262,11 @@ class Searcher:
         InvalidQuery
             If the bundle has no calibration, or the filter is impossible.
         """
-        request = Request(CANDIDATES, conditions(where))
         limit = _checked_limit(limit)
 
         def answer(collection: Collection) -> Identification:
             judging.calibration_of(collection)
+            request = Request(CANDIDATES, _conditions(collection, where))
             (matches,) = nearest.find(collection, [query], request)
             aligned = judging.align(collection, query, matches)
             return identification.identify(collection, query, matches, aligned, limit)

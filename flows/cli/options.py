@@ -72,6 +72,9 @@ Query = Annotated[
 ]
 OtherQuery = Annotated[str, typer.Argument(help="The track id or path of another performance.")]
 Limit = Annotated[int, typer.Option(help="Maximum number of results.", min=1)]
+Rerank = Annotated[
+    bool, typer.Option("--rerank", help="Align the nearest 100, and order them by the alignment.")
+]
 OtherWorks = Annotated[
     bool, typer.Option("--other-works", help="Leave out performances of the same work.")
 ]

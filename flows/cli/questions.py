@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 def similar(
     query: options.Query,
     limit: options.Limit = 10,
-    rerank: Annotated[
-        bool,
-        typer.Option("--rerank", help="Align the nearest 100, and order them by the alignment."),
-    ] = False,
+    rerank: options.Rerank = False,
     other_works: options.OtherWorks = False,
     where: options.Where = None,
     home: options.Home = None,
@@ -41,18 +38,21 @@ def similar(
 def works(
     query: options.Query,
     limit: options.Limit = 10,
+    rerank: options.Rerank = False,
     other_works: options.OtherWorks = False,
     where: options.Where = None,
     home: options.Home = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """List the works that are most similar to a performance, each with its nearest performance.
+    """List the works that are most similar to a performance, each with its best performance.
 
     Example: covers works P_135582 --other-works; covers works take.mp3
     """
     filter_ = _filter(home, where)
     asked, (performance,) = asking(home, query)
-    matches = asked.works(performance, limit, leave_out_same_work=other_works, where=filter_)
+    matches = asked.works(
+        performance, limit, rerank=rerank, leave_out_same_work=other_works, where=filter_
+    )
     _show_matches(query, matches, as_json, asked, filter_)
 
 
@@ -77,6 +77,7 @@ def _show_matches(
 def identify(
     query: options.Query,
     limit: options.Limit = 5,
+    where: options.Where = None,
     home: options.Home = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -86,8 +87,9 @@ def identify(
 
     Example: covers identify P_135582; covers identify take.mp3
     """
+    filter_ = _filter(home, where)
     asked, (performance,) = asking(home, query)
-    found = asked.identify(performance, limit)
+    found = asked.identify(performance, limit, where=filter_)
     show(found, as_json, tables.show_identification)
 
 

@@ -5,9 +5,9 @@ from functools import partial
 
 import numpy as np
 import pytest
-from catalogue import engine_of_kind, points_of, published, vector_of
+from catalogue import engine_of_kind, make_points, points_of, published, vector_of
 from command_line import covers
-from tunes import CALIBRATED, EMPTY, POINTS, RATE, SEQUENCE, make_tune, noisy
+from tunes import CALIBRATED, EMPTY, RATE, SEQUENCE, make_tune, noisy
 
 import search
 from embedding import bundle as bundles
@@ -134,7 +134,7 @@ def test_a_collection_of_one_performance_can_be_asked():
 
 @pytest.fixture
 def home(tmp_path):
-    search.connect(home=tmp_path).publish(POINTS, "b")
+    search.connect(home=tmp_path).publish(make_points(12), "b")
     return tmp_path
 
 
@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_asked_about_is_one_sentence(home, monkeypatch):
     monkeypatch.chdir(home)
     (home / "take.mp3").write_text("not a recording", encoding="utf-8")
     (home / "song.h5").write_text("features", encoding="utf-8")
-    publish = partial(search.connect(home=home).publish, POINTS, "b")
+    publish = partial(search.connect(home=home).publish, make_points(12), "b")
     bundles.save(
         home / "foreign", ImportedConfig("CLEWS", 256), bundles.load("pretrained").training
     )
@@ -163,7 +163,7 @@ def test_a_file_that_cannot_be_asked_about_is_one_sentence(home, monkeypatch):
         (None, "song.h5", "song.h5 holds features, and a question takes a recording"),
         (None, "take.mp3", "because the collection does not say which bundle made its vectors"),
         (origin_of(home / "gone"), "take.mp3", "the bundle of the collection is not at"),
-        (origin_of(home / "foreign"), "take.mp3", "were made elsewhere, by CLEWS: make its"),
+        (origin_of(home / "foreign"), "take.mp3", "were made elsewhere, by CLEWS-"),
         (origin_of(bundles.PRETRAINED), "take.mp3", "the collection was made with b, and"),
     ):
         publish(origin=origin)

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import sounds
 import typer.main
-from catalogue import make_points
-from trees import make_features, write_h5
+from catalogue import altered, make_points
+from tunes import make_tune
 
 import search
+from embedding.data.chroma import CHROMA_RATE
 from flows.cli.commands import app
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,8 +54,11 @@ def test_every_block_of_python_runs_as_it_stands(path, block, tmp_path, monkeypa
     monkeypatch.setattr(search, "same_work", search.distance)  # needs a calibrated bundle
     monkeypatch.setattr(search, "identify", search.works)
     np.save("clews.npy", np.eye(3))
-    write_h5(tmp_path / "song.h5", make_features("song", 2000))
-    search.connect(tmp_path / "catalogue").publish(make_points(5, dimension=256), "version")
+    if "take.mp3" in block:
+        sounds.write(tmp_path / "take.mp3", sounds.notes(seconds=20))
+        tunes = {"sequences": [make_tune(seed, 20) for seed in range(5)], "rate": CHROMA_RATE}
+        catalogue = altered(make_points(5, dimension=256), **tunes)
+        search.connect(tmp_path / "catalogue").publish(catalogue, "version")
     names = {"track_ids": ["P_1", "P_2", "P_3"], "work_ids": ["W_1", "W_1", "W_2"]}
     exec(compile(block, str(path), "exec"), names)
     if Path("clews.parquet").exists():

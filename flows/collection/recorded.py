@@ -73,7 +73,7 @@ def _bundle(searcher: search.Searcher, workspace: Workspace, name: str) -> bundl
     bundle = bundles.load(recipe.bundle)
     if bundle.is_imported:
         raise ValueError(
-            f"{why} the vectors of the collection were made elsewhere, by {bundle.name}: make its "
+            f"{why} the vectors of the collection were made elsewhere, by {bundle.id}: make its "
             "vector there, and ask from Python with a search.Query."
         )
     if bundle.id != recipe.bundle_id:

@@ -20,8 +20,8 @@ each other: the probability of a work is the one among the works that match the 
 The groups are formed from the likeliest work down. Another work b belongs to the group of a work a
 if it is probably the same, by the same rule: b is taken as a query, and the performances that are
 known to be of work a are its candidates. These are the best performance of a, and also q if q is
-probably a version of a, and a and b do not match different parts of it. The prior is that of works
-without known versions, because the labels say that a and b are two works.
+probably a version of a, and a and b do not match different parts of it. The prior is that of
+versions with another label, because the labels say that a and b are two works.
 """
 
 from collections.abc import Iterable, Sequence
@@ -134,8 +134,10 @@ def _pool(
 
     def probabilities(works: Iterable[list[int]]) -> tuple[list[float], float]:
         evidence = [log_ratio[rows] for rows in works]
-        linked, points = collection.description.linked, collection.description.points
-        found, of_none = work_probabilities(evidence, linked, points)
+        description = collection.description
+        found, of_none = work_probabilities(
+            evidence, description.expected_linked, description.points
+        )
         return found.tolist(), of_none
 
     found, probability_of_none = probabilities(rows_of.values())
@@ -186,8 +188,10 @@ def _groups(
             raise CollectionGone(f"{track_id} has just been withdrawn.")
         queries[track_id] = stored
 
+    description = collection.description
+
     def are_versions(ratio: Numbers) -> Numbers:
-        return pair_probability(ratio, versions=0, points=collection.description.points)
+        return pair_probability(ratio, description.hidden_versions, description.points)
 
     groups = []
     free = list(works)

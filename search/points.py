@@ -31,7 +31,9 @@ from search.point import (
     sort,
     stack_vectors,
 )
+from search.versions import hidden
 from search.versions.calibration import Calibration, usual_distances
+from search.versions.hidden import Hidden
 from search.versions.reranking import backgrounds
 from search.words import WORDS, words_of
 
@@ -53,6 +55,11 @@ WORKS_IN_MAP = 15
 #: Collections of up to this many bytes of vectors are searched exhaustively, which takes 1 ms a
 #: query at 25,000 x 128. Each engine searches larger collections in its own way.
 EXACT_BYTES = 32 * 2**20
+
+
+#: A catalogue whose labels are incomplete may hold unknown versions. Where they are not estimated,
+#: a performance is expected to have this many versions, and this share to have one, at least.
+MIN_VERSIONS, MIN_LINKED = 0.5, 0.2
 
 
 def is_exact(points: int, dimension: int) -> bool:
@@ -217,6 +224,22 @@ class Points:
         found[order] = measured
         return found
 
+    def hidden(self) -> Hidden | None:
+        """Estimate the versions that no label links; None if nothing can be aligned and judged."""
+        if self.sequences is None or self.rate is None:
+            return None
+        if self.calibration is None or self.calibration.alignment is None:
+            return None
+        return hidden.estimate(
+            self.vectors,
+            np.array([payload["work_id"] for payload in self.payloads]),
+            np.array([[each[USUAL_DISTANCE], each[USUAL_SPREAD]] for each in self._computed]),
+            self.sequences,
+            self.rate,
+            self.backgrounds(),
+            self.calibration.alignment,
+        )
+
     def describe(
         self, bundle: str, deployment: str, origin: dict[str, Any] | None = None
     ) -> "Description":
@@ -314,6 +337,8 @@ class Description:
         Mean number of other performances of the same work.
     linked : float in [0, 1]
         Share of the performances whose work has another performance in the collection.
+    hidden : Hidden or None
+        What an estimate adds to both: versions that no label links. None if it was not made.
     calibration : Calibration or None
         Calibration of the distances; None if the bundle has none.
     origin : dict or None
@@ -334,6 +359,26 @@ class Description:
     calibration: Calibration | None
     origin: dict[str, Any] | None
     columns: dict[str, str] = field(default_factory=dict)
+    hidden: Hidden | None = None
+
+    @property
+    def hidden_versions(self) -> float:
+        """Mean number of versions of a performance that have another label."""
+        return MIN_VERSIONS if self.hidden is None else self.hidden.versions
+
+    @property
+    def expected_versions(self) -> float:
+        """Mean number of versions of a performance, with any label."""
+        if self.hidden is None:
+            return max(self.versions, MIN_VERSIONS)
+        return self.versions + self.hidden.versions
+
+    @property
+    def expected_linked(self) -> float:
+        """Share of the performances that have a version, with any label."""
+        if self.hidden is None:
+            return max(self.linked, MIN_LINKED)
+        return self.linked + (1 - self.linked) * self.hidden.linked
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
@@ -347,4 +392,6 @@ class Description:
         known = dict(content)
         if known["calibration"] is not None:
             known["calibration"] = Calibration.from_json(known["calibration"])
+        if known.get("hidden") is not None:
+            known["hidden"] = Hidden(**known["hidden"])
         return cls(**known)

@@ -15,6 +15,7 @@ from search.versions.calibration import (
     pair_probability,
     relative,
     usual_distances,
+    with_versions,
     work_probabilities,
 )
 
@@ -81,12 +82,18 @@ def test_relative_values_are_in_standard_deviations_from_the_usual():
     assert several == pytest.approx([-1, 1])
 
 
-@given(ratios, st.floats(0, 20), st.integers(2, 100_000))
+@given(ratios, st.floats(0.001, 20), st.integers(2, 100_000))
 def test_a_probability_rises_with_the_evidence_and_falls_with_the_catalogue(found, versions, n):
     p = pair_probability(np.sort(found), versions, n)
     assert ((p > 0) & (p < 1)).all()
     assert (np.diff(p) >= 0).all()
     assert (pair_probability(np.sort(found), versions, 2 * n + 2) <= p).all()
+
+
+@given(ratios, st.floats(0.001, 20), st.floats(0.001, 20), st.integers(2, 1000))
+def test_a_probability_is_moved_to_another_prior(found, before, after, n):
+    moved = [with_versions(p, before, after, n) for p in pair_probability(found, before, n)]
+    assert moved == pytest.approx(pair_probability(found, after, n))
 
 
 def test_evidence_that_says_nothing_leaves_the_prior():
@@ -96,7 +103,7 @@ def test_evidence_that_says_nothing_leaves_the_prior():
     assert none == pytest.approx(0.25)
 
 
-@given(st.lists(ratios, max_size=6), st.floats(0, 1), st.integers(2, 1000))
+@given(st.lists(ratios, max_size=6), st.floats(0.001, 1), st.integers(2, 1000))
 def test_works_and_none_share_all_of_the_probability(evidence, linked, n):
     probabilities, none = work_probabilities(evidence, linked, n)
     assert len(probabilities) == len(evidence)

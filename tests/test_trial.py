@@ -116,7 +116,7 @@ def test_too_few_performances_to_rerank_are_not_reranked(tmp_path):
 
 
 def test_search_is_measured_with_reranking_and_probabilities(tmp_path, monkeypatch):
-    monkeypatch.setattr(trial, "CANDIDATES_PER_ALIGNMENT", 1)
+    monkeypatch.setattr("embedding.metrics.retrieval.CANDIDATES_PER_LISTED", 1)
     result = trial.measure_search(CALIBRATED, "b", tmp_path)
     assert result["reranked"]["map"] > 0.85
     assert result["reranked"]["depth"] == 38

@@ -186,7 +186,7 @@ class Engine(ABC):
             written: Sequence[int] | None = ()
             is_changeable = bool(history) and is_alike(known.get(history[0]), new)
             if current is None and is_changeable and not thorough:
-                current = replace(new, name=history[0])
+                current = replace(new, name=history[0], hidden=known[history[0]].hidden)
                 written = self.change(current, points)
             if current is not None and written is not None:
                 fault = self._find_fault(current, points, thorough=thorough, written=written)
@@ -335,6 +335,8 @@ class Engine(ABC):
         if points.sequences is not None and not points.has_backgrounds:
             with contextlib.suppress(NoCollection, *FAULTS):
                 points.backgrounds(known_backgrounds(self.open(), points))
+        if not points.are_copied:
+            new = replace(new, hidden=points.hidden())
         try:
             self.build(new, points)
             fault = self._find_fault(new, points, thorough=thorough, is_new=True)

@@ -4,7 +4,7 @@ The calibration of a bundle gives likelihood ratios: how much more often such a 
 alignment occurs between versions of one work than between performances of two works. They are
 fitted on works that the encoder was not trained on, and hold in any catalogue. The prior, which is
 the probability before any comparison, differs between catalogues. It follows from the collection's
-own cliques.
+own cliques, and from an estimate of the versions that they do not link (`search.versions.hidden`).
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,8 @@ import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
 
-# A catalogue whose labels are incomplete may hold unknown versions, so the priors are bounded.
-MIN_VERSIONS = 0.5  # expected number of other versions of a performance
-MIN_LINKED, MAX_LINKED = 0.2, 0.95  # share of the performances that have another version
+#: Maximum share of the performances that have a version: another may always be of a new work.
+MAX_LINKED = 0.95
 
 #: Number of vectors that the usual distance is estimated from, to a few per cent.
 MAX_REFERENCES = 1000
@@ -157,13 +156,24 @@ def alignment_columns(
 def pair_probability(log_ratio: Numbers, versions: float, points: int) -> Numbers:
     """Return the probability that each pair shares a work, from log likelihood ratios, shape=(n,).
 
-    `versions` is the mean number of other versions that a performance has in the catalogue, and
-    `points` the number of performances.
+    `versions` is the mean number of other versions that a performance has in the catalogue, above
+    0, and `points` the number of performances.
     """
-    prior = min(max(versions, MIN_VERSIONS) / max(points - 1, 2), 0.5)
-    log_odds = log_ratio + np.log(prior / (1 - prior))
-    probability: Numbers = 1 / (1 + np.exp(-np.clip(log_odds, -700, 700)))
+    probability: Numbers = 1 / (
+        1 + np.exp(-np.clip(log_ratio + _log_odds(versions, points), -700, 700))
+    )
     return probability
+
+
+def with_versions(probability: float, before: float, versions: float, points: int) -> float:
+    """Return a probability of `pair_probability` for another number of versions than `before`."""
+    ratio = np.exp(_log_odds(versions, points) - _log_odds(before, points))
+    return float(probability * ratio / (probability * ratio + 1 - probability))
+
+
+def _log_odds(versions: float, points: int) -> float:
+    prior = min(versions / max(points - 1, 2), 0.5)
+    return float(np.log(prior / (1 - prior)))
 
 
 def work_probabilities(
@@ -179,7 +189,7 @@ def work_probabilities(
     performance without a ratio counts as impossible. `linked`, 0 to 1, is the share of the
     performances in the catalogue whose work has another performance, and `points` their number.
     """
-    linked = float(np.clip(linked, MIN_LINKED, MAX_LINKED))
+    linked = min(linked, MAX_LINKED)
     shared = np.log(linked / (1 - linked) / max(points - 1, 1))
     # The prior of a work is proportional to its size, and size x mean ratio is the sum of ratios.
     odds = np.array([0.0, *(shared + np.logaddexp.reduce(ratios) for ratios in evidence)])

@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from search.engines.collection import Collection
 from search.matches import Duplicate, DuplicateGroup, Match
 from search.point import Payload
 from search.versions import judging
+from search.versions.calibration import with_versions
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +30,18 @@ def find_duplicates(
     """
     from joblib import cpu_count  # importing it takes longer than a search
 
+    description = collection.description
+
+    def with_hidden_prior(match: Match) -> Match:
+        """All pairs here have two labels, so their prior is that of versions with two labels."""
+        before, versions = description.expected_versions, description.hidden_versions
+        found = with_versions(_probability(match), before, versions, description.points)
+        return replace(match, probability=found)
+
     def judge(payload: Payload, matches: list[Match]) -> list[tuple[Payload, Match]]:
         aligned = judging.align(collection, payload["track_id"], matches)
         judged = judging.by_distance(collection, matches) if aligned is None else aligned.judged
-        return [(payload, match) for match in judged]
+        return [(payload, with_hidden_prior(match)) for match in judged]
 
     seen: set[tuple[str, str]] = set()
     likeliest: list[tuple[Payload, Match]] = []
@@ -58,7 +68,9 @@ def find_duplicates(
             work_title=payload.get("work_title"),
             artist=payload.get("artist"),
             work_artist=payload.get("work_artist"),
-            match=judging.same_work(collection, payload["track_id"], match.track_id, match),
+            match=with_hidden_prior(
+                judging.same_work(collection, payload["track_id"], match.track_id, match)
+            ),
         )
         for payload, match in likeliest
         if _probability(match) >= min_probability / 2

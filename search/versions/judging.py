@@ -60,7 +60,7 @@ def _with_probabilities(
     collection: Collection, matches: Sequence[Match], log_ratio: Numbers
 ) -> list[Match]:
     description = collection.description
-    found = pair_probability(log_ratio, description.versions, description.points)
+    found = pair_probability(log_ratio, description.expected_versions, description.points)
     return [
         replace(match, probability=probability)
         for match, probability in zip(matches, found.tolist(), strict=True)

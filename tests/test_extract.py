@@ -1,7 +1,6 @@
 """Recordings become features, which are kept as long as the recordings are the same."""
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
 
@@ -194,8 +193,18 @@ def test_features_are_a_data_set_with_titles_and_a_frame_rate(extracted):
         ("Tune", "The Tune", "Somebody", 1967),
         ("Tune", "higher", None, None),
     ]
-    metadata = json.loads((extracted / "features" / "metadata.json").read_text(encoding="utf-8"))
-    assert metadata["Tune"]["Tune - higher"]["recording"] == "Tune/higher.wav"
+    recordings = ["Other/other.wav", "Tune/A - It.mp3", "Tune/higher.wav"]
+    assert dataset.metadata["recording"].to_list() == recordings
+
+
+def test_the_columns_of_a_list_reach_the_data_set_with_their_types(copy):
+    rows = ["path,work,ISRC,plays", "Tune/higher.wav,Tune,000123,7", "Other/other.wav,Other,,8"]
+    (copy / "recordings" / "list.csv").write_text("\n".join(rows), encoding="utf-8")
+    assert again(copy).analysed == 0
+    dataset = open_dataset(copy / "features")
+    assert dataset.columns == {"ISRC": "text", "plays": "whole number"}
+    own = dataset.metadata.select("track_id", "ISRC", "plays").rows()
+    assert own == [("Other - other", None, 8), ("Tune - higher", "000123", 7)]
 
 
 def test_nothing_is_analysed_twice_and_rejects_keep_their_reasons(copy):

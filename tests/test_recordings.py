@@ -58,7 +58,10 @@ def test_a_csv_says_which_works_there_are_and_names_what_is_missing(folder):
     csv = "\n".join(["Path, Track_ID,work,title,year,ISRC,plays", *rows])
     found = find_recordings(folder("a.mp3", "b/b.mp3", "d.mp3", csv=csv))
     assert ids(found) == [("P_1", "Yesterday"), ("b - b", "Yesterday")]
-    assert [each.own for each in found.found] == [{"ISRC": "007", "plays": 3}, {"ISRC": "12"}]
+    assert [each.own for each in found.found] == [
+        {"ISRC": "007", "plays": 3},
+        {"ISRC": "12", "plays": None},
+    ]
     assert found.found[0].listed == {
         "perf_title": "Ye",
         "release_year": "1965",

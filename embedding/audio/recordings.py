@@ -176,7 +176,6 @@ def _from_row(row: dict[str, Any], source: str) -> Recording:
     work = given.get("work_id") or given.get("work") or track_id
     if "work" in given:
         facts.setdefault("work_title", given["work"])
-    own = {name: value for name, value in own.items() if value is not None}
     return Recording(path, track_id, work, own, listed=facts)
 
 

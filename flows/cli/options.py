@@ -82,8 +82,9 @@ Where = Annotated[
     list[str] | None,
     typer.Option(
         help="Filter by a field: artist=NAME (the whole text), artist~WORDS (all of these words), "
-        "year=1960..1990 (a range; either end may be omitted) or instrumental=yes. Repeat the "
-        "option to narrow the answer, or with the same field for any of several values."
+        "year=1960..1990 (a range; either end may be omitted), instrumental=yes, or a column of "
+        "your own, such as isrc=GBAYE0601498. Repeat the option to narrow the answer, or with the "
+        "same field for any of several values."
     ),
 ]
 

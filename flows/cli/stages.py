@@ -173,7 +173,8 @@ def publish(
     """Make vectors searchable. They replace their own data set; other data sets stay.
 
     Vectors from another model need the columns track_id, work_id and vector. The columns title,
-    artist, work_title, work_artist, year, instrumental and subset are optional.
+    artist, work_title, work_artist, year, instrumental, recording and subset are optional. Up to
+    32 further columns, such as isrc or owner, go into the collection under their own names.
 
     Example: covers publish clews.parquet --model clews
     """

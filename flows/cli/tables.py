@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from search import Alignment, Identification, Match, Status, Work
     from search.points import Description
 
+#: Columns of the publisher's own that a table of matches shows.
+MAX_OWN = 3
+
 #: Performances that are named of those that were added, left out and so on.
 MAX_NAMED = 5
 
@@ -172,11 +175,19 @@ def show_matches(content: Mapping[str, Any]) -> None:
     columns += ["title"] if aligned else ["work", "title", "artist"]
     columns += ["likely", "score"] + ["distance"] * (not (aligned and judged)) + ["same work"]
     columns += ["key", "stretch"] * aligned
-    cells = [_match_cells(match) for match in matches]
-    show_table(
-        ["", *columns],
-        ([rank, *(row[column] for column in columns)] for rank, row in enumerate(cells, 1)),
-    )
+    own = [name for match in matches[:1] for name in match.columns]
+    rows = []
+    for rank, match in enumerate(matches, 1):
+        cells = _match_cells(match)
+        known = [cells[column] for column in columns]
+        rows.append([rank, *known, *(_own_cell(match.columns[name]) for name in own[:MAX_OWN])])
+    show_table(["", *columns, *own[:MAX_OWN]], rows)
+    if own[MAX_OWN:]:
+        say(f"--json also shows {', '.join(own[MAX_OWN:])}.")
+
+
+def _own_cell(value: Any) -> Any:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
 def _match_cells(match: "Match") -> dict[str, Any]:

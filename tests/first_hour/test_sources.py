@@ -19,7 +19,7 @@ def disks(tmp_path_factory):
         chords = np.random.default_rng(work).random((60, 12), np.float32)
         for performance in range(2):
             tree.add(f"W_{work}", f"P_{work}_{performance}", hpcp=chords)
-    tree.title("W_0", "P_0_0", perf_title="Helo")
+    tree.title("W_0", "P_0_0", perf_title="Helo", isrc="000123", plays=7)
     tree.path("W_11", "P_11_1").write_bytes(b"\x89HDF\r\n\x1a\n and no more")
     return root
 
@@ -34,8 +34,12 @@ def test_data_is_damaged_corrected_relabelled_and_moved(covers, disks):
     [said] = [line for line in made.stdout.splitlines() if line.startswith("Left out: ")]
     assert said.startswith(f"Left out: {damaged}: ")
     assert f"left out {damaged}: " in made.stderr
+    assert "the collection has own columns: isrc (text), plays (whole number)" in made.stderr
+    asked = covers("similar", "P_0_1", "--where", "isrc=000123", "--json", home=home)
+    (match,) = json.loads(asked.stdout)["matches"]
+    assert match["columns"] == {"isrc": "000123", "plays": 7}
 
-    tree.title("W_0", "P_0_0", perf_title="Hello")
+    tree.title("W_0", "P_0_0", perf_title="Hello", isrc="000124", plays=7)
     right = tree.path("W_5", "P_4_1")
     tree.path("W_4", "P_4_1").rename(right)
     old.rename(new)

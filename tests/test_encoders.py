@@ -354,6 +354,15 @@ def test_the_network_learns_to_tell_works_apart(songs, other_songs):
     assert curve["train"][-1] < curve["train"][0] - 1
 
 
+def test_the_network_and_the_projection_also_learn_from_composed_works(songs, trained):
+    config = QUICK["version"] | {"composed_works": 2}
+    tensors = train(songs, "version", config=config, seed=SEED)[0].tensors()
+    without = trained["version"][0].tensors()
+    np.testing.assert_array_equal(tensors["motifs"], without["motifs"])
+    for key in ("network.kernel", "projection.matrix"):
+        assert not np.array_equal(tensors[key], without[key])
+
+
 def test_works_of_one_performance_take_no_part(songs, tmp_path):
     noise = make_table(works=6, each=1, seed=9).with_columns(
         track_id="N_" + pl.col("track_id"), work_id="N_" + pl.col("work_id")

@@ -36,6 +36,9 @@ class Samples:
         rows = np.flatnonzero(size[work] > 1)
         return Samples([self.inputs[row] for row in rows], self.works[rows])
 
+    def __add__(self, other: Samples) -> Samples:
+        return Samples([*self.inputs, *other.inputs], np.concatenate([self.works, other.works]))
+
 
 class Fitted(NamedTuple):
     """A fitted encoder; with epochs, also its loss curve, and figures about the training."""

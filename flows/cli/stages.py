@@ -105,6 +105,12 @@ def train(
     hold_out: Annotated[
         float, typer.Option(help="Share of the works to keep out of training.", min=0, max=0.9)
     ] = 0.0,
+    composed_works: Annotated[
+        int | None,
+        typer.Option(
+            help="Works that a program composes, for the version encoder to learn from too.", min=0
+        ),
+    ] = None,
     seed: options.Seed = 0,
     home: options.Home = None,
     as_json: options.AsJson = False,
@@ -114,6 +120,8 @@ def train(
     Example: covers train --encoder version --hold-out 0.2
     """
     settings, checks = options.read_config(config), checking(home)
+    if composed_works is not None:
+        settings = {**(settings or {}), "composed_works": composed_works}
     checks.check_encoder(encoder, settings)
     checks.check_result(features, "training", home)
     bundle = run_flow("train", features, encoder, settings, hold_out, seed, home)

@@ -13,6 +13,8 @@ class VersionConfig:
     The defaults were chosen on works that share no tune with the sample.
     """
 
+    #: Works that `embedding.composing` makes up for the encoder to learn from, beside the data.
+    composed_works: int = 0
     #: Components of the two halves; the first has at most one for each training performance.
     projection_dimension: int = 208
     network_dimension: int = 48
@@ -40,6 +42,7 @@ class VersionConfig:
         object.__setattr__(self, "tempos", check_tempos(self.tempos))
         check_numbers(
             self,
+            composed_works=(0, math.inf),
             network_weight=(0, math.inf),
             shrinkage=(1e-9, 1),
             dropout=(0, 0.9),

@@ -17,6 +17,7 @@ from embedding.encoders.chroma import ChromaEncoder, trimmed, with_altered_copie
 from embedding.encoders.encoder import Fitted, Samples
 from embedding.encoders.moments import map_sequences, moment_count
 from embedding.encoders.projection import UNFITTED, Projection, fit_discriminant
+from embedding.encoders.version.composed import composed
 from embedding.encoders.version.config import VersionConfig
 from embedding.encoders.version.motifs import Motifs, cut_motifs, statistics
 from embedding.encoders.weights import arrays_of, rebuild
@@ -75,7 +76,8 @@ class VersionEncoder(ChromaEncoder):
     def fit(cls, train: Samples, validation: Samples, config: Any, *, seed: int) -> Fitted:
         """Cut motifs, train the network to tell works apart, and fit the projection.
 
-        Works with one performance take no part. Raises ValueError if either side has fewer than
+        The network and the projection also learn from `composed_works`. Works with one performance
+        take no part. Raises ValueError if either side has fewer than
         two works with several performances.
         """
         from embedding.encoders.version.training import fit_network
@@ -88,15 +90,18 @@ class VersionEncoder(ChromaEncoder):
                     f"{purpose}, and the data has {count}: aggregate more."
                 )
         motifs = cut_motifs(trimmed(train.inputs), np.random.default_rng(seed))
-        network, loss_curve, figures = fit_network(train, validation, config, seed)
+        learnt = train + composed(config.composed_works, seed)
+        network, loss_curve, figures = fit_network(learnt, validation, config, seed)
         encoder = cls(config, UNFITTED, motifs, network).refit(train, seed=seed)
         return Fitted(encoder, loss_curve, figures)
 
     def refit(self, samples: Samples, *, seed: int) -> Self:
         samples, tempos = samples.of_several(), self.config.tempos
-        copies = with_altered_copies(trimmed(samples.inputs), tempos, seed)
-        blocks = map_sequences(partial(statistics, motifs=self.motifs, without_own=True), copies)
-        works = np.tile(samples.works, 1 + len(tempos))
+        beside = composed(self.config.composed_works, seed)
+        sequences = with_altered_copies(trimmed(samples.inputs), tempos, seed)
+        sequences += trimmed(beside.inputs)
+        blocks = map_sequences(partial(statistics, motifs=self.motifs, without_own=True), sequences)
+        works = np.concatenate([np.tile(samples.works, 1 + len(tempos)), beside.works])
         dimension = self.projection.dimension or self.config.projection_dimension
         projection = fit_discriminant(blocks, works, dimension, self.config.shrinkage)
         return replace(self, projection=projection)

@@ -94,7 +94,7 @@ def test_hidden_files_are_not_recordings(folder):
 
 def test_a_folder_of_features_does_not_hold_recordings(folder):
     assert holds_recordings(folder("W/a.mp3"))
-    assert not holds_recordings(folder("W/P.h5"))
+    assert not holds_recordings(folder("a.mp3", "W/P.h5", "Z/b.mp3"))
     assert not holds_recordings(folder() / "missing")
 
 

@@ -81,13 +81,13 @@ class Recordings:
 
 
 def holds_recordings(root: Path) -> bool:
-    """Whether a directory holds recordings, in folders too, and not features."""
+    """Whether a directory holds recordings, in folders too, and no features."""
+    found = False
     for _, _, names in os.walk(root):
         if any(name.endswith(layout.SUFFIXES) for name in names):
             return False
-        if any(_is_recording(name) for name in names):
-            return True
-    return False
+        found = found or any(map(_is_recording, names))
+    return found
 
 
 def find_recordings(root: Path) -> Recordings:

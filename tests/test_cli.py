@@ -312,11 +312,17 @@ def demo(small_sample, tmp_path_factory, prefect_server):
         yield out
 
 
-def test_the_demo_shows_matches_an_identification_and_measures(demo):
-    headings = [f"covers similar {stages.DEMO_QUERY}", "covers identify", "covers evaluate"]
-    places = [demo.index(heading) for heading in headings]
+def test_the_demo_shows_matches_and_measures_and_identifies_recordings(demo):
+    there, missing = (f"sample/recordings/{name}" for name in stages.DEMO_RECORDINGS)
+    expected = [
+        f"covers similar {stages.DEMO_QUERY}",
+        "covers evaluate",
+        f"{there} is a version of Devils Dream, The",
+        f"covers identify {missing}",
+        "To ask more, type:",
+    ]
+    places = [" ".join(demo.split()).index(text) for text in expected]
     assert places == sorted(places)
-    assert "is a version of " in demo
     assert "performances.png" in demo
     assert "loss.png" not in demo  # the bundle was trained elsewhere
 

@@ -7,13 +7,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from embedding.audio.libraries import check_installed
 from flows.cli import options, tables
 from flows.cli.printing import say, show
-from flows.cli.running import checking, run_flow
+from flows.cli.running import asking, checking, run_flow
 
 #: Songs to try covers with. They are in a checkout only, because they are large.
 SAMPLE = Path(__file__).resolve().parent.parent.parent / "sample"
 DEMO_QUERY = "P_249990"
+
+#: Recordings that are not in the collection: of a work that is in it, and of one that is not.
+RECORDINGS = SAMPLE / "recordings"
+DEMO_RECORDINGS = ("devils_dream_flute.opus", "flowers_of_edinburgh_fiddle.opus")
 
 
 def pipeline(
@@ -223,7 +228,7 @@ def add(
 
 
 def demo() -> None:
-    """Run the pipeline on the sample songs of the checkout, then search them."""
+    """Run the pipeline on the sample songs of the checkout, search them, identify recordings."""
     if not SAMPLE.is_dir():
         raise FileNotFoundError(
             f"The sample songs are not at {SAMPLE}, because they are not part of the installed "
@@ -239,13 +244,25 @@ def demo() -> None:
     console = Console()
     console.rule(f"covers similar {DEMO_QUERY} --limit 5 --rerank")
     tables.show_matches({"matches": search.similar(DEMO_QUERY, 5, rerank=True)})
-    console.rule(f"covers identify {DEMO_QUERY} --limit 3")
-    tables.show_identification(search.identify(DEMO_QUERY, 3))
     console.rule("covers evaluate")
     tables.show_evaluation(result)
+    _identify_recordings(console)
     say("To ask more, type:")
     say(f". {_short(Path(sys.prefix) / 'bin' / 'activate')}")
     say(f"covers similar {DEMO_QUERY} --home {_short(settings.home())}")
+
+
+def _identify_recordings(console: Console) -> None:
+    try:
+        check_installed()
+    except ValueError as error:
+        say(f"Identifying recordings is left out. {error}")
+        return
+    for name in DEMO_RECORDINGS:
+        path = str(_short(RECORDINGS / name))
+        console.rule(f"covers identify {path} --limit 3")
+        asked, (recording,) = asking(None, path)
+        tables.show_identification(asked.identify(recording, 3))
 
 
 def _short(path: Path) -> Path:

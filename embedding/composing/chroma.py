@@ -24,7 +24,7 @@ BAND = slice(int(np.argmax(FREQUENCIES >= MIN_HZ)) - 1, int(np.argmax(FREQUENCIE
 PEAK_HZ = 6.0
 
 #: Hertz around a peak in which whitening looks for higher peaks.
-ENVELOPE_HZ = 220.0
+ENVELOPE_HZ = 300.0
 
 #: Decibels below the loudest bin at which sound is silence.
 RANGE_DB = 80.0
@@ -55,7 +55,9 @@ def _hpcp(energy: np.ndarray) -> np.ndarray:
     scaled = x / max(float(x.max()), 1e-12)
     around = np.cbrt((scaled * scaled * scaled) @ _SURROUNDINGS)[:, 1:-1]
     relative = np.minimum(scaled[:, 1:-1] / np.maximum(around, 1e-12), 1) * is_peak
-    return _unit(_unit(relative @ _FOLDS[0]) + _unit(relative @ _FOLDS[1]))
+    profiles = _unit(_unit(relative @ _FOLDS[0]) + _unit(relative @ _FOLDS[1]))
+    # A frame of a recording is the mean of two windows, of which one reaches half a frame back.
+    return np.asarray(0.75 * profiles + 0.25 * np.concatenate([profiles[:1], profiles[:-1]]))
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ class ComposingConfig:
     noise_db : range
         Level of the background noise, relative to the mean level of the music.
     detuning_cents : float
-        A version is up to this much above or below A = 440 Hz.
+        A version is up to this much above or below A = 440 Hz, and mostly nearer.
     """
 
     works_per_style: int = 4
@@ -72,7 +72,7 @@ class ComposingConfig:
     reharmonisation: float = 0.5
     solo: float = 0.08
     percussion: float = 0.35
-    reverb_seconds: Range = (0.05, 0.5)
+    reverb_seconds: Range = (0.03, 0.3)
     noise_db: Range = (-60, -18)
     detuning_cents: float = 25.0
 

@@ -31,7 +31,7 @@ def render(
     `beats` are the seconds at which drums may sound.
     """
     frames = int(np.ceil(seconds * FRAME_RATE))
-    cents = rng.uniform(-config.detuning_cents, config.detuning_cents)
+    cents = config.detuning_cents * (rng.random() - rng.random())
     tone = _tone(rng)
     energy, onsets = np.zeros((frames, BINS), np.float32), np.zeros(frames, np.float32)
     for part in parts:
@@ -119,7 +119,7 @@ def _drums(beats: np.ndarray, frames: int, rng: np.random.Generator) -> np.ndarr
         for second in beats[first::every]:
             start = int(second * FRAME_RATE)
             t = np.arange(6) / FRAME_RATE
-            hit = np.exp(-2 * t / fall)[: frames - start]
+            hit = np.exp(-2 * t / fall)[: max(frames - start, 0)]
             burst = rng.standard_exponential((len(hit), BINS)) * shape
             energy[start : start + len(hit)] += level * hit[:, None] * burst
     return energy

@@ -91,7 +91,7 @@ def orchestrate(score: Score, config: ComposingConfig, rng: np.random.Generator)
 def _instrument(reverb: float, rng: np.random.Generator) -> Instrument:
     """Draw an instrument: plucked or sustained, dull or bright, with uneven overtones."""
     number = np.arange(1, PARTIALS + 1)
-    partials = number ** -rng.uniform(0.6, 2.5) * np.exp(rng.normal(0, 0.7, PARTIALS))
+    partials = number ** -rng.uniform(1.0, 3.0) * np.exp(rng.normal(0, 0.5, PARTIALS))
     if rng.random() < 0.15:  # a clarinet or a stopped pipe
         partials[1::2] *= rng.uniform(0.05, 0.5)
     sustained = rng.random() < 0.5

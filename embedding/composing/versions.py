@@ -76,7 +76,7 @@ def _own(strain: Strain, style: Style, config: ComposingConfig, rng: np.random.G
     """Return a strain with other chords, or with some."""
     if rng.random() >= config.reharmonisation:
         return strain
-    other = harmonise(strain.tune, strain.beats, style, rng.uniform(0.1, 0.5), rng)
+    other = harmonise(strain.tune, strain.beats, style, rng.uniform(0.1, 0.4), rng)
     return Strain(strain.beats, strain.tune, other)
 
 

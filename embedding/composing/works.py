@@ -68,7 +68,9 @@ def harmonise(
     np.add.at(weights.T, tune[:, 2].astype(int) % 12, overlap)
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-9)
     triads = np.array([style.triad(degree) for degree in range(7)])
-    fit = 3 * weights[:, triads].sum(axis=2) + PRIORS + freedom * rng.gumbel(size=(len(starts), 7))
+    fit = (
+        4.5 * weights[:, triads].sum(axis=2) + PRIORS + freedom * rng.gumbel(size=(len(starts), 7))
+    )
     fit[-1, 0] += 2
     chosen, last = [], 0
     for scores in fit:

@@ -205,8 +205,11 @@ class Searcher:
 
     def unknown_values(self, where: Where | None = None) -> list[str]:
         """Say which of several values of a field no performance has, and which values are near."""
-        asked = conditions(where)
-        return self._ask(lambda collection: suggestions.unknown_values(collection, asked))
+        return self._ask(
+            lambda collection: suggestions.unknown_values(
+                collection, _conditions(collection, where)
+            )
+        )
 
     def distance(self, a: str | Query, b: str | Query) -> float:
         """Return the Euclidean distance between two performances; raise TrackNotFound."""

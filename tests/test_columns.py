@@ -18,7 +18,7 @@ from embedding.data.dataset import open_dataset
 from embedding.data.store import OWN, FeatureStore
 from flows.collection import points
 from flows.collection.vectors import TAKEN
-from search import InvalidPoints, InvalidQuery, Searcher, between, none_of
+from search import InvalidPoints, InvalidQuery, Searcher, between, fields, none_of
 
 COLUMNS = {
     "isrc": "text",
@@ -96,6 +96,8 @@ def test_an_impossible_filter_by_a_column_says_what_is_wrong(searcher, where, wo
 def test_a_filter_by_a_column_that_finds_nothing_says_what_is_near(searcher):
     assert "near ones are '000123'" in searcher.why_nothing({"isrc": "00123"})
     assert "it is 7 to 9007199254740992" in searcher.why_nothing({"plays": 8})
+    (unknown,) = searcher.unknown_values({"isrc": ["00123", "000123"]})
+    assert "'00123'" in unknown
 
 
 @pytest.mark.parametrize("kind", ENGINES)
@@ -147,6 +149,11 @@ def test_columns_are_checked_before_anything_is_published(payload, columns, word
 def test_texts_of_a_csv_are_numbers_only_if_all_of_them_are(texts, expected):
     guessed = columns.guess(pl.Series("a", texts)).to_list()
     assert [*map(repr, guessed)] == [*map(repr, expected)]
+
+
+def test_both_packages_know_the_same_kinds_and_number_of_columns():
+    assert [*columns.KINDS] == [*fields.KINDS]
+    assert columns.MAX_COLUMNS == fields.MAX_COLUMNS
 
 
 def test_a_column_has_one_type_in_all_sources_and_what_cannot_travel_is_told():
@@ -210,16 +217,22 @@ def _kept(value):
     return None if value in columns.MISSING else value
 
 
-def test_what_a_list_and_the_metadata_say_goes_into_the_store_and_the_list_is_right(tree, tmp_path):
+def test_what_a_list_and_the_metadata_say_goes_into_the_store_and_the_list_is_right(
+    tree, tmp_path, caplog
+):
     tree.title("W_1", "P_11", perf_title="Helo", isrc="000123", label="EMI", plays=7, extra=[1])
     tree.title("W_1", "P_12", isrc=5, work_title="Hello")
-    rows = ["file;Title;Owner;plays", "P_11.h5;Hello;A;8.5", "P_21;;B;"]
+    rows = ["file;Title;Owner;plays", "P_11.h5;Hello;A;8.5", "P_21;;B;", "P_99;Gone;;"]
     (tree.root / "owners.csv").write_text("\n".join(rows))
     dataset = open_dataset(tree.root, taken=TAKEN)
     part = aggregate_batch(dataset.performances, dataset.frame_rate, tmp_path)
     store = assemble(dataset, [FeatureStore.open(part)], tmp_path / "store")
     assert dataset.columns == {"Owner": "text", "plays": "number", "isrc": "text", "label": "text"}
     assert [*dataset.left_out] == ["extra"]
+    assert (
+        "owners.csv lists 1 names of no file here, or of several, for example P_99" in caplog.text
+    )
+    assert not dataset.rejects
     facts = {row.pop("track_id"): row for row in store.facts.to_dicts()}
     expected = {"Owner": "A", "plays": 8.5, "isrc": "000123", "label": "EMI", "title": "Hello"}
     assert facts["P_11"] | expected | {"work_title": "Hello"} == facts["P_11"]

@@ -145,10 +145,9 @@ def _listed(root: Path) -> tuple[pl.DataFrame, str] | None:
     tables = {}
     for path in sorted(root.glob("*.csv")):
         try:
-            table = pl.read_csv(path, infer_schema=False)
+            table = pl.read_csv(path, infer_schema=False).rename(_known_or_own)
         except pl.exceptions.PolarsError as error:
             raise ValueError(f"{path} cannot be read as a CSV table: {error}") from error
-        table = table.rename(_known_or_own)
         if "path" in table.columns:
             own = [column for column in table if column.name not in KNOWN]
             table = table.with_columns(map(guess, own))

@@ -19,7 +19,7 @@ import polars as pl
 
 from embedding.data.columns import guess
 from embedding.data.layout import SUFFIXES, Performance, Reject
-from embedding.data.metadata import METADATA, value, warn_of
+from embedding.data.metadata import KNOWN, METADATA, value, warn_of
 from embedding.errors import first_line
 
 logger = logging.getLogger(__name__)
@@ -89,10 +89,11 @@ def choose(
             f"the performances are: name one of them in a dataset.json there, as in "
             f'{{"list": "{first.name}"}}, or take the others away'
         )
-    if lists and found and not fitting:
-        listed = lists[0].rows[0].track if lists[0].rows else "nothing"
+    strange = [each for each in lists if each.names_works]
+    if strange and found and not fitting:
+        listed = strange[0].rows[0].track if strange[0].rows else "nothing"
         raise ValueError(
-            f"{lists[0].path} names none of the {len(found)} performances (it begins with "
+            f"{strange[0].path} names none of the {len(found)} performances (it begins with "
             f"{listed}, and there is {found[0].place}): correct it, or take it away"
         )
     for other in lists:
@@ -117,15 +118,21 @@ def apply(
     works: dict[str, set[str]] = defaultdict(set)
     facts: dict[str, dict[str, str]] = defaultdict(dict)
     rejects = []
+    lost = []
     for row, same in zip(listed.rows, _matches(found, listed), strict=True):
         if len(same) == 1:
             works[same[0].source] |= {row.work_id} - {""}
             facts[same[0].track_id] = {**row.facts, **facts[same[0].track_id]}
+        elif not row.work_id:
+            lost.append(row.track)
         else:
             reason = f"{name} lists it, but the file is missing"
             if same:
                 reason = f"{name} lists it, but {len(same)} files have this name: write their paths"
-            rejects.append(Reject(row.track, row.work_id or None, name, reason))
+            rejects.append(Reject(row.track, row.work_id, name, reason))
+    if lost:
+        about = "%s lists %d names of no file here, or of several, for example %s"
+        logger.warning(about, listed.path, len(lost), lost[0])
     kept: list[Performance | Reject] = []
     for each in found:
         said = sorted(works.get(each.source, ()))
@@ -156,7 +163,7 @@ def _table(facts: Mapping[str, Mapping[str, str]], path: Path) -> pl.DataFrame:
         for column, kind in METADATA.items()
     }
     warn_of(lost, path)
-    names = dict.fromkeys(name for row in facts.values() for name in row if name not in METADATA)
+    names = dict.fromkeys(name for row in facts.values() for name in row if name not in KNOWN)
     own = {
         name: guess(pl.Series(name, [row.get(name, "") for row in facts.values()]))
         for name in names
@@ -173,7 +180,7 @@ def _read(path: Path) -> WorkList:
         track = next((columns.index(each) for each in TRACK_COLUMNS if each in columns), None)
         work = next((columns.index(each) for each in WORK_COLUMNS if each in columns), None)
         others = {
-            i: columns[i] if columns[i] in METADATA else name
+            i: columns[i] if columns[i] in KNOWN else name
             for i, name in enumerate(names)
             if columns[i] not in (*TRACK_COLUMNS, *WORK_COLUMNS)
         }

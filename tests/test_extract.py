@@ -55,6 +55,14 @@ def test_chroma_follows_the_notes(analysed):
     assert np.median(analysed.crema.mean(axis=0)[[9, 1, 4]]) > 0.3
 
 
+@pytest.mark.parametrize("semitones", [0.25, 0.45, -0.45])
+def test_chroma_is_in_tune_with_a_recording_between_two_keys(analysed, tmp_path, semitones):
+    played = analyse(sounds.write(tmp_path / "tape.wav", sounds.notes(transposed=semitones)))
+    for name, least in (("hpcp", 0.97), ("chroma_cens", 0.97), ("crema", 0.8)):
+        alike = np.median(cosines(getattr(played, name), getattr(analysed, name)))
+        assert alike > least, name
+
+
 def test_tempo_and_beats_are_those_of_the_notes(analysed):
     assert np.abs(analysed.tempos[:3, 0] - 120).min() < 3
     seconds = np.median(np.diff(analysed.beats)) * 4096 / 44100

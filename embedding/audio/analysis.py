@@ -3,7 +3,8 @@
 The parameters are those of acoss' `features.py`, which made Da-TACOS, but Da-TACOS has eight times
 as many frames. Two features come from elsewhere. Da-TACOS has the novelty functions of madmom,
 which no longer works: the onset strengths of `embedding.audio.rhythm` take their places.
-`embedding.audio.crema` computes CREMA.
+`embedding.audio.crema` computes CREMA. Chroma is tuned to the recording, see
+`embedding.audio.tuning`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import median_filter
 
-from embedding.audio import cens, constant_q, crema, profiles, rhythm
+from embedding.audio import cens, constant_q, crema, profiles, rhythm, tuning
 from embedding.audio.rate import FRAME_RATE, HOP
 from embedding.audio.recording import UnusableRecording, blocks
 
@@ -81,7 +82,7 @@ def _block(signal: np.ndarray) -> dict[str, np.ndarray]:
         "magnitudes": magnitudes.astype(np.float16),
         "levels": signal[start:stop].reshape(-1, HOP).std(axis=1),
         "energies": np.array([_energies(magnitudes)]),
-        "pitch_classes": cens.pitch_classes(magnitudes),
+        "octave": cens.octave(magnitudes),
         "hpcp": profiles.hpcp(signal, start, count, HOP),
         "mfcc": profiles.mfcc(signal, start, count, HOP),
         "novfn": plain[onsets],
@@ -115,7 +116,11 @@ def _check(whole: dict[str, np.ndarray]) -> None:
 
 def _finished(whole: dict[str, np.ndarray]) -> Analysis:
     """Compute what needs the whole recording."""
-    magnitudes, hpcp, novelty = whole["magnitudes"], whole["hpcp"], whole["novfn"]
+    offset, novelty = tuning.offset_of(whole["octave"]), whole["novfn"]
+    hpcp = whole["hpcp"][:, tuning.OFFSETS.index(offset)]
+    magnitudes = whole.pop("magnitudes")
+    if offset:
+        magnitudes = np.roll(magnitudes, -offset, axis=1)
     tempos = rhythm.tempos(novelty)
     beats = rhythm.beats(novelty, tempos[0, 0]) * FRAME_RATE
     key, scale, strength = profiles.key(hpcp.mean(axis=0))
@@ -123,7 +128,7 @@ def _finished(whole: dict[str, np.ndarray]) -> Analysis:
     return Analysis(
         hpcp=hpcp,
         crema=crema.pitch_classes(magnitudes),
-        chroma_cens=cens.smoothed(whole["pitch_classes"]),
+        chroma_cens=cens.smoothed(cens.pitch_classes(whole["octave"], offset)),
         # The last windows reach beyond the end, where Da-TACOS has none.
         mfcc_htk=whole["mfcc"][: max(len(hpcp) - profiles.MFCC_WINDOW // HOP, 1)].T,
         novfn=novelty.reshape(per_frame).mean(axis=1, dtype=np.float32),

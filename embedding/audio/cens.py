@@ -14,11 +14,15 @@ STEPS = (0.05, 0.1, 0.2, 0.4)
 SMOOTHING_FRAMES = 5
 
 
-def pitch_classes(magnitudes: np.ndarray) -> np.ndarray:
-    """Add up the octaves of a constant-Q spectrum, shape=(T, bins), to shape=(T, 12) from C."""
-    octaves = magnitudes.reshape(len(magnitudes), -1, BINS_PER_OCTAVE).sum(axis=1)
+def octave(magnitudes: np.ndarray) -> np.ndarray:
+    """Add up the octaves of a constant-Q spectrum, shape=(T, bins), to (T, 36) from C."""
+    return np.asarray(magnitudes.reshape(len(magnitudes), -1, BINS_PER_OCTAVE).sum(axis=1))
+
+
+def pitch_classes(octave: np.ndarray, offset: int) -> np.ndarray:
+    """Add up the bins of pitch classes that are `offset` bins sharp, to shape=(T, 12) from C."""
     per_class = BINS_PER_OCTAVE // 12
-    centred = np.roll(octaves, per_class // 2, axis=1)
+    centred = np.roll(octave, per_class // 2 - offset, axis=1)
     return np.asarray(centred.reshape(-1, 12, per_class).sum(axis=2))
 
 

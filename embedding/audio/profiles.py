@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from embedding.audio import tuning
 from embedding.audio.rate import SAMPLE_RATE
 from embedding.essentia import essentia
 
@@ -19,7 +20,7 @@ def hpcp(signal: np.ndarray, first: int, count: int, hop: int) -> np.ndarray:
     """Compute harmonic pitch class profiles (Gómez 2006), from A.
 
     A frame is the mean of two windows: one centred on sample `first` + t x hop, and one half a hop
-    later. The result has shape=(count, 12), float32, in [0, 1].
+    later. The result has shape=(count, 3, 12), float32, in [0, 1], for each of `tuning.OFFSETS`.
     """
     es, band = essentia(), {"minFrequency": 100, "maxFrequency": 3500}
     window, spectrum = es.Windowing(type="blackmanharris62"), es.Spectrum()
@@ -27,20 +28,24 @@ def hpcp(signal: np.ndarray, first: int, count: int, hop: int) -> np.ndarray:
         magnitudeThreshold=0, maxPeaks=100, orderBy="frequency", sampleRate=SAMPLE_RATE, **band
     )
     whitening = es.SpectralWhitening(maxFrequency=3500, sampleRate=SAMPLE_RATE)
-    profile = es.HPCP(
-        sampleRate=SAMPLE_RATE,
-        referenceFrequency=440,
-        nonLinear=False,
-        harmonics=8,
-        size=12,
-        **band,
-    )
+    profiles = [
+        es.HPCP(
+            sampleRate=SAMPLE_RATE,
+            referenceFrequency=tuning.reference(offset),
+            nonLinear=False,
+            harmonics=8,
+            size=12,
+            **band,
+        )
+        for offset in tuning.OFFSETS
+    ]
     values = []
     for samples in _windows(signal, first - HPCP_WINDOW // 2, 2 * count, HPCP_WINDOW, hop // 2):
         magnitudes = spectrum(window(samples))
         frequencies, heights = peaks(magnitudes)
-        values.append(profile(frequencies, whitening(magnitudes, frequencies, heights)))
-    return np.asarray(np.array(values, np.float32).reshape(-1, 2, 12).mean(axis=1))
+        white = whitening(magnitudes, frequencies, heights)
+        values.append([profile(frequencies, white) for profile in profiles])
+    return np.asarray(np.array(values, np.float32).reshape(-1, 2, 3, 12).mean(axis=1))
 
 
 def mfcc(signal: np.ndarray, first: int, count: int, hop: int) -> np.ndarray:

@@ -68,9 +68,14 @@ def _show_matches(
     asked: "Searcher",
     filter_: list[dict[str, Any]],
 ) -> None:
-    """Print matches; stderr says why there are none, and which values of the filter are unknown."""
+    """Print matches, and on stderr what there is to say about the filter."""
     show({"query": query, "matches": matches}, as_json, tables.show_matches)
-    for line in asked.unknown_values(filter_) if matches else [asked.why_nothing(filter_)]:
+    _warn(asked, filter_, bool(matches))
+
+
+def _warn(asked: "Searcher", filter_: list[dict[str, Any]], is_found: bool) -> None:
+    """Say on stderr why nothing is found, or which values of the filter are unknown."""
+    for line in asked.unknown_values(filter_) if is_found else [asked.why_nothing(filter_)]:
         typer.echo(visible(line), err=True)
 
 
@@ -91,6 +96,7 @@ def identify(
     asked, (performance,) = asking(home, query)
     found = asked.identify(performance, limit, where=filter_)
     show(found, as_json, tables.show_identification)
+    _warn(asked, filter_, bool(found.works))
 
 
 def same_work(

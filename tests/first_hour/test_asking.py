@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def publish(home: Path, track_ids: list[str]) -> None:
         )
         for i, track_id in enumerate(track_ids)
     ]
-    calibration = Calibration(Logistic((-1.0,), 1.0))
+    calibration = Calibration(Logistic((-4.0,), 6.0))
     search.connect(home=home).publish(Points(points, calibration=calibration), "line")
 
 
@@ -89,11 +90,10 @@ def on_terminal(home: Path, columns: int, *arguments: str) -> list[str]:
 
 
 def test_text_from_data_and_paths_is_printed_as_it_is(covers, home):
-    for question in (("similar", "P_0"), ("identify", "P_0", "--limit", 6)):
-        shown = covers(*question, home=home)
-        assert (shown.returncode, shown.stderr) == (0, "")
-        for title in ("Creep [live]", "Smile :heart:", r"\x1b[31mRéd\x07"):
-            assert title in shown.stdout
+    shown = covers("similar", "P_0", home=home)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for title in ("Creep [live]", "Smile :heart:", r"\x1b[31mRéd\x07"):
+        assert title in shown.stdout
     assert "P_1 is a version of Closer [/w lyrics]" in covers("identify", "P_1", home=home).stdout
     assert f"collections: {home}" in covers("status", home=home).stdout
     assert str(home) in covers("similar", "x", home=home / "none").stderr
@@ -152,9 +152,16 @@ def test_a_filter_that_finds_nothing_names_what_is_near(covers, home):
     assert (shown.returncode, shown.stdout, shown.stderr.count("\n")) == (0, "", 1)
     assert "'J. S. Bach'" in shown.stderr
     assert "artist~Bach" in shown.stderr
+    beside = "--where", "artist=Yes", "--where", "artist=J.S. Bach"
+    shown = covers("similar", "P_5", *beside, home=home)
+    assert "P_0" in shown.stdout
+    assert "has artist 'J.S. Bach': near ones are 'J. S. Bach'" in shown.stderr
 
 
-def test_numbers_are_numbers(home):
+def test_from_python_numbers_are_numbers_and_answers_are_short_and_become_json(home):
     with search.Searcher(search.connect(home=home)) as covers:
         where = {"year": (np.int64(1995), 1996.0)}
         assert len(covers.similar("P_0", np.int64(3), where=where)) == 2
+        work = covers.identify("P_0").works[0]
+        assert len(repr(work)) < 200
+        assert json.loads(json.dumps(asdict(work)))["work_id"] == work.work_id

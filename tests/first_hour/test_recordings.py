@@ -1,28 +1,31 @@
-"""A folder of recordings goes in, and versions come out."""
+"""A folder of recordings goes in, and versions come out, although nothing is labelled."""
 
 import json
 
 import sounds
 
 
-def test_a_folder_of_recordings_becomes_a_collection_and_duplicates_pairs_them(covers, tmp_path):
+def test_versions_in_a_folder_of_recordings_are_found_without_labels(covers, tmp_path):
     folder = tmp_path / "music"
-    sounds.write(folder / "tune.mp3", sounds.notes(seconds=25))
+    sounds.write(folder / "000011.mp3", sounds.notes(seconds=25))
     sounds.write(folder / "higher, slower.ogg", sounds.notes(seconds=28, transposed=3, note=0.55))
     sounds.write(folder / "other.flac", sounds.notes(sounds.OTHER, seconds=25))
     (folder / "damaged.mp3").write_text("not a recording", encoding="utf-8")
     made = covers("pipeline", "--data", folder, "--bundle", "pretrained")
     assert made.returncode == 0, made.stderr
-    asked = covers("similar", "tune", "--rerank", "--json")
+    assert "1 rejected; nothing says which are of one work, so each is " in made.stderr
+    assert "Nothing is measured. No work has two" in made.stdout
+    assert f"Left out: {folder / 'damaged.mp3'}: it cannot be decoded" in made.stdout
+    asked = covers("similar", "000011", "--rerank", "--json")
     best = json.loads(asked.stdout)["matches"][0]
     assert best["track_id"] == "higher, slower"
     assert best["alignment"]["transposition"] == 3
 
     extracted = covers("extract", folder, "--to", tmp_path / "features")
     assert extracted.returncode == 0, extracted.stderr
-    assert "damaged.mp3" in extracted.stdout
-    assert "cannot be decoded" in extracted.stdout
+    assert f"Left out: {folder / 'damaged.mp3'}: it cannot be decoded" in extracted.stdout
 
-    (folder / "new.wav").write_bytes((folder / "tune.mp3").read_bytes() + b" ")
-    added = covers("add", "--json")
-    assert json.loads(added.stdout)["added"] == 1, added.stderr
+    (folder / "new.wav").write_bytes((folder / "000011.mp3").read_bytes() + b" ")
+    added = json.loads(covers("add", "--json").stdout)
+    assert added["added"] == 1
+    assert [reject["file"] for reject in added["rejected"]] == [str(folder / "damaged.mp3")]

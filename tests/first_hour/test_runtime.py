@@ -21,6 +21,7 @@ CLOSED = "http://127.0.0.1:9"
         ("pipeline --data nowhere", {}, "no data set at nowhere"),
         ("pipeline --data {sample} --encoder vresion", {}, "no encoder 'vresion'"),
         ("pipeline --data {sample} --bundle nowhere", {}, "nowhere is not a bundle"),
+        ("pipeline --data {sample} --config {config}", {}, "autoencoder has no field 'epochs'"),
         ("aggregate {sample}", {"QDRANT_URL": CLOSED}, "No Qdrant server answers at " + CLOSED),
         ("aggregate {sample}", {"PREFECT_API_URL": CLOSED}, "No Prefect server answers"),
         ("aggregate {sample}", {"COVERS_HOME": "/dev/null/x"}, "workspace /dev/null/x cannot be"),
@@ -33,8 +34,12 @@ CLOSED = "http://127.0.0.1:9"
         ("similar P_1", {"COVERS_HOME": "/dev/null"}, "cannot be used (Not a directory)"),
     ],
 )
-def test_a_mistake_is_one_sentence_before_anything_starts(covers, command, environment, said):
-    words = command.format(sample=SAMPLE).split()
+def test_a_mistake_is_one_sentence_before_anything_starts(
+    covers, tmp_path, command, environment, said
+):
+    config = tmp_path / "config.json"
+    config.write_text('{"epochs": 3}')
+    words = command.format(sample=SAMPLE, config=config).split()
     answer = covers(*words, env={"COVERS_HOME": "home"} | environment)
     assert answer.returncode == 1
     assert said in answer.stderr
@@ -99,14 +104,15 @@ def left(home: Path) -> list[str]:
 
 def test_ctrl_c_ends_a_pipeline_at_any_moment_and_the_next_run_continues(tmp_path):
     home = tmp_path / "home"
-    command = "pipeline", "--data", SAMPLE, "--encoder", "version"
+    trained, given = ("--encoder", "version"), ("--bundle", "pretrained")
     moments = [
-        ("temporary Prefect server", 0.5, signal.SIGINT),
-        ("to read", 0.5, signal.SIGINT),  # processes read
-        ("training version", 5, signal.SIGTERM),
+        (trained, "temporary Prefect server", 0.5, signal.SIGINT),
+        (trained, "to read", 0.5, signal.SIGINT),  # processes read
+        (trained, "training version", 5, signal.SIGTERM),
+        (given, "unchanged: 193 performances", 1.5, signal.SIGINT),  # it embeds
     ]
-    for text, seconds, number in moments:
-        with running(home, *command) as (process, log):
+    for encoder, text, seconds, number in moments:
+        with running(home, "pipeline", "--data", SAMPLE, *encoder) as (process, log):
             wait_for(text, log, process)
             time.sleep(seconds)
             before = log.read_text()
@@ -121,6 +127,3 @@ def test_ctrl_c_ends_a_pipeline_at_any_moment_and_the_next_run_continues(tmp_pat
         said = log.read_text().removeprefix(before).splitlines()
         assert [line for line in said if "interrupted" in line] == said[-1:]
         assert "Traceback" not in "".join(said)
-    with running(home, "aggregate", SAMPLE) as (process, log):
-        assert process.wait(120) == 0
-    assert "unchanged: 193 performances" in log.read_text()

@@ -38,6 +38,11 @@ def test_data_is_damaged_corrected_relabelled_and_moved(covers, disks):
     asked = covers("similar", "P_0_1", "--where", "isrc=000123", "--json", home=home)
     (match,) = json.loads(asked.stdout)["matches"]
     assert match["columns"] == {"isrc": "000123", "plays": 7}
+    assert "Encoder: means, from --encoder means (" in made.stdout
+    assert "Covers are found better with --bundle pretrained" in made.stdout
+    uncalibrated = covers("similar", "P_0_0", "--rerank", home=home).stdout.split("\n")[0]
+    assert {"score", "key"} <= set(uncalibrated.split())
+    assert "likely" not in uncalibrated
 
     tree.title("W_0", "P_0_0", perf_title="Hello", isrc="000124", plays=7)
     right = tree.path("W_5", "P_4_1")
@@ -64,5 +69,6 @@ def test_an_encoder_of_chroma_and_a_table_of_means_are_refused_before_any_work(c
     table = write_csv(tmp_path / "means.csv")
     refused = covers("pipeline", "--data", table, "--bundle", "pretrained")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.splitlines()[-1].startswith(f"covers: {table} is a table of means, ")
+    assert refused.stderr.startswith(f"covers: {table} is a table of means, ")
+    assert refused.stderr.count("\n") == 1
     assert not list(tmp_path.glob("home/*/*"))

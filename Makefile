@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The demo keeps its workspace, and Prefect its runs, inside the checkout.
 DEMO := $(CURDIR)/.demo
+# How tests are shared among processes: tests/conftest.py says which stay together, and their order.
+SHARED := --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test faults demo-test bench lint install clean
 
@@ -22,11 +24,11 @@ demo: install
 	$(BIN)/covers demo
 
 test: install
-	$(BIN)/python -m pytest --ignore tests/faults --ignore tests/demo --ignore tests/first_hour --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --ignore tests/faults --ignore tests/demo --ignore tests/first_hour --numprocesses auto --maxprocesses 4 $(SHARED)
 
 # Ends with what became of the faults.
 faults: install
-	$(BIN)/python -m pytest tests/faults --numprocesses auto --maxprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest tests/faults --numprocesses auto --maxprocesses 2 $(SHARED)
 
 # Tests what README says about the demo, runs its main job from an installed wheel, and types what
 # a newcomer types in the first hour.

@@ -15,14 +15,7 @@ settings.register_profile("covers", deadline=None, derandomize=True, max_example
 settings.load_profile("covers")
 
 #: These take longest, so they start first: else one process would end with them alone.
-SLOWEST = (
-    "test_orders",
-    "test_worker",
-    "test_pipeline",
-    "test_compare",
-    "test_add",
-    "test_temporary",
-)
+SLOWEST = ("prefect", "test_worker", "test_orders", "test_failing_requests", "test_extract")
 
 
 def pytest_configure(config):
@@ -41,10 +34,16 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Put the slowest files first."""
-    last = len(SLOWEST)
+    """Run a file in one process, and all files with flows in the same one, which has a server."""
+    with_server = {item.path for item in items if "prefect_server" in item.fixturenames}
     place = {name: i for i, name in enumerate(SLOWEST)}
-    items.sort(key=lambda item: place.get(item.path.stem, last))
+
+    def group(item):
+        return "prefect" if item.path in with_server else item.path.stem
+
+    items.sort(key=lambda item: place.get(group(item), len(SLOWEST)))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
 
 
 @pytest.fixture

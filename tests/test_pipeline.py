@@ -189,8 +189,8 @@ def test_a_touched_file_is_read_again_and_nothing_after_it_is_done_again(result,
 
 
 def test_with_separate_training_data_everything_is_measured(data, home, result, tmp_path):
-    other = copy_sample(tmp_path / "other", slice(1, None, 5))
-    measured = pipeline(data, other, config=SMALL, home=home)["measured_on"]
+    other = copy_sample(tmp_path / "other", slice(1, None, 10))
+    measured = pipeline(data, other, encoder="means", home=home)["measured_on"]
     assert measured["left_out"] == 0
     assert "none was used for training" in measured["summary"]
 

@@ -78,45 +78,41 @@ def test_a_killed_publication_leaves_its_slot_occupied(killed_while_publishing):
     assert occupied(killed_while_publishing, "killed-publishing") == [1]
 
 
-def test_a_worker_runs_what_is_scheduled(server, tree, tmp_path):
-    for i in range(4, 8):
-        tree.add(f"W_{i}", f"P_{i}1")
-        tree.add(f"W_{i}", f"P_{i}2")
+def test_a_worker_runs_what_is_scheduled_and_a_crash_is_told(server, told, tree, tmp_path):
     home = tmp_path / "home"
     deploy = [*COVERS, "serve", "--pool", "covers", "--data", str(tree.root), "--home", str(home),
-              "--encoder", "means", "--schedule", f"pipeline={EVERY_FIVE_SECONDS}"]  # fmt: skip
+              "--schedule", f"aggregate={EVERY_FIVE_SECONDS}"]  # fmt: skip
     done = subprocess.run(deploy, env=server, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "covers",
               "--type", "process", "--install-policy", "never"]  # fmt: skip
     with started(worker, server, tmp_path / "worker.log") as running:
-        ended = wait_for(lambda: runs(server, "pipeline", "COMPLETED", "FAILED"), 150, running)
-        [run] = ended
-        assert run["state_type"] == "COMPLETED", run["state"]["message"]
-        assert run["auto_scheduled"]
-        assert run["work_pool_name"] == "covers"
-        assert run["name"] == f"pipeline {tree.root} with means"
-        assert len(search.Searcher(search.connect(home=home)).similar("P_11", 30)) == 12
-
-
-def test_what_is_served_is_run_on_its_schedule_and_a_crash_is_told(server, told, tree, tmp_path):
-    home = tmp_path / "home"
-    serve = [*COVERS, "serve", "--data", tree.root, "--home", home,
-             "--schedule", f"aggregate={EVERY_FIVE_SECONDS}"]  # fmt: skip
-    with started(serve, server, tmp_path / "served.log") as running:
-        [run] = wait_for(lambda: runs(server, "aggregate", "RUNNING"), 150, running)
+        run = wait_for(lambda: runs(server, "aggregate", "RUNNING"), 150, running)[0]
         os.kill(int(run["infrastructure_pid"].rpartition(":")[2]), signal.SIGKILL)
         [said] = wait_for(lambda: told[1], 60, running)
     assert (said["flow"], said["state"]) == ("aggregate", "Crashed")
     assert "-9" in said["message"]
     assert run["auto_scheduled"]
-    assert run["parameters"]["home"] == str(home)
-    # Before, the deployments belonged to the pool, and the pipeline had a schedule.
+    assert run["work_pool_name"] == "covers"
+    assert run["name"] == f"aggregate {tree.root}"
+
+
+def test_what_is_served_is_run_on_its_schedule(server, tree, tmp_path):
+    for i in range(4, 8):
+        tree.add(f"W_{i}", f"P_{i}1")
+        tree.add(f"W_{i}", f"P_{i}2")
+    home = tmp_path / "home"
+    serve = [*COVERS, "serve", "--data", tree.root, "--home", home, "--encoder", "means",
+             "--schedule", f"pipeline={EVERY_FIVE_SECONDS}"]  # fmt: skip
+    with started(serve, server, tmp_path / "served.log") as running:
+        [run] = wait_for(lambda: runs(server, "pipeline", "COMPLETED", "FAILED"), 150, running)
+    assert run["state_type"] == "COMPLETED", run["state"]["message"]
+    assert run["auto_scheduled"]
+    # Before, the deployments belonged to the pool, and another flow had a schedule.
     assert run["work_pool_name"] is None
-    assert [
-        each["schedules"]
-        for each in ask(server, "deployments", flows={"name": {"any_": ["pipeline"]}})
-    ] == [[]]
+    aggregate = {"flows": {"name": {"any_": ["aggregate"]}}}
+    assert [each["schedules"] for each in ask(server, "deployments", **aggregate)] == [[]]
+    assert len(search.Searcher(search.connect(home=home)).similar("P_11", 30)) == 12
 
 
 def test_a_killed_publication_does_not_hold_up_the_next_one_for_ever(

@@ -77,6 +77,7 @@ def test_identifications_are_compared_with_the_labels():
     found = trial.identified(pl.DataFrame(rows, trial.NAME_COLUMNS, orient="row"), points)
     assert found["identified"] == pytest.approx(2 / 3)
     assert found["none_auroc"] == 0.5  # P_2, a noise work, has a higher probability than P_0 only
+    assert found["none_calibration_error"] == pytest.approx((0.1 + 0.9 + 0.3) / 3)
 
 
 def test_beyond_a_limit_whole_works_are_drawn_as_queries(monkeypatch):

@@ -288,7 +288,8 @@ def show_status(status: "Status") -> None:
 
 def _description_rows(description: "Description") -> Iterable[tuple[str, Any]]:
     facts = dataclasses.asdict(description)
-    origin = facts.pop("origin")
+    origin, hidden = facts.pop("origin"), facts.pop("hidden") or {}
+    facts |= {f"hidden {name}": value for name, value in hidden.items()}
     facts["calibration"] = "yes" if description.calibration else "no (so it has no probabilities)"
     facts["columns"] = [f"{name} ({kind})" for name, kind in description.columns.items()]
     facts["sources"] = _sources(origin)

@@ -259,11 +259,14 @@ def identified(names: pl.DataFrame, points: search.Points) -> dict[str, float]:
     dict
         `identified`: the share of queries with the right work, or rightly with none. `none_auroc`:
         how well the probability of none separates noise works from others, if there are both.
+        `none_calibration_error`: how far that probability is from their share, as of `reliability`.
     """
     table = names.join(_works(points), left_on="query", right_on="track_id")
     noise = table["size"] == 1
     right = pl.select(pl.when(noise).then(None).otherwise(table["work_id"])).to_series()
     result = {"identified": float(right.eq_missing(table["named"]).mean())}  # type: ignore[arg-type]
+    stated = table["probability_of_none"]
+    result["none_calibration_error"] = reliability(stated, noise).error
     if noise.any() and not noise.all():
         result["none_auroc"] = float(roc_auc_score(noise, table["probability_of_none"]))
     return result

@@ -16,6 +16,7 @@ from embedding.data import columns
 from embedding.data.aggregate import aggregate_batch, assemble
 from embedding.data.dataset import open_dataset
 from embedding.data.store import OWN, FeatureStore
+from flows.cli import tables
 from flows.collection import points
 from flows.collection.vectors import TAKEN
 from search import InvalidPoints, InvalidQuery, Searcher, between, fields, none_of
@@ -58,6 +59,15 @@ def test_a_match_shows_the_columns_and_the_recording(searcher):
     table = pl.DataFrame([first, second, third]).unnest("columns")
     assert table["plays"].to_list() == [70, 2**53, 7]
     assert {third: 1}[third] == 1  # a match can still be a key
+
+
+def test_a_table_shows_three_columns_those_of_the_filter_first(searcher, capsys):
+    tables.show_matches({"matches": searcher.similar("P_3")}, ["cleared"])
+    heading, _, first, second, *_, line = capsys.readouterr().out.rstrip().split("\n")
+    assert heading.endswith("same work  cleared  isrc          Rights owner")
+    assert first.split()[-2:] == ["USRC17607839", "Sony"]
+    assert second.split()[-3:] == ["no", "GBAYE0601498", "EMI"]
+    assert line == "--json also shows share, plays."
 
 
 @pytest.mark.parametrize(

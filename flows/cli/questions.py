@@ -1,5 +1,6 @@
 """Commands that ask the collection."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,7 +70,9 @@ def _show_matches(
     filter_: list[dict[str, Any]],
 ) -> None:
     """Print matches, and on stderr what there is to say about the filter."""
-    show({"query": query, "matches": matches}, as_json, tables.show_matches)
+    wanted = [field for each in filter_ for field in each]
+    show_matches = partial(tables.show_matches, wanted=wanted)
+    show({"query": query, "matches": matches}, as_json, show_matches)
     _warn(asked, filter_, bool(matches))
 
 

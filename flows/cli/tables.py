@@ -1,7 +1,7 @@
 """What a person sees of the result of each command."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.printing import say, show_table
@@ -166,8 +166,11 @@ def comparison_cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def show_matches(content: Mapping[str, Any]) -> None:
-    """Print `matches`, with their probabilities and alignments where these are known."""
+def show_matches(content: Mapping[str, Any], wanted: Collection[str] = ()) -> None:
+    """Print `matches`, with their probabilities and alignments where these are known.
+
+    Of the publisher's columns, the first few are shown, and those that are `wanted` before others.
+    """
     matches: Sequence[Match] = content["matches"]
     aligned = any(match.alignment for match in matches)
     judged = any(match.probability is not None for match in matches)
@@ -176,6 +179,7 @@ def show_matches(content: Mapping[str, Any]) -> None:
     columns += ["likely", "score"] + ["distance"] * (not (aligned and judged)) + ["same work"]
     columns += ["key", "stretch"] * aligned
     own = [name for match in matches[:1] for name in match.columns]
+    own.sort(key=lambda name: name not in wanted)
     rows = []
     for rank, match in enumerate(matches, 1):
         cells = _match_cells(match)

@@ -16,13 +16,18 @@ from prefect_server import ROOT
 
 from flows import temporary
 
+#: It does not wait until the server answers, which takes ten seconds.
 STARTS_ONE = """
-import time
+import threading, time
 from prefect.server.api.server import SubprocessASGIServer
 from flows import temporary
+server = temporary._Server()
+threading.Thread(target=temporary.start, daemon=True).start()
+while server.server_process is None:
+    time.sleep(0.01)
 temporary.start()
-temporary.start()
-print(SubprocessASGIServer().server_process.pid, flush=True)
+assert SubprocessASGIServer() is server
+print(server.server_process.pid, flush=True)
 time.sleep(600)
 """
 

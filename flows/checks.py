@@ -14,7 +14,8 @@ from urllib.request import getproxies, proxy_bypass
 
 import search
 from embedding import bundle as bundles
-from embedding.audio.recordings import holds_recordings
+from embedding.audio.libraries import check_installed
+from embedding.audio.recordings import find_recordings, holds_recordings
 from embedding.data.dataset import open_dataset
 from embedding.data.store import lacks_chroma
 from embedding.data.table import read_table
@@ -31,17 +32,25 @@ def check_data(
     *paths: Path | None, frame_rate: float | None = None, inputs: str | None = None
 ) -> None:
     """Raise ValueError if a path is not a data set that an encoder of these inputs can use."""
-    check_inputs(inputs, *paths)
     logging.disable(logging.WARNING)  # the flow opens the data again, and logs what it finds
     try:
         for path in filter(None, paths):
             path = path.expanduser()
             if path.is_file():
                 read_table(path)
-            elif not holds_recordings(path):
+                check_inputs(inputs, path)
+            elif holds_recordings(path):
+                check_installed()
+            else:
                 open_dataset(path, frame_rate)
     finally:
         logging.disable(logging.NOTSET)
+
+
+def check_recordings(folder: Path) -> None:
+    """Raise ValueError if a folder holds no recordings, or the extra `audio` is missing."""
+    check_installed()
+    find_recordings(folder.expanduser())
 
 
 def check_inputs(inputs: str | None, *data: Path | None) -> None:

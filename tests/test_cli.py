@@ -265,7 +265,7 @@ def test_a_flow_that_fails_ends_with_its_sentence_and_shows_no_traceback(home, p
     )  # fmt: skip
     assert (run.returncode, run.stdout) == (1, "")
     told = [line for line in run.stderr.splitlines() if line.startswith("covers: ")]
-    assert told[0].startswith("covers: there is no data set at /nowhere")
+    assert told[0].startswith("covers: There is no data set at /nowhere")
     assert "Traceback" not in run.stderr
 
 

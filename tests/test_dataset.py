@@ -108,7 +108,7 @@ def test_a_directory_without_performances_is_refused(tmp_path):
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=expected):
         open_dataset(tmp_path)
-    with pytest.raises(ValueError, match=r"there is no data set at .*nowhere"):
+    with pytest.raises(ValueError, match=r"There is no data set at .*nowhere"):
         open_dataset(tmp_path / "nowhere")
     (tmp_path / "x_single_files" / "W_1").mkdir(parents=True)
     with pytest.raises(ValueError, match="holds no performances"):

@@ -136,7 +136,8 @@ def _folders(root: Path) -> tuple[Path, str, list[Path]]:
     ]
     if prefix and not folders:
         raise ValueError(
-            f"there is no data set at {root / prefix}: name a directory of features or a CSV table"
+            f"There is no data set at {root / prefix}: name a directory of features or recordings, "
+            "or a CSV table."
         )
     root = root.resolve()
     return root, prefix, [root / folder.name for folder in folders]

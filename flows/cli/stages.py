@@ -77,7 +77,7 @@ def extract(
 
     Example: covers extract recordings --to features
     """
-    checking(home)
+    checking(home).check_recordings(recordings)
     result = run_flow("extract", recordings, to, home)
     show(result, as_json, tables.show_extraction)
 

@@ -28,6 +28,7 @@ CLOSED = "http://127.0.0.1:9"
         ("aggregate {sample}", {"PREFECT_HOME": "/dev/null/x"}, "set PREFECT_HOME to another"),
         ("aggregate {sample}/provenance.json", {}, "could not be read as a CSV table"),
         ("add nowhere", {}, "no data set at nowhere"),
+        ("extract nowhere --to x", {}, "There is no folder at nowhere"),
         ("evaluate nowhere", {}, "nowhere does not exist"),
         ("train", {}, "has no latest features"),
         ("serve --data {sample} --schedule pipeline=daily", {}, "'daily', which is not a cron"),

@@ -19,6 +19,10 @@ from search.points import USUAL_DISTANCE, USUAL_SPREAD
 from search.suggestions import unknown_track
 from search.versions import calibration, reranking
 
+#: Share of the longest distance that the same performance may seem to be away from itself, because
+#: the last digits of a vector depend on what is embedded with it.
+EQUAL_SHARE = 1e-5
+
 #: Sequences that are read at once, to find references.
 BATCH_SEQUENCES = reranking.MAX_REFERENCES
 
@@ -126,7 +130,8 @@ def _measured(collection: Collection, queries: Sequence[Query]) -> list[Stored]:
     found = []
     for vector in vectors:
         distances = np.linalg.norm(references - vector, axis=1)
-        distances = distances[distances > 0]  # what is equal is probably the query itself
+        # What is as good as equal is probably the query itself.
+        distances = distances[distances > EQUAL_SHARE * distances.max()]
         mean, spread = calibration.usual_of(distances[None], len(distances))[0].tolist()
         found.append(Stored(vector, {USUAL_DISTANCE: mean, USUAL_SPREAD: spread}))
     return found

@@ -5,9 +5,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import sounds
 from trees import FRAME_RATE, Tree, make_features, only, write_h5
 
 from embedding import bundle as bundles
+from embedding.audio.analysis import analyse
 from embedding.data import aggregate
 from embedding.data.store import FeatureStore
 from embedding.encoders.imported import ImportedConfig
@@ -94,3 +96,31 @@ def test_what_cannot_embed_says_so(song, pretrained, of_means, tmp_path):
     foreign = bundles.save(tmp_path / "b", ImportedConfig("CLEWS", 52), of_means.training)
     with pytest.raises(ValueError, match="cannot embed, because its vectors were made elsewhere"):
         embed(song, foreign, frame_rate=10)
+
+
+def test_a_recording_gets_what_its_features_get(pretrained, tmp_path):
+    wave = sounds.write(tmp_path / "tune.wav", sounds.notes(seconds=20))
+    made = embed(wave, pretrained)
+    analysed = analyse(wave)
+    features = {"hpcp": analysed.hpcp, "crema": analysed.crema}
+    again = embed(features, pretrained, frame_rate="44100/4096")
+    np.testing.assert_array_equal(made.vector, again.vector)
+    np.testing.assert_array_equal(made.sequence, again.sequence)
+    with pytest.raises(ValueError, match=r"tune\.wav is a recording, which needs no frame_rate"):
+        embed(wave, pretrained, frame_rate=10)
+    with pytest.raises(ValueError, match="Features need their frame_rate"):
+        embed(features, pretrained)
+
+
+def test_a_recording_that_cannot_be_used_is_named(pretrained, tmp_path, monkeypatch):
+    silence = sounds.write(tmp_path / "silence.wav", np.zeros(6 * sounds.RATE))
+    with pytest.raises(ValueError, match=r"silence\.wav cannot be used: it has 0\.0 seconds of"):
+        embed(silence, pretrained)
+    (tmp_path / "text.mp3").write_text("not a recording", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"text\.mp3 cannot be used: it cannot be decoded"):
+        embed(tmp_path / "text.mp3", pretrained)
+    with pytest.raises(OSError, match=r"elsewhere\.mp3"):
+        embed(tmp_path / "elsewhere.mp3", pretrained)
+    monkeypatch.setattr("embedding.audio.libraries.LIBRARIES", ("av", "not_there"))
+    with pytest.raises(ValueError, match=r"not_there cannot be .* pip install 'covers\[audio\]'"):
+        embed(silence, pretrained)

@@ -21,6 +21,18 @@ def test_versions_in_a_folder_of_recordings_are_found_without_labels(covers, tmp
     assert best["track_id"] == "higher, slower"
     assert best["alignment"]["transposition"] == 3
 
+    take = sounds.write(tmp_path / "take.ogg", sounds.notes(transposed=-2, note=0.46))
+    asked = covers("similar", take, "--rerank", "--limit", "3", "--json")
+    answer = json.loads(asked.stdout)
+    assert answer["query"] == str(take)
+    assert answer["matches"][-1]["track_id"] == "other"
+    copy = tmp_path / "copy.mp3"
+    copy.write_bytes((folder / "tune.mp3").read_bytes())
+    judged = covers("same-work", copy, "tune", "--json")
+    (match,) = json.loads(judged.stdout)["matches"]
+    assert match["distance"] < 1e-5
+    assert match["probability"] > 0.9
+
     extracted = covers("extract", folder, "--to", tmp_path / "features")
     assert extracted.returncode == 0, extracted.stderr
     assert f"Left out: {folder / 'damaged.mp3'}: it cannot be decoded" in extracted.stdout

@@ -5,6 +5,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from embedding.audio import crema
 from embedding.composing import ComposingConfig, compose, compose_work
 from embedding.composing.chroma import chroma
 from embedding.composing.composing import tune
@@ -69,9 +70,16 @@ def test_pitch_classes_start_where_those_of_recordings_do(midi, from_a, from_c):
     rng = np.random.default_rng(0)
     energy = render([Part(notes, flute)], 8.0, np.arange(8.0), config, rng)
     assert len(energy) == np.ceil(8 * FRAME_RATE)
-    hpcp, crema = chroma([energy])[0][5:-5].mean(axis=0)
+    hpcp, chords = chroma([energy])[0][5:-5].mean(axis=0)
     assert set(np.argsort(hpcp)[-len(midi) :]) == set(from_a)
-    assert set(from_c) <= set(np.argsort(crema)[-3:])
+    assert set(from_c) <= set(np.argsort(chords)[-3:])
+
+
+def test_crema_of_many_recordings_is_that_of_each():
+    rng = np.random.default_rng(0)
+    magnitudes = [rng.exponential(size=(frames, 252)).astype(np.float32) for frames in (40, 7, 25)]
+    for many, one in zip(crema.pitch_classes_of_many(magnitudes), magnitudes, strict=True):
+        np.testing.assert_allclose(many, crema.pitch_classes(one), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("field", fields(ComposingConfig), ids=lambda field: field.name)

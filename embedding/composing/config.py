@@ -31,8 +31,8 @@ class ComposingConfig:
     Attributes
     ----------
     works_per_style : int
-        Consecutive works that share scale, meter, rhythms and chords, but not the tune. They are
-        hard to tell apart, as works of one composer are.
+        Consecutive works that share scale, meter, rhythms and chord loops, but not the tune. They
+        are hard to tell apart, as works of one composer are.
     seconds : range
         Length of a version. A longer arrangement is cut, a shorter one starts over.
     tempo : range

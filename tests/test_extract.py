@@ -11,6 +11,7 @@ import sounds
 pytest.importorskip("av")
 pytest.importorskip("essentia")
 
+from embedding.audio import extract as extract_module
 from embedding.audio.analysis import Analysis, analyse
 from embedding.audio.extract import extract_all
 from embedding.audio.recording import UnusableRecording
@@ -221,6 +222,22 @@ def test_nothing_is_analysed_twice_and_rejects_keep_their_reasons(copy):
     assert made.rejects["Other/the same.wav"] == "it has the same content as Other/other.wav"
     assert "cannot be decoded" in made.rejects["Other/broken.mp3"]
     assert contents(made.directory) == contents(copy / "features")
+
+
+def test_only_files_that_changed_are_read_again(copy, monkeypatch):
+    read = []
+    digest = extract_module.hashlib.file_digest
+    monkeypatch.setattr(
+        extract_module.hashlib,
+        "file_digest",
+        lambda stream, name: (read.append(Path(stream.name).name), digest(stream, name))[1],
+    )
+    tune = copy / "recordings" / "Tune" / "higher.wav"
+    samples = sounds.notes(seconds=8, transposed=5)
+    sounds.write(tune, samples)  # of the same size
+    assert again(copy).analysed == 1
+    # One with the content of another recording is not known by its own.
+    assert read == ["the same.wav", "higher.wav"]
 
 
 def test_the_number_of_processes_changes_no_byte(extracted, tmp_path):

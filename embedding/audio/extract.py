@@ -15,9 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ VERSION = 3
 
 LOG = "extracted.jsonl"
 
+#: The size and time of a file that is not there.
+GONE = (-1, -1)
+
 #: Recordings that are given to each process in advance.
 QUEUED_PER_PROCESS = 2
 
@@ -50,6 +53,8 @@ class Outcome:
     work_id: str
     reason: str | None = None  # why it is rejected
     tags: dict[str, str] = field(default_factory=dict)  # by the names of Da-TACOS' metadata
+    # Its size, and when it changed in ns. While both are the same, its content is not read again.
+    file: Sequence[int] = GONE
 
 
 @dataclass(frozen=True)
@@ -99,11 +104,8 @@ def extract_all(
     directory.mkdir(parents=True, exist_ok=True)
     # The last outcome of each content.
     earlier = {each.digest: each for each in outcomes_in(directory) if each.digest}
-    with ThreadPoolExecutor(workers) as threads:  # hashing releases the interpreter lock
-        paths = [each.path for each in recordings.found]
-        digests = dict(
-            zip(paths, threads.map(_digest, (root / path for path in paths)), strict=True)
-        )
+    files = {each.path: _size_and_time(root / each.path) for each in recordings.found}
+    digests = _digests(root, files, earlier.values(), workers)
     outcomes = {
         path: Outcome(path, "", "", "", reason) for path, reason in recordings.rejected.items()
     }
@@ -131,7 +133,9 @@ def extract_all(
             log.write(_line(outcome))
             log.flush()
             progress(done, len(missing))
-    ordered = tuple(outcomes[path] for path in sorted(outcomes))
+    ordered = tuple(
+        replace(outcomes[path], file=files.get(path, GONE)) for path in sorted(outcomes)
+    )
     _finish(directory, recordings, ordered)
     return Extracted(directory, ordered, len(missing), recordings.works_from)
 
@@ -159,6 +163,29 @@ def outcomes_in(directory: Path) -> Iterator[Outcome]:
 
 def _line(outcome: Outcome) -> str:
     return json.dumps(asdict(outcome), ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return GONE
+    return found.st_size, found.st_mtime_ns
+
+
+def _digests(
+    root: Path, files: dict[str, tuple[int, int]], earlier: Iterable[Outcome], workers: int
+) -> dict[str, str]:
+    """Return the digest of each recording. Only new and changed files are read."""
+    same = {
+        each.path: each.digest
+        for each in earlier
+        if GONE != tuple(each.file) == files.get(each.path) and each.digest.endswith(f"-{VERSION}")
+    }
+    changed = [path for path in files if path not in same]
+    with ThreadPoolExecutor(workers) as threads:  # hashing releases the interpreter lock
+        read = threads.map(_digest, (root / path for path in changed))
+        return same | dict(zip(changed, read, strict=True))
 
 
 def _digest(path: Path) -> str:

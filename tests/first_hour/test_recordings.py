@@ -1,6 +1,7 @@
 """A folder of recordings goes in, and versions come out, although nothing is labelled."""
 
 import json
+from pathlib import Path
 
 import sounds
 
@@ -41,3 +42,17 @@ def test_versions_in_a_folder_of_recordings_are_found_without_labels(covers, tmp
     added = json.loads(covers("add", "--json").stdout)
     assert added["added"] == 1
     assert [reject["file"] for reject in added["rejected"]] == [str(folder / "damaged.mp3")]
+
+
+def test_ten_recordings_without_labels_are_paired_by_tune(covers, tmp_path):
+    folder = Path(__file__).resolve().parent.parent.parent / "sample" / "recordings"
+    made = covers("pipeline", "--data", folder, "--bundle", "pretrained")
+    assert made.returncode == 0, made.stderr
+    # Four of the five pairs have more than the 50 % that duplicates lists by default.
+    listed = covers("duplicates", "--min-probability", "0.1", "--json")
+    groups = [
+        sorted(each["track_id"] for each in group["performances"])
+        for group in json.loads(listed.stdout)["groups"]
+    ]
+    names = sorted(path.stem for path in folder.iterdir())
+    assert sorted(groups) == [names[i : i + 2] for i in range(0, 10, 2)]

@@ -13,12 +13,19 @@ TUNE = (0, 4, 7, 4, 5, 9, 12, 9, 7, 11, 14, 11, 12, 7, 4, 0)
 OTHER = (0, 1, 6, 1, 3, 8, 10, 8, 2, 5, 9, 6, 11, 10, 3, 1)
 
 
-def notes(tune=TUNE, seconds: float = 24, transposed: float = 0, note: float = 0.5) -> np.ndarray:
-    """Play a tune again and again, shape=(n,), float32."""
+def notes(
+    tune=TUNE,
+    seconds: float = 24,
+    transposed: float = 0,
+    note: float = 0.5,
+    vibrato: float = 0,
+) -> np.ndarray:
+    """Play a tune again and again, shape=(n,), float32; a vibrato is up to `vibrato` semitones."""
     count = round(seconds * RATE)
     time = np.arange(count) / RATE
     number = (time // note).astype(int)
-    frequency = 220 * 2 ** ((np.array(tune)[number % len(tune)] + transposed) / 12)
+    pitch = np.array(tune)[number % len(tune)] + transposed
+    frequency = 220 * 2 ** ((pitch + vibrato * np.sin(2 * np.pi * 5.5 * time)) / 12)
     within = time % note
     envelope = np.exp(-3 * within) * np.minimum(within / 0.01, 1)
     phase = 2 * np.pi * np.cumsum(frequency) / RATE

@@ -32,7 +32,7 @@ from embedding.processes import TerminatedWorkerError, processes
 logger = logging.getLogger(__name__)
 
 #: Part of what a recording's features are known by. Increase it when the features change.
-VERSION = 3
+VERSION = 4
 
 LOG = "extracted.jsonl"
 

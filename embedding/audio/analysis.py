@@ -32,8 +32,8 @@ SILENT_LEVEL = 1e-3
 #: in louder noise or drums have 0.42, a dense pop recording 0.38, and voices 0.2 to 0.38.
 MAX_MEAN_HPCP = 0.5
 
-#: The least tonal share of music. Two recordings of speech have 0.44 and 0.46, and fast singing with
-#: a wide vibrato 0.48. Renderings of music have 0.65 to 0.99. In doubt, a recording is music.
+#: The least tonal share of music. Two recordings of speech have 0.44 and 0.46, and fast singing
+#: with a wide vibrato 0.48. Renderings of music have 0.65 to 0.99. In doubt, a recording is music.
 MIN_TONAL_SHARE = 0.47
 
 

@@ -181,6 +181,13 @@ def test_a_background_is_high_for_what_resembles_many_and_blind_to_one_version()
     assert reranking.backgrounds(tunes[:1], RATE).tolist() == [[many[12], np.float32(0.3)]]
 
 
+def test_one_version_among_few_performances_does_not_raise_a_background():
+    tunes = [make_tune(seed, 30) for seed in range(3)]
+    [alone, *_] = reranking.backgrounds(tunes, RATE).tolist()
+    [background, *_] = reranking.backgrounds([*tunes, tunes[0]], RATE).tolist()
+    assert background == pytest.approx(alone, abs=0.3)
+
+
 def test_backgrounds_that_are_known_are_not_measured_again(embedded, monkeypatch):
     embedded.publish(POINTS, "b")
     before = embedded.open().sequences.backgrounds(POINTS.track_ids)

@@ -230,7 +230,9 @@ def show_identification(found: "Identification") -> None:
         say(f"The collection has no version of {found.track_id} ({none}).")
     else:
         title = _title(found.work) or found.work.work_id
-        say(f"{found.track_id} is a version of {title} ({percent(found.work.probability)}).")
+        is_likely = found.work.probability > 0.5
+        is_version = "is a version" if is_likely else "may be a version"
+        say(f"{found.track_id} {is_version} of {title} ({percent(found.work.probability)}).")
     show_table(
         ["work", "probably the same", "title", "likely", "evidence"],
         (

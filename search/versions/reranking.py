@@ -48,7 +48,8 @@ def backgrounds(
 
     The references are the first `MAX_REFERENCES` performances that have a sequence, so the order
     should be arbitrary. The similarity of a performance to itself and the highest tenth of its
-    similarities are left out of the mean, because those references may be versions of it.
+    similarities, but at least one, are left out of the mean, because those references may be
+    versions of it.
 
     `sequences`, each of shape (F, 2, 12) or empty, are those of all performances of the catalogue,
     at `rate` frames per second. `known`, shape=(n, 2), are backgrounds that were measured before,
@@ -69,7 +70,8 @@ def backgrounds(
     def measure(i: int) -> tuple[float, float]:
         others = [r for j, r in zip(chosen, references, strict=True) if j != i]
         ordered = np.sort(similarities(np.asarray(sequences[i]), others, rate)[0])
-        lower = ordered[: int(np.ceil(len(ordered) * (1 - TRIMMED_SHARE)))]
+        trimmed = max(int(len(ordered) * TRIMMED_SHARE), min(len(ordered) - 1, 1))
+        lower = ordered[: len(ordered) - trimmed]
         usual = log_similarity(lower if len(lower) else [0.0])
         return float(usual.mean()), float(usual.std()) + EXTRA_SPREAD
 

@@ -87,4 +87,4 @@ def test_two_lists_of_the_same_files_are_not_chosen_from_by_name(covers, tmp_pat
     done = covers("aggregate", root)
     assert (done.returncode, done.stdout) == (1, "")
     last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"covers: a.csv and b.csv in {root} both say which works ")
+    assert last.startswith(f"covers: a.csv and b.csv in {root} both say what the ")

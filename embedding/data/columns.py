@@ -39,7 +39,7 @@ SPECIAL = '"\\=~'
 
 
 def guess(texts: pl.Series) -> pl.Series:
-    """Return the texts of a CSV as what all of them are; null where there is no value.
+    """Convert the texts of a CSV to the one type that fits all; empty cells become null.
 
     >>> guess(pl.Series(["7", "", " 12"])).to_list(), guess(pl.Series(["007", "12"])).to_list()
     ([7, None, 12], ['007', '12'])
